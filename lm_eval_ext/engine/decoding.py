@@ -1,0 +1,239 @@
+"""Decode many attempts at once, with rows joining and leaving the batch."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from transformers import PreTrainedModel
+
+from lm_eval_ext.engine.private_cache import PrivateCache
+from lm_eval_ext.engine.request import AttemptRequest, AttemptResult, statistics_from_columns
+from lm_eval_ext.engine.sampling import Sampler, padded_contexts
+from lm_eval_ext.engine.shared_prefix import (
+    PREFILL_TOKENS,
+    PromptCache,
+    SharedPrefix,
+    forward,
+    prefill,
+    shared_prefix_mode,
+)
+from lm_eval_ext.engine.stop_strings import StopStrings
+from lm_eval_ext.generation import FinishReason
+
+# Refilling costs a prefill and a copy of the caches, so it waits for this share of free rows.
+_REFILL_SHARE = 0.25
+# Finished rows are carried along until they are this share of the batch.
+_DROP_SHARE = 0.125
+# Private inputs are read this many positions at a time, which bounds the attention scores.
+_PRIVATE_CHUNK = 512
+
+
+@dataclass(eq=False)
+class _Row:
+    """An attempt in progress; `index` is the place of its request."""
+
+    index: int
+    request: AttemptRequest
+    token_ids: list[int] = field(default_factory=list)
+    statistics: list[NDArray[np.float32]] = field(default_factory=list)
+    finish_reason: FinishReason | None = None
+
+    def result(self) -> AttemptResult:
+        assert self.finish_reason is not None
+        statistics = statistics_from_columns(np.stack(self.statistics))
+        return AttemptResult(tuple(self.token_ids), self.finish_reason, statistics)
+
+
+class Decoder:
+    """Samples attempts under one set of sampling settings.
+
+    Parameters
+    ----------
+    model
+        A causal model that `lm_eval_ext.engine.support.misfit` finds nothing against.
+    sampler
+        Chooses the tokens.
+    stop
+        Detects stop strings.
+    eos_token_ids
+        Tokens that end an attempt.
+    max_rows
+        Most attempts decoded at once.
+    """
+
+    def __init__(
+        self,
+        model: PreTrainedModel,
+        *,
+        sampler: Sampler,
+        stop: StopStrings,
+        eos_token_ids: Sequence[int],
+        max_rows: int,
+    ) -> None:
+        self._model = model
+        self._sampler = sampler
+        self._stop = stop
+        self._eos_token_ids = frozenset(eos_token_ids)
+        self._max_rows = max_rows
+        self._rows: list[_Row] = []
+        self._prompts: dict[tuple[int, ...], PromptCache] = {}
+        self._prefix: SharedPrefix | None = None
+        self._cache: PrivateCache | None = None
+
+    @torch.inference_mode()
+    def run(self, requests: Sequence[AttemptRequest]) -> Iterator[tuple[int, AttemptResult]]:
+        """Yield (place of the request, result) as attempts finish.
+
+        Long prompts go first, so that the most memory is needed at the start, and the attempts of
+        a prompt go together.
+
+        Parameters
+        ----------
+        requests
+            The attempts.
+        """
+        order = sorted(
+            range(len(requests)),
+            key=lambda i: (-len(requests[i].shared_ids), requests[i].shared_ids),
+        )
+        waiting = deque(_Row(i, requests[i]) for i in order)
+        with shared_prefix_mode(self._model):
+            while waiting or self._rows:
+                if waiting and self._has_room():
+                    self._drop_finished()
+                    finished = self._join(self._next_wave(waiting))
+                else:
+                    finished = self._step()
+                yield from ((row.index, row.result()) for row in finished)
+                if self._n_finished() >= max(1, _DROP_SHARE * len(self._rows)):
+                    self._drop_finished()
+
+    def _n_finished(self) -> int:
+        return sum(row.finish_reason is not None for row in self._rows)
+
+    def _has_room(self) -> bool:
+        free = self._max_rows - len(self._rows) + self._n_finished()
+        return free >= max(1, _REFILL_SHARE * self._max_rows)
+
+    def _next_wave(self, waiting: deque[_Row]) -> list[_Row]:
+        """Take as many waiting rows as there is room for, in rows and in private positions."""
+        longest = waiting[0].request.private_length
+        wave: list[_Row] = []
+        while waiting and len(self._rows) + len(wave) < self._max_rows:
+            longest = max(longest, waiting[0].request.private_length)
+            if wave and longest * (len(wave) + 1) > PREFILL_TOKENS:
+                break
+            wave.append(waiting.popleft())
+        return wave
+
+    def _join(self, wave: list[_Row]) -> list[_Row]:
+        """Read the prompts of new rows, sample their first tokens and add them to the batch."""
+        unread = {row.request.shared_ids for row in wave} - self._prompts.keys()
+        prompts = sorted(unread)  # a set has no order of its own, and batches should be the same
+        self._prompts.update(zip(prompts, prefill(self._model, prompts), strict=True))
+        longest = max(row.request.private_length for row in wave)
+        cache = PrivateCache([longest - row.request.private_length for row in wave])
+        prefix = self._shared_prefix(wave)
+        inputs = self._private_inputs([row.request for row in wave], longest)
+        for chunk in inputs.split(_PRIVATE_CHUNK, dim=1):
+            logits = forward(self._model, chunk, prefix=prefix, cache=cache, logits_to_keep=1)
+        finished = self._extend(wave, logits[:, -1])
+        if self._cache is None:
+            self._rows, self._cache, self._prefix = wave, cache, prefix
+        else:
+            self._rows = self._rows + wave
+            self._cache.append_rows(cache)
+            self._prefix = self._shared_prefix(self._rows)
+        return finished
+
+    def _private_inputs(self, requests: list[AttemptRequest], longest: int) -> torch.Tensor:
+        """Return token ids, or embeddings where a request has vectors, padded on the left."""
+        ids = torch.zeros((len(requests), longest), dtype=torch.int64)
+        for row, request in zip(ids, requests, strict=True):
+            if request.private_ids:
+                row[-len(request.private_ids) :] = torch.tensor(request.private_ids)
+        ids = ids.to(self._model.device)
+        if all(request.vectors is None for request in requests):
+            return ids
+        embeddings = self._model.get_input_embeddings()(ids).clone()
+        for row, request in zip(embeddings, requests, strict=True):
+            if request.vectors is not None:
+                first = longest - request.private_length
+                row[first : first + request.n_vectors] = request.vectors.to(row)
+        return embeddings
+
+    def _step(self) -> list[_Row]:
+        """Decode one token for every row."""
+        assert self._prefix is not None
+        assert self._cache is not None
+        newest = torch.tensor([[row.token_ids[-1]] for row in self._rows])
+        logits = forward(
+            self._model, newest.to(self._model.device), prefix=self._prefix, cache=self._cache
+        )
+        return self._extend(self._rows, logits[:, -1])
+
+    def _extend(self, rows: list[_Row], logits: torch.Tensor) -> list[_Row]:
+        """Sample a token for every unfinished row and return the rows that finish with it."""
+        running = np.array([row.finish_reason is None for row in rows])
+        # A finished row draws nothing: its stream has as many draws as it has tokens.
+        uniforms = torch.zeros(len(rows), dtype=torch.float64)
+        for i in np.flatnonzero(running):
+            uniforms[i] = rows[i].request.stream.random()
+        context = None
+        if self._sampler.needs_context:
+            context = padded_contexts([(*row.request.prompt_ids, *row.token_ids) for row in rows])
+        token_ids, statistics = (part.numpy() for part in self._sampler(logits, uniforms, context))
+        for i in np.flatnonzero(running):
+            rows[i].token_ids.append(int(token_ids[i]))
+            rows[i].statistics.append(statistics[i])
+        may_stop = set(self._stop.candidates(token_ids).tolist())
+        finished = []
+        for i in np.flatnonzero(running):
+            rows[i].finish_reason = self._finish_reason(rows[i], may_stop=i in may_stop)
+            if rows[i].finish_reason is not None:
+                finished.append(rows[i])
+        return finished
+
+    def _finish_reason(self, row: _Row, *, may_stop: bool) -> FinishReason | None:
+        if row.token_ids[-1] in self._eos_token_ids:
+            return "eos"
+        if may_stop and self._stop.completed(row.token_ids):
+            return "stop"
+        if len(row.token_ids) >= self._sampler.settings.max_new_tokens:
+            return "length"
+        return None
+
+    def _drop_finished(self) -> None:
+        """Take finished rows, and prompts that no row uses any more, out of the batch."""
+        kept = [i for i, row in enumerate(self._rows) if row.finish_reason is None]
+        if len(kept) == len(self._rows):
+            return
+        self._rows = [self._rows[i] for i in kept]
+        if not self._rows:
+            self._prompts, self._prefix, self._cache = {}, None, None
+            return
+        assert self._cache is not None
+        self._cache.keep(torch.tensor(kept))
+        in_use = {row.request.shared_ids for row in self._rows}
+        stale = self._prompts.keys() - in_use
+        for prompt in stale:
+            del self._prompts[prompt]
+        self._prefix = self._shared_prefix(self._rows, reuse=None if stale else self._prefix)
+
+    def _shared_prefix(
+        self, rows: list[_Row], *, reuse: SharedPrefix | None = None
+    ) -> SharedPrefix:
+        """Lay out rows over their prompts; `reuse` was laid out over the same set of prompts."""
+        in_use = {row.request.shared_ids for row in rows}
+        # The order of reading, not of the rows, which changes as rows leave.
+        prompts = [prompt for prompt in self._prompts if prompt in in_use]
+        place = {prompt: i for i, prompt in enumerate(prompts)}
+        prompt_of_row = [place[row.request.shared_ids] for row in rows]
+        if reuse is not None:
+            return reuse.with_rows(prompt_of_row)
+        return SharedPrefix([self._prompts[prompt] for prompt in prompts], prompt_of_row)

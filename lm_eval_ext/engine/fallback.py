@@ -1,0 +1,249 @@
+"""Sample attempts through transformers' ``generate``, for architectures the engine does not fit.
+
+The same random streams choose the tokens: a logits processor samples from the processed
+distribution and leaves `generate` only the chosen token. Where the model's cache can be expanded,
+a prompt is still read once for all its attempts; state-space models and other special caches read
+it once per attempt.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from transformers import LogitsProcessor, LogitsProcessorList, PreTrainedModel, StoppingCriteria
+from transformers.cache_utils import Cache, DynamicCache
+
+from lm_eval_ext.engine.request import AttemptRequest, AttemptResult, statistics_from_columns
+from lm_eval_ext.engine.sampling import Sampler, padded_contexts
+from lm_eval_ext.engine.stop_strings import StopStrings
+from lm_eval_ext.generation import FinishReason
+
+
+def expanded_cache(
+    model: PreTrainedModel, ids: torch.Tensor, mask: torch.Tensor, rows: torch.Tensor
+) -> Cache:
+    """Read prompts once and repeat their caches.
+
+    Parameters
+    ----------
+    model
+        A causal model.
+    ids, mask
+        Left-padded prompts and their mask, shape (n_prompts, length).
+    rows
+        Prompt of each row of the result, shape (n_rows,).
+    """
+    cache = DynamicCache(config=model.config)
+    model(
+        input_ids=ids,
+        attention_mask=mask,
+        position_ids=(mask.cumsum(dim=-1) - 1).clamp_min(0),
+        past_key_values=cache,
+        use_cache=True,
+        logits_to_keep=1,
+    )
+    cache.batch_select_indices(rows.to(ids.device))
+    return cache
+
+
+@torch.inference_mode()
+def cache_misfit(model: PreTrainedModel) -> str | None:
+    """Return why a model's cache cannot be repeated for several attempts, or None if it can.
+
+    Parameters
+    ----------
+    model
+        A causal model.
+    """
+    ids = torch.ones((1, 2), dtype=torch.int64, device=model.device)
+    try:
+        expanded_cache(model, ids, torch.ones_like(ids), torch.tensor([0, 0]))
+    except Exception as error:  # whatever fails here would fail in the run
+        return str(error).partition("\n")[0] or type(error).__name__
+    return None
+
+
+class _StreamSampler(LogitsProcessor):
+    """Samples each row from its own stream and leaves `generate` no other choice."""
+
+    def __init__(self, sampler: Sampler, requests: Sequence[AttemptRequest]) -> None:
+        self._sampler = sampler
+        self._requests = requests
+        self.statistics: list[np.ndarray] = []
+        self.token_ids: list[np.ndarray] = []
+
+    def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
+        uniforms = [request.stream.random() for request in self._requests]
+        sampled = self._sampler(
+            scores, torch.tensor(uniforms, dtype=torch.float64), self._context_ids()
+        )
+        self.token_ids.append(sampled.token_ids.numpy())
+        self.statistics.append(sampled.statistics.numpy())
+        chosen = torch.full_like(scores, -torch.inf)
+        return chosen.scatter_(1, sampled.token_ids.to(scores.device)[:, None], 0.0)
+
+    def _context_ids(self) -> torch.Tensor | None:
+        if not self._sampler.needs_context:
+            return None
+        generated = zip(*self.token_ids, strict=True) if self.token_ids else None
+        new = [tuple(map(int, ids)) for ids in generated] if generated else None
+        return padded_contexts(
+            [
+                request.prompt_ids + (new[i] if new else ())
+                for i, request in enumerate(self._requests)
+            ]
+        )
+
+
+class _Finished(StoppingCriteria):
+    """Ends a row at its end-of-sequence token or at a stop string, and notes why."""
+
+    def __init__(
+        self, processor: _StreamSampler, stop: StopStrings, eos_token_ids: Sequence[int]
+    ) -> None:
+        self._processor = processor
+        self._stop = stop
+        self._eos = frozenset(eos_token_ids)
+        self.ended: dict[int, tuple[int, FinishReason]] = {}  # row -> (length, reason)
+
+    def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor, **kwargs) -> torch.Tensor:  # type: ignore[no-untyped-def]
+        steps = np.stack(self._processor.token_ids, axis=1)
+        may_stop = set(self._stop.candidates(steps[:, -1]).tolist())
+        for i, row in enumerate(steps):
+            if i in self.ended:
+                continue
+            if int(row[-1]) in self._eos:
+                self.ended[i] = (len(row), "eos")
+            elif i in may_stop and self._stop.completed(row.tolist()):
+                self.ended[i] = (len(row), "stop")
+        done = [i in self.ended for i in range(len(steps))]
+        return torch.tensor(done, device=input_ids.device)
+
+
+class FallbackDecoder:
+    """Samples attempts with ``model.generate``; results as those of `Decoder`.
+
+    Parameters
+    ----------
+    model
+        A causal model.
+    sampler
+        Chooses the tokens.
+    stop
+        Detects stop strings.
+    eos_token_ids
+        Tokens that end an attempt.
+    max_rows
+        Most attempts decoded at once.
+    expand_cache
+        Read each prompt once and repeat its cache; see `cache_misfit`.
+    """
+
+    def __init__(
+        self,
+        model: PreTrainedModel,
+        *,
+        sampler: Sampler,
+        stop: StopStrings,
+        eos_token_ids: Sequence[int],
+        max_rows: int,
+        expand_cache: bool,
+    ) -> None:
+        self._model = model
+        self._sampler = sampler
+        self._stop = stop
+        self._eos_token_ids = eos_token_ids
+        self._max_rows = max_rows
+        self._expand_cache = expand_cache
+
+    @torch.inference_mode()
+    def run(self, requests: Sequence[AttemptRequest]) -> Iterator[tuple[int, AttemptResult]]:
+        """Yield (place of the request, result), batch by batch, longest prompts first.
+
+        Parameters
+        ----------
+        requests
+            The attempts.
+        """
+        order = sorted(
+            range(len(requests)),
+            key=lambda i: (-len(requests[i].prompt_ids), requests[i].prompt_ids),
+        )
+        for start in range(0, len(order), self._max_rows):
+            batch = order[start : start + self._max_rows]
+            results = self._generate([requests[i] for i in batch])
+            yield from zip(batch, results, strict=True)
+
+    def _generate(self, requests: list[AttemptRequest]) -> list[AttemptResult]:
+        processor = _StreamSampler(self._sampler, requests)
+        criteria = _Finished(processor, self._stop, self._eos_token_ids)
+        self._model.generate(
+            **self._inputs(requests),
+            do_sample=False,
+            num_beams=1,
+            # Everything the settings ask for happens in the processor.
+            repetition_penalty=1.0,
+            logits_processor=LogitsProcessorList([processor]),
+            stopping_criteria=[criteria],
+            max_new_tokens=self._sampler.settings.max_new_tokens,
+            eos_token_id=None,
+            pad_token_id=0,
+            use_cache=True,
+        )
+        tokens = np.stack(processor.token_ids, axis=1)
+        statistics = np.stack(processor.statistics, axis=1)
+        results = []
+        for i in range(len(requests)):
+            length, reason = criteria.ended.get(i, (tokens.shape[1], "length"))
+            columns = statistics_from_columns(statistics[i, :length])
+            results.append(AttemptResult(tuple(tokens[i, :length].tolist()), reason, columns))
+        return results
+
+    def _inputs(self, requests: list[AttemptRequest]) -> dict[str, Any]:
+        """Return left-padded inputs with their mask, and the prompts' cache where it expands."""
+        ids, mask = self._padded([request.prompt_ids for request in requests])
+        if any(request.vectors is not None for request in requests):
+            return self._inputs_with_vectors(requests)
+        inputs = {"input_ids": ids, "attention_mask": mask}
+        if self._expand_cache and all(len(request.private_ids) == 1 for request in requests):
+            cache = self._expanded_cache([request.shared_ids for request in requests])
+            if cache is not None:
+                inputs["past_key_values"] = cache
+        return inputs
+
+    def _expanded_cache(self, shared: list[tuple[int, ...]]) -> Cache | None:
+        """Read each distinct prompt once and repeat its cache for its attempts."""
+        distinct = list(dict.fromkeys(shared))
+        if len(distinct) == len(shared) or not all(distinct):
+            return None  # nothing to share, or an empty prompt, which has no cache
+        ids, mask = self._padded(distinct)
+        row_of = {prompt: i for i, prompt in enumerate(distinct)}
+        rows = torch.tensor([row_of[prompt] for prompt in shared])
+        return expanded_cache(self._model, ids, mask, rows)
+
+    def _padded(self, prompts: list[tuple[int, ...]]) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return token ids padded on the left, and their mask."""
+        longest = max(len(prompt) for prompt in prompts)
+        ids = torch.zeros((len(prompts), longest), dtype=torch.int64)
+        mask = torch.zeros_like(ids)
+        for i, prompt in enumerate(prompts):
+            first = longest - len(prompt)
+            ids[i, first:] = torch.tensor(prompt, dtype=torch.int64)
+            mask[i, first:] = 1
+        return ids.to(self._model.device), mask.to(self._model.device)
+
+    def _inputs_with_vectors(self, requests: list[AttemptRequest]) -> dict[str, Any]:
+        """Return left-padded embeddings, the vectors in their places, with their mask."""
+        # Token 0 stands where the vectors go.
+        ids, mask = self._padded(
+            [r.shared_ids + (0,) * r.n_vectors + r.private_ids for r in requests]
+        )
+        embeddings = self._model.get_input_embeddings()(ids).clone()
+        for i, request in enumerate(requests):
+            if request.vectors is not None:
+                last = ids.shape[1] - len(request.private_ids)
+                embeddings[i, last - request.n_vectors : last] = request.vectors.to(embeddings)
+        return {"inputs_embeds": embeddings, "attention_mask": mask}

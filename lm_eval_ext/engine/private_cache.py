@@ -1,0 +1,115 @@
+"""The short key/value cache of each attempt's own tokens."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from transformers.cache_utils import Cache, DynamicLayer
+
+# A layer grows by at least this many columns, and by half its size, so that appending a token
+# rarely copies the cache.
+_MINIMUM_GROWTH = 32
+
+
+class PrivateLayer(DynamicLayer):
+    """One layer's keys and values, growing in place.
+
+    ``keys`` and ``values`` are views of shape (n_rows, heads, n_columns, head_dim) into buffers
+    with spare columns. transformers' own `DynamicLayer` copies the whole cache at every token.
+    """
+
+    def update(
+        self, key_states: torch.Tensor, value_states: torch.Tensor, *args: object, **kwargs: object
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Append columns and return all keys and values."""
+        if not self.is_initialized:
+            self.lazy_initialization(key_states, value_states)
+            self._hold(key_states, value_states)
+            return self.keys, self.values
+        old = self.keys.shape[-2]
+        new = old + key_states.shape[-2]
+        if new > self._key_buffer.shape[-2]:
+            spare = max(_MINIMUM_GROWTH, old // 2, new - old)
+            self._key_buffer = _with_spare_columns(self.keys, spare)
+            self._value_buffer = _with_spare_columns(self.values, spare)
+        self._key_buffer[..., old:new, :] = key_states
+        self._value_buffer[..., old:new, :] = value_states
+        self.keys = self._key_buffer[..., :new, :]
+        self.values = self._value_buffer[..., :new, :]
+        return self.keys, self.values
+
+    def _hold(self, keys: torch.Tensor, values: torch.Tensor) -> None:
+        self.keys = self._key_buffer = keys
+        self.values = self._value_buffer = values
+
+    def keep(self, rows: torch.Tensor, first_column: int) -> None:
+        """Keep the given rows and the columns from `first_column` on."""
+        rows = rows.to(self.keys.device)
+        self._hold(
+            self.keys[..., first_column:, :].index_select(0, rows),
+            self.values[..., first_column:, :].index_select(0, rows),
+        )
+
+    def append_rows(self, other: PrivateLayer) -> None:
+        """Append the rows of another layer, both aligned at their last column."""
+        width = max(self.keys.shape[-2], other.keys.shape[-2])
+        self._hold(
+            torch.cat([_pad_left(self.keys, width), _pad_left(other.keys, width)]),
+            torch.cat([_pad_left(self.values, width), _pad_left(other.values, width)]),
+        )
+
+
+class PrivateCache(Cache):
+    """Keys and values of the attempts' own tokens, aligned at the last column.
+
+    All rows write to the same column; a row that joined later has padding on its left, which
+    ``starts`` marks.
+
+    Parameters
+    ----------
+    starts
+        First real column of each row, shape (n_rows,).
+
+    Attributes
+    ----------
+    starts
+        As above; int64 on the CPU.
+    """
+
+    def __init__(self, starts: Sequence[int] | torch.Tensor) -> None:
+        super().__init__(layer_class_to_replicate=PrivateLayer)
+        self.starts = torch.as_tensor(starts, dtype=torch.int64)
+
+    @property
+    def width(self) -> int:
+        """Number of columns."""
+        return int(self.get_seq_length())
+
+    def keep(self, rows: torch.Tensor) -> None:
+        """Keep the given rows, and drop the columns none of them uses."""
+        self.starts = self.starts[rows]
+        first_column = int(self.starts.min()) if len(rows) else 0
+        self.starts = self.starts - first_column
+        for layer in self.layers:
+            layer.keep(rows, first_column)
+
+    def append_rows(self, other: PrivateCache) -> None:
+        """Append another cache's rows."""
+        width = max(self.width, other.width)
+        self.starts = torch.cat(
+            [self.starts + (width - self.width), other.starts + (width - other.width)]
+        )
+        for layer, other_layer in zip(self.layers, other.layers, strict=True):
+            layer.append_rows(other_layer)
+
+
+def _with_spare_columns(states: torch.Tensor, spare: int) -> torch.Tensor:
+    rows, heads, columns, size = states.shape
+    buffer = states.new_empty((rows, heads, columns + spare, size))
+    buffer[..., :columns, :] = states
+    return buffer
+
+
+def _pad_left(states: torch.Tensor, width: int) -> torch.Tensor:
+    return torch.nn.functional.pad(states, (0, 0, width - states.shape[-2], 0))

@@ -1,0 +1,118 @@
+"""What the engine is asked for and what it gives back: one attempt each."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from lm_eval_ext.generation import FinishReason, TokenStatistics
+
+if TYPE_CHECKING:
+    import torch
+
+
+@dataclass(frozen=True, eq=False)
+class AttemptRequest:
+    """One attempt to sample.
+
+    The model reads ``shared_ids``, then ``vectors``, then ``private_ids``, and continues from
+    there. Attempts with equal ``shared_ids`` share their prefill and the attention over it.
+
+    Parameters
+    ----------
+    shared_ids
+        Tokens at the start of the prompt; may be empty.
+    private_ids
+        Tokens at the end of the prompt that only this attempt attends to.
+    stream
+        Source of the attempt's uniforms in [0, 1), one per generated token; see
+        `lm_eval_ext.engine.random_stream`.
+    vectors
+        Embeddings of shape (length, hidden) between the two, in the space of the embedding
+        module's output; float32 on the CPU, or None.
+
+    Raises
+    ------
+    ValueError
+        If there is neither a vector nor a private token: the model needs an input to continue
+        from.
+    """
+
+    shared_ids: tuple[int, ...]
+    private_ids: tuple[int, ...]
+    stream: np.random.Generator
+    vectors: torch.Tensor | None = None
+
+    def __post_init__(self) -> None:
+        if self.private_length == 0:
+            raise ValueError(
+                "AttemptRequest: private_ids and vectors are both empty; "
+                "move at least the last prompt token from shared_ids to private_ids"
+            )
+
+    @property
+    def n_vectors(self) -> int:
+        """Number of injected vectors."""
+        return 0 if self.vectors is None else int(self.vectors.shape[0])
+
+    @property
+    def private_length(self) -> int:
+        """Positions between the shared part and the first generated token."""
+        return self.n_vectors + len(self.private_ids)
+
+    @property
+    def prompt_ids(self) -> tuple[int, ...]:
+        """The prompt's real tokens, without the vectors."""
+        return self.shared_ids + self.private_ids
+
+
+@dataclass(frozen=True, eq=False)
+class AttemptResult:
+    """One finished attempt.
+
+    Parameters
+    ----------
+    token_ids
+        Generated tokens; the end-of-sequence token and the tokens of a stop string are included.
+    finish_reason
+        ``"stop"``, ``"eos"`` or ``"length"``.
+    statistics
+        Per-token statistics, each of shape (n_tokens,).
+    """
+
+    token_ids: tuple[int, ...]
+    finish_reason: FinishReason
+    statistics: TokenStatistics
+
+
+def statistics_from_columns(columns: NDArray[np.float32]) -> TokenStatistics:
+    """Split an array of shape (n_tokens, 4) into the named per-token statistics."""
+    return TokenStatistics(*(np.ascontiguousarray(columns[:, i]) for i in range(4)))
+
+
+def common_prefix_split(
+    token_ids: Sequence[int], at: int | None = None
+) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    """Split a prompt into its shared and its private tokens.
+
+    Parameters
+    ----------
+    token_ids
+        The whole prompt.
+    at
+        Position of the first private token; the last token by default, so that every attempt has
+        one input of its own to continue from.
+
+    Examples
+    --------
+    >>> common_prefix_split([5, 6, 7])
+    ((5, 6), (7,))
+    >>> common_prefix_split([5, 6, 7], at=1)
+    ((5,), (6, 7))
+    """
+    cut = len(token_ids) - 1 if at is None else at
+    return tuple(token_ids[:cut]), tuple(token_ids[cut:])

@@ -1,0 +1,306 @@
+"""From logits to the next token: settings, inverse-CDF sampling and token statistics."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import torch
+from transformers import GenerationConfig
+from transformers.generation.logits_process import (
+    LogitsProcessorList,
+    MinPLogitsWarper,
+    RepetitionPenaltyLogitsProcessor,
+    TemperatureLogitsWarper,
+    TopKLogitsWarper,
+    TopPLogitsWarper,
+    TypicalLogitsWarper,
+)
+
+# Logits are processed in slices of at most this many elements, which bounds the float64 working
+# memory (about 2 GiB) for large vocabularies.
+_ELEMENTS_PER_SLICE = 2**25
+
+_PROCESSOR_SETTINGS = (
+    "temperature",
+    "top_k",
+    "top_p",
+    "min_p",
+    "typical_p",
+    "repetition_penalty",
+)
+
+
+@dataclass(frozen=True)
+class SamplingSettings:
+    """How tokens are chosen and when an attempt ends.
+
+    Parameters
+    ----------
+    max_new_tokens
+        Most tokens an attempt may have.
+    stop
+        Strings that end an attempt.
+    do_sample
+        Sample, or take the most likely token.
+    temperature, top_k, top_p, min_p, typical_p, repetition_penalty
+        As in transformers' ``GenerationConfig``; None, 0 or 1 switch them off as there.
+    """
+
+    max_new_tokens: int
+    stop: tuple[str, ...] = ()
+    do_sample: bool = False
+    temperature: float = 1.0
+    top_k: int = 0
+    top_p: float = 1.0
+    min_p: float | None = None
+    typical_p: float = 1.0
+    repetition_penalty: float = 1.0
+
+    def logits_processors(self) -> LogitsProcessorList:
+        """Return transformers' processors in the order ``generate`` applies them."""
+        processors = LogitsProcessorList()
+        if self.repetition_penalty != 1.0:
+            processors.append(RepetitionPenaltyLogitsProcessor(self.repetition_penalty))
+        if not self.do_sample:
+            return processors
+        if self.temperature != 1.0:
+            processors.append(TemperatureLogitsWarper(self.temperature))
+        if self.top_k:
+            processors.append(TopKLogitsWarper(self.top_k))
+        if self.top_p < 1.0:
+            processors.append(TopPLogitsWarper(self.top_p))
+        if self.min_p:
+            processors.append(MinPLogitsWarper(self.min_p))
+        if self.typical_p < 1.0:
+            processors.append(TypicalLogitsWarper(self.typical_p))
+        return processors
+
+
+def resolve_settings(
+    generation_kwargs: Mapping[str, Any],
+    *,
+    max_new_tokens: int,
+    stop: tuple[str, ...],
+    model_defaults: GenerationConfig | None,
+) -> SamplingSettings:
+    """Merge a request's generation settings with the model's own, as ``generate`` does.
+
+    The request wins over the model's ``generation_config``, which wins over transformers'
+    defaults (among them ``top_k=50``), so that the same command samples from the same
+    distribution under ``--model hf``.
+
+    Parameters
+    ----------
+    generation_kwargs
+        Settings of the request, without stop strings and token limits.
+    max_new_tokens, stop
+        See `SamplingSettings`.
+    model_defaults
+        The model's ``generation_config``.
+
+    Raises
+    ------
+    ValueError
+        If a setting is unknown, not supported by the engine, or out of range.
+    """
+    config = GenerationConfig()
+    config.update(
+        **(model_defaults.to_dict() if model_defaults is not None else {}), defaults_only=True
+    )
+    config.update(**GenerationConfig._get_default_generation_params(), defaults_only=True)
+    given = dict(generation_kwargs)
+    do_sample = bool(given.pop("do_sample", False))
+    given.pop("use_cache", None)
+    if not do_sample:
+        # transformers reads temperature=0 as an error; here it has already said "greedy".
+        given.pop("temperature", None)
+    unknown = sorted(set(given) - set(_PROCESSOR_SETTINGS))
+    if unknown:
+        raise ValueError(
+            f"generation setting {unknown[0]}={given[unknown[0]]!r} is not supported; supported: "
+            f"do_sample, {', '.join(_PROCESSOR_SETTINGS)}, until, max_gen_toks "
+            "(use --model hf for others)"
+        )
+    for name in ("num_beams", "num_beam_groups"):
+        if (getattr(config, name, 1) or 1) > 1:
+            raise ValueError(
+                f"the model's generation_config sets {name}={getattr(config, name)}; attempts are "
+                f"sampled one token at a time: remove {name} or use --model hf"
+            )
+    values = {name: given.get(name, getattr(config, name)) for name in _PROCESSOR_SETTINGS}
+    settings = SamplingSettings(
+        max_new_tokens=max_new_tokens,
+        stop=stop,
+        do_sample=do_sample,
+        temperature=float(values["temperature"] or 1.0),
+        top_k=int(values["top_k"] or 0),
+        top_p=float(1.0 if values["top_p"] is None else values["top_p"]),
+        min_p=None if values["min_p"] is None else float(values["min_p"]),
+        typical_p=float(1.0 if values["typical_p"] is None else values["typical_p"]),
+        repetition_penalty=float(values["repetition_penalty"] or 1.0),
+    )
+    _check_ranges(settings)
+    return settings
+
+
+def _check_ranges(settings: SamplingSettings) -> None:
+    requirements = {
+        "max_gen_toks": (settings.max_new_tokens, settings.max_new_tokens >= 1, "at least 1"),
+        "temperature": (settings.temperature, settings.temperature > 0, "positive"),
+        "top_k": (settings.top_k, settings.top_k >= 0, "0 (off) or positive"),
+        "top_p": (settings.top_p, 0 < settings.top_p <= 1, "in (0, 1]"),
+        "min_p": (settings.min_p, 0 <= (settings.min_p or 0) <= 1, "in [0, 1]"),
+        "typical_p": (settings.typical_p, 0 < settings.typical_p <= 1, "in (0, 1]"),
+        "repetition_penalty": (
+            settings.repetition_penalty,
+            settings.repetition_penalty > 0,
+            "positive",
+        ),
+    }
+    for name, (value, holds, requirement) in requirements.items():
+        if not holds or (isinstance(value, float) and not math.isfinite(value)):
+            raise ValueError(f"generation setting {name}={value!r} must be {requirement}")
+
+
+class Sampled(NamedTuple):
+    """The next token of each row.
+
+    Parameters
+    ----------
+    token_ids
+        Shape (n_rows,), int64, on the CPU.
+    statistics
+        Shape (n_rows, 4), float32, on the CPU: log-prob, entropy, self-certainty and margin of
+        the model's own distribution; see `lm_eval_ext.generation.TokenStatistics`.
+    """
+
+    token_ids: torch.Tensor
+    statistics: torch.Tensor
+
+
+class Sampler:
+    """Chooses next tokens under fixed settings.
+
+    Parameters
+    ----------
+    settings
+        The sampling settings.
+
+    Examples
+    --------
+    >>> sampler = Sampler(SamplingSettings(max_new_tokens=1, do_sample=True))
+    >>> logits = torch.tensor([[0.5, 0.25, 0.25]]).log()
+    >>> [sampler(logits, torch.tensor([u])).token_ids.item() for u in (0.0, 0.49, 0.51, 0.99)]
+    [0, 0, 1, 2]
+    """
+
+    def __init__(self, settings: SamplingSettings) -> None:
+        self.settings = settings
+        self._processors = settings.logits_processors()
+
+    @property
+    def needs_context(self) -> bool:
+        """Whether the processors look at the tokens so far."""
+        return self.settings.repetition_penalty != 1.0
+
+    def __call__(
+        self,
+        logits: torch.Tensor,
+        uniforms: torch.Tensor,
+        context_ids: torch.Tensor | None = None,
+    ) -> Sampled:
+        """Choose one token per row.
+
+        Parameters
+        ----------
+        logits
+            Shape (n_rows, vocabulary).
+        uniforms
+            Shape (n_rows,), float64 in [0, 1); not used by greedy decoding.
+        context_ids
+            Shape (n_rows, length), the tokens so far, for a repetition penalty. A row may be
+            padded by repeating any of its own tokens.
+        """
+        if logits.device.type == "mps":  # no float64 there
+            logits = logits.cpu()
+        rows_per_slice = max(1, _ELEMENTS_PER_SLICE // logits.shape[-1])
+        parts = []
+        for start in range(0, logits.shape[0], rows_per_slice):
+            rows = slice(start, start + rows_per_slice)
+            context = None if context_ids is None else context_ids[rows].to(logits.device)
+            parts.append(self._sample(logits[rows].float(), uniforms[rows], context))
+        token_ids = torch.cat([part.token_ids for part in parts])
+        statistics = torch.cat([part.statistics for part in parts])
+        return Sampled(token_ids.cpu(), statistics.cpu())
+
+    def _sample(
+        self, logits: torch.Tensor, uniforms: torch.Tensor, context_ids: torch.Tensor | None
+    ) -> Sampled:
+        # Processors may work in place, and the statistics need the untouched logits.
+        scores = self._processors(context_ids, logits.clone()) if self._processors else logits
+        if self.settings.do_sample:
+            token_ids = inverse_cdf(scores, uniforms.to(scores.device))
+        else:
+            token_ids = scores.argmax(dim=-1)
+        return Sampled(token_ids, token_statistics(logits, token_ids))
+
+
+def inverse_cdf(scores: torch.Tensor, uniforms: torch.Tensor) -> torch.Tensor:
+    """Return the token whose interval of the cumulative distribution holds the uniform.
+
+    Parameters
+    ----------
+    scores
+        Processed logits, shape (n_rows, vocabulary); excluded tokens are -inf.
+    uniforms
+        Shape (n_rows,), float64 in [0, 1).
+
+    Returns
+    -------
+    torch.Tensor
+        Shape (n_rows,), int64. Never a token of probability zero.
+    """
+    cumulative = torch.softmax(scores, dim=-1, dtype=torch.float64).cumsum(dim=-1)
+    total = cumulative[:, -1]
+    # Strictly below the total, whatever the rounding: the search must end inside the support.
+    target = torch.minimum(uniforms * total, torch.nextafter(total, torch.zeros_like(total)))
+    return torch.searchsorted(cumulative, target.unsqueeze(-1), right=True).squeeze(-1)
+
+
+def padded_contexts(contexts: Sequence[Sequence[int]]) -> torch.Tensor:
+    """Stack token sequences, each padded by repeating its own first token.
+
+    A repetition penalty looks at which tokens are there, not where, so repeating one that is
+    there anyway changes nothing.
+
+    Parameters
+    ----------
+    contexts
+        Token ids of each row.
+    """
+    longest = max(len(context) for context in contexts)
+    rows = [[*context, *([context[0]] * (longest - len(context)))] for context in contexts]
+    return torch.tensor(rows, dtype=torch.int64)
+
+
+def token_statistics(logits: torch.Tensor, token_ids: torch.Tensor) -> torch.Tensor:
+    """Return log-prob, entropy, self-certainty and margin of each row, shape (n_rows, 4).
+
+    Parameters
+    ----------
+    logits
+        The model's logits before any processor, shape (n_rows, vocabulary), float32.
+    token_ids
+        The chosen tokens, shape (n_rows,).
+    """
+    log_probs = torch.log_softmax(logits, dim=-1)
+    probs = log_probs.exp()
+    chosen = log_probs.gather(-1, token_ids.unsqueeze(-1)).squeeze(-1)
+    # A vocabulary slot masked by the model itself has log-prob -inf and adds nothing.
+    entropy = -(probs * log_probs.clamp_min(torch.finfo(log_probs.dtype).min)).sum(dim=-1)
+    self_certainty = -log_probs.mean(dim=-1) - math.log(logits.shape[-1])
+    top = probs.topk(2, dim=-1).values
+    return torch.stack([chosen, entropy, self_certainty, top[:, 0] - top[:, 1]], dim=-1)

@@ -1,0 +1,75 @@
+"""Notice that a stop string has just been completed, across token borders."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+
+class StopStrings:
+    """Detects stop strings in the decoded text of growing token sequences.
+
+    Decoding every row after every token would cost more than a small model's forward pass. A stop
+    string can only be completed by a token that contains its last character, so only rows whose
+    newest token does are decoded.
+
+    Parameters
+    ----------
+    tokenizer
+        Tokenizer of the model.
+    stop
+        The stop strings; empty ones are ignored.
+    """
+
+    def __init__(self, tokenizer: PreTrainedTokenizerBase, stop: Sequence[str]) -> None:
+        self._tokenizer = tokenizer
+        self._stop = tuple(string for string in stop if string)
+        self._completing = self._completing_tokens()
+        # Every token but a special one carries at least one byte of the text, so this many tokens
+        # hold the longest stop string with room for the token that overhangs it.
+        self._window = max((len(s.encode("utf-8")) for s in self._stop), default=0) + 8
+
+    def _completing_tokens(self) -> NDArray[np.bool_]:
+        """Return, by token id, whether the token may complete a stop string."""
+        size = len(self._tokenizer)
+        if not self._stop:
+            return np.zeros(size, dtype=bool)
+        last = {string[-1] for string in self._stop}
+        if any(not c.isascii() or (c.isspace() and c != "\n") for c in last):
+            # Tokenizers drop spaces and split characters when a token is decoded alone.
+            return np.ones(size, dtype=bool)
+        texts = self._tokenizer.batch_decode([[i] for i in range(size)])
+        return np.fromiter(
+            (any(character in text for character in last) for text in texts), dtype=bool, count=size
+        )
+
+    def candidates(self, newest: NDArray[np.int64]) -> NDArray[np.intp]:
+        """Return the rows whose newest token may have completed a stop string.
+
+        Parameters
+        ----------
+        newest
+            Newest token of each row, shape (n_rows,).
+        """
+        if not self._stop:
+            return np.empty(0, dtype=np.intp)
+        # Padded vocabularies have ids beyond the tokenizer's; such a token decodes to nothing.
+        known = newest < len(self._completing)
+        return np.flatnonzero(known & self._completing[np.where(known, newest, 0)])
+
+    def completed(self, token_ids: Sequence[int]) -> bool:
+        """Return whether a stop string stands at or near the end of a sequence.
+
+        Parameters
+        ----------
+        token_ids
+            The tokens generated so far.
+        """
+        text = self._tokenizer.decode(list(token_ids[-self._window :]))
+        return any(string in text for string in self._stop)

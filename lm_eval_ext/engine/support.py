@@ -1,0 +1,72 @@
+"""Whether a model can attend over shared prompts, found out by trying."""
+
+from __future__ import annotations
+
+import torch
+from transformers import PreTrainedModel
+
+from lm_eval_ext.engine.private_cache import PrivateCache
+from lm_eval_ext.engine.shared_prefix import SharedPrefix, forward, prefill, shared_prefix_mode
+
+# Masks of other kinds (chunks, blocks) may differ from ours only beyond the length of the probe.
+_KNOWN_LAYER_TYPES = {"full_attention", "sliding_attention"}
+
+# Largest difference of the logits from a plain forward pass, as a share of their spread.
+_TOLERANCE = {torch.float64: 1e-4, torch.float32: 1e-3}
+_TOLERANCE_HALF_PRECISION = 0.1
+
+
+@torch.inference_mode()
+def misfit(model: PreTrainedModel) -> str | None:
+    """Return why the shared-prefix attention does not fit a model, or None if it fits.
+
+    The last word has a probe: a few tokens through the mechanism and through the plain model must
+    give the same logits. Architectures that ignore, replace or extend the attention function fail
+    it.
+
+    Parameters
+    ----------
+    model
+        A causal language model.
+
+    Returns
+    -------
+    str or None
+        The reason, as the end of a sentence that begins with the model's class.
+    """
+    config = model.config.get_text_config()
+    if getattr(model.config, "is_encoder_decoder", False):
+        return "is an encoder-decoder"
+    if not getattr(model, "_supports_attention_backend", False):
+        return "does not take attention functions from transformers' registry"
+    unknown = set(getattr(config, "layer_types", None) or ()) - _KNOWN_LAYER_TYPES
+    if unknown:
+        return f"has layers of type {', '.join(sorted(unknown))}"
+    if getattr(config, "num_kv_shared_layers", 0):
+        return "shares keys and values between layers"
+    try:
+        difference = _probe(model, config.vocab_size)
+    except Exception as error:  # any failure means the same thing: use the fallback
+        first_line = str(error).partition("\n")[0]
+        return f"fails with shared prompts ({type(error).__name__}: {first_line})"
+    if not difference <= _TOLERANCE.get(model.dtype, _TOLERANCE_HALF_PRECISION):
+        return f"gives other logits with shared prompts (off by {difference:.2g} of their spread)"
+    return None
+
+
+def _probe(model: PreTrainedModel, vocab_size: int) -> float:
+    """Return the largest difference from the plain model over the spread of the logits."""
+    generator = torch.Generator().manual_seed(0)
+    prompts = torch.randint(vocab_size, (2, 5), generator=generator).tolist()
+    own = torch.randint(vocab_size, (3, 3), generator=generator)
+    prompt_of_row = [0, 1, 0]
+    full = torch.cat([torch.tensor([prompts[i] for i in prompt_of_row]), own], dim=1)
+    device = model.device
+    plain = model(input_ids=full.to(device), use_cache=False).logits[:, -3:].float()
+    with shared_prefix_mode(model):
+        prefix = SharedPrefix(prefill(model, prompts), prompt_of_row)
+        cache = PrivateCache([0, 0, 0])
+        first = forward(model, own[:, :2].to(device), prefix=prefix, cache=cache)
+        last = forward(model, own[:, 2:].to(device), prefix=prefix, cache=cache)
+    shared = torch.cat([first, last], dim=1).float()
+    return float((shared - plain).abs().max() / plain.std())

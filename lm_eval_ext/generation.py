@@ -1,0 +1,120 @@
+"""What a model wrapper returns for one attempt: the text, carrying its annotations.
+
+lm-eval passes completions around as plain strings, through filters, pickles and JSON. `Generation`
+is such a string, so it works wherever a completion works, and it brings along what the engine and
+the wrappers know about the attempt.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any, Literal, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+FinishReason = Literal["stop", "eos", "length"]
+"""Why an attempt ended: a stop string, the end-of-sequence token, or the token limit."""
+
+
+class TokenStatistics(NamedTuple):
+    """Per-token statistics of one attempt, each an array of shape (n_tokens,), float32.
+
+    All are taken from the model's own distribution at temperature 1, before any logits processor:
+    they describe the model, not the sampler. Tokens of a stop string or the end-of-sequence token
+    are included, since the model chose them.
+
+    Parameters
+    ----------
+    log_prob
+        Log-probability of the chosen token, nats, at most 0.
+    entropy
+        Entropy of the next-token distribution, nats, in [0, ln V].
+    self_certainty
+        KL divergence from the uniform distribution to the next-token distribution, nats, at
+        least 0; higher is more certain (Kang et al. 2025, arXiv:2502.18581, eq. 6).
+    margin
+        Probability of the most likely token less that of the second, in [0, 1].
+    """
+
+    log_prob: NDArray[np.float32]
+    entropy: NDArray[np.float32]
+    self_certainty: NDArray[np.float32]
+    margin: NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class GenerationRecord:
+    """The annotations of one attempt.
+
+    Parameters
+    ----------
+    attempt
+        Number of the attempt among those of its question, from 0.
+    token_ids
+        Every token the model produced, stop string and end-of-sequence included.
+    finish_reason
+        ``"stop"``, ``"eos"`` or ``"length"``.
+    n_prompt_tokens
+        Tokens of the prompt after truncation.
+    n_truncated_prompt_tokens
+        Tokens cut from the left of an over-long prompt.
+    statistics
+        Per-token statistics, or None where the model does not provide them.
+    extra
+        What a wrapper adds, by name; values are JSON-serializable.
+    """
+
+    attempt: int = 0
+    token_ids: tuple[int, ...] = ()
+    finish_reason: FinishReason = "eos"
+    n_prompt_tokens: int = 0
+    n_truncated_prompt_tokens: int = 0
+    statistics: TokenStatistics | None = None
+    extra: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def n_tokens(self) -> int:
+        """Number of tokens the model produced."""
+        return len(self.token_ids)
+
+
+class Generation(str):
+    """A completion that is a `str` and carries the record of its attempt.
+
+    Parameters
+    ----------
+    text
+        The completion as lm-eval sees it: special tokens removed, cut before the stop string.
+    record
+        Annotations; defaults to an empty record, because lm-eval calls ``type(result)(gold)``.
+
+    Examples
+    --------
+    >>> generation = Generation("The answer is 4.", GenerationRecord(attempt=3, token_ids=(5, 8)))
+    >>> generation.upper()
+    'THE ANSWER IS 4.'
+    >>> generation.record.attempt, generation.record.n_tokens
+    (3, 2)
+    """
+
+    record: GenerationRecord
+
+    def __new__(cls, text: object = "", record: GenerationRecord | None = None) -> Generation:
+        """Make the string and attach the record."""
+        generation = super().__new__(cls, text)
+        generation.record = record if record is not None else GenerationRecord()
+        return generation
+
+    def __getnewargs__(self) -> tuple[str, GenerationRecord]:  # type: ignore[override]
+        """Return what `__new__` needs, so that pickling and copying keep the record."""
+        return (str(self), self.record)
+
+    def with_text(self, text: str) -> Generation:
+        """Return the same attempt with another text, as a filter would make it."""
+        return Generation(text, self.record)
+
+    def with_extra(self, **extra: Any) -> Generation:
+        """Return the same attempt with further annotations from a wrapper."""
+        return Generation(str(self), replace(self.record, extra={**self.record.extra, **extra}))

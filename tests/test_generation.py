@@ -1,0 +1,61 @@
+"""A generation is a string wherever lm-eval wants one, and keeps its record."""
+
+import copy
+import json
+import pickle
+
+import dill
+import numpy as np
+import pytest
+
+from lm_eval_ext.generation import Generation, GenerationRecord, TokenStatistics
+
+
+@pytest.fixture
+def generation():
+    columns = [np.arange(2, dtype=np.float32) + i for i in range(4)]
+    record = GenerationRecord(
+        attempt=3, token_ids=(5, 8), finish_reason="stop", statistics=TokenStatistics(*columns)
+    )
+    return Generation("The answer is 4.", record)
+
+
+@pytest.mark.parametrize("module", [pickle, dill], ids=["pickle", "dill"])
+def test_pickling_keeps_the_record(generation, module):
+    restored = module.loads(module.dumps(generation))
+    assert type(restored) is Generation
+    assert restored == "The answer is 4."
+    assert restored.record.attempt == 3
+    np.testing.assert_array_equal(restored.record.statistics.margin, [3, 4])
+
+
+@pytest.mark.parametrize("duplicate", [copy.copy, copy.deepcopy])
+def test_copying_keeps_the_record(generation, duplicate):
+    assert duplicate(generation).record.token_ids == (5, 8)
+
+
+def test_lm_eval_may_rebuild_it_from_a_gold_answer(generation):
+    """ConfigurableTask does ``type(result)(gold)`` before it compares."""
+    assert type(generation)(42) == "42"
+    assert type(generation)().record == GenerationRecord()
+
+
+def test_it_is_a_plain_string_in_json(generation):
+    assert json.loads(json.dumps([generation])) == ["The answer is 4."]
+
+
+def test_take_first_keeps_the_record(generation):
+    from lm_eval.api.registry import get_filter
+    from lm_eval.filters.selection import TakeFirstFilter
+
+    assert get_filter("take_first") is TakeFirstFilter
+    (taken,) = TakeFirstFilter().apply([[generation, "other"]], [{}])
+    assert taken.record.attempt == 3
+
+
+def test_text_and_annotations_can_be_replaced(generation):
+    changed = generation.with_text("4").with_extra(self_eval=0.5).with_extra(draft_eu=1.0)
+    assert changed == "4"
+    assert changed.record.extra == {"self_eval": 0.5, "draft_eu": 1.0}
+    assert changed.record.token_ids == (5, 8)
+    assert generation.record.extra == {}
