@@ -1,0 +1,184 @@
+"""Everything the model wrappers need to know of lm-eval's internals, in one place.
+
+A wrapper sees prompts, attempts and `Generation` strings; how lm-eval repeats requests, spells
+generation settings and cleans up text stays here.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from lm_eval.models.utils import (
+    handle_stop_sequences,
+    normalize_gen_kwargs,
+    postprocess_generated_text,
+)
+
+from lm_eval_ext.errors import UserError
+
+if TYPE_CHECKING:
+    from lm_eval.api.instance import Instance
+    from lm_eval.models.huggingface import HFLM
+
+
+class GenerationRequest(NamedTuple):
+    """One attempt as lm-eval asks for it.
+
+    Parameters
+    ----------
+    prompt
+        The rendered prompt.
+    attempt
+        Number of the attempt among the repeats of its question, from 0.
+    settings
+        Generation settings without stop strings and token limit.
+    stop
+        Stop strings, the text of the end-of-sequence token among them.
+    max_new_tokens
+        Most tokens to generate.
+    """
+
+    prompt: str
+    attempt: int
+    settings: Mapping[str, Any]
+    stop: tuple[str, ...]
+    max_new_tokens: int
+
+
+def generation_requests(lm: HFLM, requests: Sequence[Instance]) -> list[GenerationRequest]:
+    """Read lm-eval's request list.
+
+    lm-eval asks for N attempts by putting the same `Instance` N times into the list, without a
+    number; padding for even ranks repeats it further. Counting occurrences numbers them rightly
+    under repeats, limits, several tasks and padding.
+
+    Parameters
+    ----------
+    lm
+        The model, for its default token limit and end-of-sequence text.
+    requests
+        What lm-eval passes to ``generate_until``.
+    """
+    seen: Counter[int] = Counter()
+    eos = lm.tok_decode(lm.eot_token_id, skip_special_tokens=False)
+    result = []
+    for instance in requests:
+        prompt, generation_kwargs = instance.args
+        settings: dict[str, Any] = dict(normalize_gen_kwargs(generation_kwargs, lm.max_gen_toks))
+        stop = handle_stop_sequences(settings.pop("until", None), eos=eos)
+        max_new_tokens = int(settings.pop("max_gen_toks"))
+        result.append(
+            GenerationRequest(prompt, seen[id(instance)], settings, tuple(stop), max_new_tokens)
+        )
+        seen[id(instance)] += 1
+    return result
+
+
+def prompt_tokens(lm: HFLM, prompt: str) -> list[int]:
+    """Tokenize a prompt as lm-eval's Hugging Face models do, with BOS exactly once.
+
+    Parameters
+    ----------
+    lm
+        The model.
+    prompt
+        The rendered prompt.
+    """
+    token_ids, _ = lm.tok_batch_encode([prompt], truncation=bool(lm.truncation))
+    return [int(token) for token in token_ids[0]]
+
+
+def prompt_room(lm: HFLM, *, max_new_tokens: int, n_vectors: int = 0) -> int:
+    """Return how many prompt tokens fit beside the tokens to generate.
+
+    Parameters
+    ----------
+    lm
+        The model.
+    max_new_tokens
+        Most tokens to generate.
+    n_vectors
+        Injected positions that need room too.
+
+    Raises
+    ------
+    UserError
+        If nothing is left for the prompt.
+    """
+    room = int(lm.max_length) - max_new_tokens - n_vectors
+    if room <= 0:
+        injected = f" and {n_vectors} injected positions" if n_vectors else ""
+        raise UserError(
+            f"max_gen_toks={max_new_tokens}{injected} leave no room for a prompt in the model's "
+            f"{lm.max_length} positions; lower max_gen_toks (--gen_kwargs max_gen_toks=...)"
+        )
+    return room
+
+
+def visible_text(lm: HFLM, token_ids: Sequence[int], stop: Sequence[str]) -> str:
+    """Return the text lm-eval scores: no special tokens, no thinking, cut at the stop strings.
+
+    Parameters
+    ----------
+    lm
+        The model, for its tokenizer and thinking settings.
+    token_ids
+        Generated tokens.
+    stop
+        Stop strings.
+    """
+    tokens = list(token_ids)
+    end_of_thinking = lm.think_end_token
+    if isinstance(end_of_thinking, int) and end_of_thinking in tokens:
+        last = len(tokens) - 1 - tokens[::-1].index(end_of_thinking)
+        tokens = tokens[last + 1 :]
+    text = lm.tok_decode(tokens)
+    if isinstance(end_of_thinking, int):
+        return postprocess_generated_text(text.lstrip(), list(stop), None)
+    return postprocess_generated_text(text, list(stop), end_of_thinking)
+
+
+def cache_partial(lm: HFLM, instance: Instance, text: str) -> None:
+    """Tell lm-eval's response cache about a finished request.
+
+    Parameters
+    ----------
+    lm
+        The model.
+    instance
+        The request.
+    text
+        Its response.
+    """
+    lm.cache_hook.add_partial("generate_until", instance.args, text)
+
+
+def end_of_user_turn(lm: HFLM, prompt: str) -> int | None:
+    """Return where the last user message ends in a rendered chat prompt.
+
+    The chat template is rendered around a marker to learn what it writes after a user message;
+    the last occurrence of that text in the prompt is the end of the user's turn.
+
+    Parameters
+    ----------
+    lm
+        The model, for its chat template.
+    prompt
+        The rendered prompt.
+
+    Returns
+    -------
+    int or None
+        Offset in characters, or None where the prompt holds no such turn (a plain prompt).
+    """
+    if not getattr(lm.tokenizer, "chat_template", None):
+        return None
+    marker = "user-message-marker"
+    rendered = lm.apply_chat_template([{"role": "user", "content": marker}])
+    after = rendered.rpartition(marker)[2]
+    if not after.strip():
+        return None
+    found = prompt.rfind(after)
+    return found if found >= 0 else None

@@ -1,0 +1,245 @@
+"""``--model rsp``: random soft prompts, a fresh draw of random embeddings per attempt."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from typing import Any, Literal, get_args
+
+import numpy as np
+import torch
+
+from lm_eval_ext import harness
+from lm_eval_ext.embedding_statistics import embedding_statistics
+from lm_eval_ext.engine.random_stream import attempt_stream
+from lm_eval_ext.engine.request import AttemptRequest, common_prefix_split
+from lm_eval_ext.errors import UserError
+from lm_eval_ext.model_wrappers.sampled import SampledLM
+
+logger = logging.getLogger(__name__)
+
+Position = Literal["auto", "end_of_user", "after_prompt", "prefix"]
+Resample = Literal["attempt", "question", "run"]
+Distribution = Literal["scalar", "per_dim"]
+Control = Literal["none", "mean", "zero", "real_tokens", "placeholder", "shared"]
+
+
+class RSP(SampledLM):
+    """Random soft prompts: inject random embedding vectors drawn anew for every attempt.
+
+    Based on "From Noise to Diversity: Random Embedding Injection in LLM Reasoning",
+    arXiv:2605.11936. No training: each vector comes from an isotropic Gaussian with the entrywise
+    mean and variance of the embedding table, and stays fixed during its attempt. The vectors come
+    after the shared prompt, so all attempts still share one prefill.
+
+    Differs from the paper, whose text leaves these open: the default ``length`` and ``position``
+    are our choice.
+
+    Parameters
+    ----------
+    length
+        Number of injected vectors; 0 is `SampledLM`, token for token.
+    scale
+        Factor on the standard deviation of the vectors around their mean.
+    position
+        Where the vectors go: ``"end_of_user"``, right after the last user message of a chat;
+        ``"after_prompt"``, after the last prompt token; ``"prefix"``, before the prompt and after
+        BOS (attempts then share no prefill); ``"auto"``, ``"end_of_user"`` where the prompt is a
+        rendered chat and ``"after_prompt"`` elsewhere.
+    resample
+        How often to draw: once per ``"attempt"``, per ``"question"``, or per ``"run"``.
+    distribution
+        ``"scalar"``, one mean and variance over all entries of the table, as in the paper; or
+        ``"per_dim"``, one per dimension.
+    control
+        What to inject instead, to tell what the randomness is worth: ``"none"`` injects the
+        random vectors; ``"mean"`` their mean, ``"zero"`` zeros, ``"real_tokens"`` embeddings of
+        random tokens, ``"placeholder"`` one and the same reserved token; ``"shared"`` draws once
+        for all attempts of a question.
+    loglikelihood
+        Answer loglikelihood requests, without any injection, instead of refusing them.
+    **sampled_arguments
+        As for `SampledLM`; ``seed`` also seeds the vectors.
+
+    Raises
+    ------
+    UserError
+        For a value outside the above.
+
+    Examples
+    --------
+    .. code-block:: console
+
+        lm_eval --model rsp --model_args pretrained=tiny,length=8 --tasks tiny_gsm8k_passn
+    """
+
+    def __init__(
+        self,
+        pretrained: Any = "tiny",
+        *,
+        length: int = 8,
+        scale: float = 1.0,
+        position: Position = "auto",
+        resample: Resample = "attempt",
+        distribution: Distribution = "scalar",
+        control: Control = "none",
+        loglikelihood: bool = False,
+        **sampled_arguments: Any,
+    ) -> None:
+        _check_number("length", length, minimum=0, kind=int)
+        _check_number("scale", scale, minimum=0, kind=(int, float))
+        _check_choice("position", position, get_args(Position))
+        _check_choice("resample", resample, get_args(Resample))
+        _check_choice("distribution", distribution, get_args(Distribution))
+        _check_choice("control", control, get_args(Control))
+        super().__init__(pretrained, **sampled_arguments)
+        self.length = length
+        self.scale = float(scale)
+        self.position = position
+        self.resample = "question" if control == "shared" else resample
+        self.distribution = distribution
+        self.control = control
+        self._answers_loglikelihood = loglikelihood
+        self._statistics = embedding_statistics(self.model)
+
+    @property
+    def n_vectors(self) -> int:
+        """Number of injected vectors per attempt."""
+        return self.length
+
+    def attempt_request(
+        self, prompt: str, token_ids: Sequence[int], attempt: int
+    ) -> AttemptRequest:
+        """Put the vectors of an attempt into its prompt."""
+        if self.length == 0:
+            return super().attempt_request(prompt, token_ids, attempt)
+        shared, private = common_prefix_split(token_ids, self._insertion(prompt, token_ids))
+        return AttemptRequest(
+            shared,
+            private,
+            self.token_stream(prompt, attempt),
+            self.draw(prompt, attempt),
+        )
+
+    def draw(self, prompt: str, attempt: int) -> torch.Tensor:
+        """Return the vectors of an attempt, shape (length, hidden), float32 on the CPU.
+
+        Parameters
+        ----------
+        prompt
+            The rendered prompt.
+        attempt
+            Number of the attempt.
+        """
+        stream = self._vector_stream(prompt, attempt)
+        if self.control == "zero":
+            return torch.zeros(self.length, self._hidden_size)
+        if self.control == "real_tokens":
+            special = set(self.tokenizer.all_special_ids)
+            ordinary = [i for i in range(len(self.tokenizer)) if i not in special]
+            return self._embed(stream.choice(ordinary, size=self.length).tolist())
+        if self.control == "placeholder":
+            return self._embed([self._placeholder_id] * self.length)
+        mean, std = self._moments()
+        if self.control == "mean":
+            return mean.expand(self.length, -1).clone()
+        noise = stream.standard_normal((self.length, self._hidden_size), dtype=np.float32)
+        return mean + self.scale * std * torch.from_numpy(noise)
+
+    def _vector_stream(self, prompt: str, attempt: int) -> np.random.Generator:
+        # A constant in place of what the draw must not depend on.
+        key_prompt = "" if self.resample == "run" else prompt
+        key_attempt = attempt if self.resample == "attempt" else 0
+        return attempt_stream(self.seed, key_prompt, key_attempt, purpose="soft prompt")
+
+    def _moments(self) -> tuple[torch.Tensor, torch.Tensor]:
+        statistics = self._statistics
+        if self.distribution == "per_dim":
+            return statistics.mean_per_dim.float(), statistics.std_per_dim.float()
+        ones = torch.ones(self._hidden_size)
+        return statistics.mean * ones, statistics.std * ones
+
+    @property
+    def _hidden_size(self) -> int:
+        return len(self._statistics.mean_per_dim)
+
+    @property
+    def _placeholder_id(self) -> int:
+        tokenizer = self.tokenizer
+        reserved = (tokenizer.unk_token_id, tokenizer.pad_token_id, tokenizer.eos_token_id)
+        return next(int(i) for i in reserved if i is not None)
+
+    @torch.inference_mode()
+    def _embed(self, token_ids: list[int]) -> torch.Tensor:
+        ids = torch.tensor(token_ids, device=self.model.device)
+        return self.model.get_input_embeddings()(ids).float().cpu()
+
+    def _insertion(self, prompt: str, token_ids: Sequence[int]) -> int:
+        """Return the number of prompt tokens that come before the vectors."""
+        if self.position == "prefix":
+            return int(token_ids[0] == self.tokenizer.bos_token_id)
+        if self.position == "after_prompt":
+            return len(token_ids)
+        end = harness.end_of_user_turn(self, prompt)
+        if end is None:
+            if self.position == "end_of_user":
+                raise UserError(
+                    "position=end_of_user: the prompt holds no user turn of the chat template; "
+                    "add --apply_chat_template or use position=after_prompt"
+                )
+            return len(token_ids)
+        # The assistant's header begins with a special token, so it is tokenized by itself. What
+        # follows the user's turn is counted from the right: truncation cuts on the left.
+        after = self.tokenizer(prompt[end:], add_special_tokens=False)["input_ids"]
+        return max(0, len(token_ids) - len(after))
+
+    def loglikelihood(self, requests: Any, disable_tqdm: bool = False) -> Any:
+        """Refuse, or answer with the plain model when ``loglikelihood=true``."""
+        self._check_loglikelihood()
+        return super().loglikelihood(requests, disable_tqdm)
+
+    def loglikelihood_rolling(self, requests: Any, disable_tqdm: bool = False) -> Any:
+        """Refuse, or answer with the plain model when ``loglikelihood=true``."""
+        self._check_loglikelihood()
+        return super().loglikelihood_rolling(requests, disable_tqdm)
+
+    def _check_loglikelihood(self) -> None:
+        if not self._answers_loglikelihood:
+            raise UserError(
+                "--model rsp: random soft prompts are not defined for loglikelihood tasks; choose "
+                "a generation task, or loglikelihood=true to score with the plain model"
+            )
+
+    def run_record(self) -> dict[str, Any]:
+        """Add the injection to the record of the run."""
+        statistics = self._statistics
+        return {
+            **super().run_record(),
+            "soft_prompt": {
+                "length": self.length,
+                "scale": self.scale,
+                "position": self.position,
+                "resample": self.resample,
+                "distribution": self.distribution,
+                "control": self.control,
+                "seed": self.seed,
+                "mu": statistics.mean,
+                "sigma": statistics.std,
+                "rows": statistics.n_rows,
+                "placeholder_token_id": (
+                    self._placeholder_id if self.control == "placeholder" else None
+                ),
+                "loglikelihood": self._answers_loglikelihood,
+            },
+        }
+
+
+def _check_choice(name: str, value: object, choices: tuple[str, ...]) -> None:
+    if value not in choices:
+        raise UserError(f"{name}={value!r} is not one of {', '.join(choices)}")
+
+
+def _check_number(name: str, value: object, *, minimum: float, kind: Any) -> None:
+    if isinstance(value, bool) or not isinstance(value, kind) or not value >= minimum:
+        what = "an integer" if kind is int else "a number"
+        raise UserError(f"{name}={value!r} must be {what} of at least {minimum}")

@@ -1,0 +1,306 @@
+"""``--model sampled``: N attempts from one prefill, each reproducible by itself."""
+
+from __future__ import annotations
+
+import logging
+from collections import defaultdict
+from collections.abc import Callable, Sequence
+from contextlib import nullcontext
+from dataclasses import asdict
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+import torch
+from lm_eval.models.huggingface import HFLM
+from tqdm import tqdm
+
+from lm_eval_ext import __version__, harness
+from lm_eval_ext.engine.decoding import Decoder
+from lm_eval_ext.engine.fallback import FallbackDecoder, cache_misfit
+from lm_eval_ext.engine.memory import fitting_rows
+from lm_eval_ext.engine.random_stream import attempt_stream
+from lm_eval_ext.engine.request import AttemptRequest, AttemptResult, common_prefix_split
+from lm_eval_ext.engine.sampling import Sampler, SamplingSettings, resolve_settings
+from lm_eval_ext.engine.stop_strings import StopStrings
+from lm_eval_ext.engine.support import misfit
+from lm_eval_ext.errors import UserError
+from lm_eval_ext.generation import Generation, GenerationRecord
+from lm_eval_ext.harness import GenerationRequest
+from lm_eval_ext.tiny import SHIPPED, model_path
+
+if TYPE_CHECKING:
+    from lm_eval.api.instance import Instance
+    from transformers import PreTrainedModel
+
+logger = logging.getLogger(__name__)
+
+
+class SampledLM(HFLM):
+    """Sample N attempts per prompt; the base of every wrapper and the plain control.
+
+    All attempts of a prompt share one prefill and the attention over it; rows that finish make
+    room for waiting ones. The tokens of an attempt come from its own random stream, derived from
+    the run's seed, the prompt and the number of the attempt, so its text does not depend on batch
+    size, order, the other attempts or the number of processes (in float32 on one kind of machine;
+    lower precisions round differently in batches of different shapes). Greedy decoding gives the
+    text of ``--model hf``.
+
+    Parameters
+    ----------
+    pretrained
+        Hub id or folder of a causal model, a loaded model, or the name of a shipped model.
+    seed
+        Seed of the run; by default torch's seed, which lm-eval's ``--seed`` sets.
+    batch_size
+        Attempts decoded at once; ``"auto"`` takes as many as fit in memory.
+    max_batch_size
+        Upper bound for ``batch_size=auto``.
+    device
+        As for ``--model hf``; by default a GPU where there is one.
+    **hf_arguments
+        Whatever ``--model hf`` takes: ``dtype``, ``peft``, ``trust_remote_code``,
+        ``add_bos_token``, ``max_length``, ``think_end_token`` and so on.
+
+    Examples
+    --------
+    .. code-block:: console
+
+        lm_eval --model sampled --model_args pretrained=tiny --tasks tiny_gsm8k_passn
+    """
+
+    def __init__(
+        self,
+        pretrained: str | PreTrainedModel = "tiny",
+        *,
+        seed: int | None = None,
+        batch_size: int | str = "auto",
+        max_batch_size: int | None = None,
+        device: str | None = None,
+        **hf_arguments: Any,
+    ) -> None:
+        self.seed = int(torch.initial_seed() if seed is None else seed)
+        if isinstance(pretrained, str) and pretrained in SHIPPED:
+            pretrained = model_path(pretrained)
+        try:
+            super().__init__(
+                pretrained,
+                batch_size=batch_size,
+                max_batch_size=max_batch_size,
+                device=device or ("cuda" if torch.cuda.is_available() else "cpu"),
+                **hf_arguments,
+            )
+        except TypeError as error:
+            if "unexpected keyword argument" not in str(error):
+                raise
+            raise UserError(
+                f"--model_args: {str(error).rpartition(') ')[2] or error}; "
+                f"check its spelling against the arguments of {type(self).__name__} and of "
+                "--model hf"
+            ) from error
+        if self.backend != "causal":
+            raise UserError(
+                f"pretrained={self.pretrained}: {type(self).__name__} needs a causal language "
+                f"model, this one is {self.backend}; use --model hf"
+            )
+        self._decoder_class = self._choose_decoder()
+        self._settings_used: list[dict[str, Any]] = []
+
+    def _choose_decoder(self) -> Callable[..., Decoder | FallbackDecoder]:
+        """Return the engine's decoder, or the fallback, saying once what does not fit."""
+        model = self.model
+        reason = misfit(model)
+        if reason is None:
+            return Decoder
+        without_cache = cache_misfit(model)
+        logger.warning(
+            "%s %s; attempts are sampled through transformers' generate, which is slower, and %s",
+            type(model).__name__,
+            reason,
+            "share one prefill per prompt"
+            if without_cache is None
+            else f"each reads its own prompt (its cache cannot be repeated: {without_cache})",
+        )
+        return partial(FallbackDecoder, expand_cache=without_cache is None)
+
+    def generate_until(
+        self, requests: list[Instance], disable_tqdm: bool = False
+    ) -> list[Generation]:
+        """Answer lm-eval's generation requests, in their order.
+
+        Parameters
+        ----------
+        requests
+            The requests; an attempt is asked for by repeating its request.
+        disable_tqdm
+            Show no progress bar.
+        """
+        wanted = harness.generation_requests(self, requests)
+        by_settings: dict[str, list[int]] = defaultdict(list)
+        for i, request in enumerate(wanted):
+            by_settings[repr((request.settings, request.stop, request.max_new_tokens))].append(i)
+        generations: list[Generation] = [Generation()] * len(requests)
+        with tqdm(
+            total=len(requests),
+            disable=disable_tqdm or self.rank != 0,
+            desc="Sampling attempts",
+            unit="attempt",
+        ) as progress:
+            for places in by_settings.values():
+                batch = [wanted[i] for i in places]
+                for place, generation in self._generate(batch):
+                    i = places[place]
+                    generations[i] = generation
+                    harness.cache_partial(self, requests[i], generation)
+                    progress.update()
+        return self.annotate(wanted, generations)
+
+    def attempt_request(
+        self, prompt: str, token_ids: Sequence[int], attempt: int
+    ) -> AttemptRequest:
+        """Say what the model reads for one attempt; wrappers that change the input override this.
+
+        Parameters
+        ----------
+        prompt
+            The rendered prompt.
+        token_ids
+            Its tokens, after truncation.
+        attempt
+            Number of the attempt.
+        """
+        shared, private = common_prefix_split(token_ids)
+        return AttemptRequest(shared, private, self.token_stream(prompt, attempt))
+
+    def annotate(
+        self, requests: Sequence[GenerationRequest], generations: list[Generation]
+    ) -> list[Generation]:
+        """Add annotations to finished attempts; wrappers that score attempts override this.
+
+        Parameters
+        ----------
+        requests
+            What was asked for.
+        generations
+            The finished attempts, in the same order.
+        """
+        return generations
+
+    def token_stream(self, prompt: str, attempt: int) -> Any:
+        """Return the random stream that chooses an attempt's tokens."""
+        return attempt_stream(self.seed, prompt, attempt, purpose="tokens")
+
+    @property
+    def n_vectors(self) -> int:
+        """Injected positions per attempt, for which a prompt leaves room."""
+        return 0
+
+    def _generate(self, requests: list[GenerationRequest]) -> Any:
+        """Yield (place, generation) for requests that share their sampling settings."""
+        settings = self._resolve(requests[0])
+        tokens, truncated = self._tokenize(requests, settings)
+        attempts = [
+            self.attempt_request(request.prompt, tokens[request.prompt], request.attempt)
+            for request in requests
+        ]
+        stop = StopStrings(self.tokenizer, settings.stop)
+        decoder = self._decoder_class(
+            self.model,
+            sampler=Sampler(settings),
+            stop=stop,
+            eos_token_ids=self._eos_token_ids(),
+            max_rows=self._max_rows(attempts, settings),
+        )
+        with self._autocast():
+            for place, result in decoder.run(attempts):
+                request = requests[place]
+                yield (
+                    place,
+                    self._generation(
+                        request, result, len(tokens[request.prompt]), truncated[request.prompt]
+                    ),
+                )
+
+    def _resolve(self, request: GenerationRequest) -> SamplingSettings:
+        try:
+            settings = resolve_settings(
+                request.settings,
+                max_new_tokens=request.max_new_tokens,
+                stop=request.stop,
+                model_defaults=getattr(self.model, "generation_config", None),
+            )
+        except ValueError as error:
+            raise UserError(str(error)) from error
+        if asdict(settings) not in self._settings_used:
+            self._settings_used.append(asdict(settings))
+        return settings
+
+    def _tokenize(
+        self, requests: list[GenerationRequest], settings: SamplingSettings
+    ) -> tuple[dict[str, list[int]], dict[str, int]]:
+        """Return each distinct prompt's tokens, cut from the left, and how many were cut."""
+        room = harness.prompt_room(
+            self, max_new_tokens=settings.max_new_tokens, n_vectors=self.n_vectors
+        )
+        tokens, truncated = {}, {}
+        for prompt in dict.fromkeys(request.prompt for request in requests):
+            token_ids = harness.prompt_tokens(self, prompt)
+            tokens[prompt] = token_ids[-room:]
+            truncated[prompt] = len(token_ids) - len(tokens[prompt])
+        cut = sum(count > 0 for count in truncated.values())
+        if cut:
+            logger.warning(
+                "%d of %d prompts are longer than %d tokens and were cut from the left",
+                cut,
+                len(tokens),
+                room,
+            )
+        return tokens, truncated
+
+    def _eos_token_ids(self) -> list[int]:
+        configured = getattr(self.model.generation_config, "eos_token_id", None)
+        several = configured if isinstance(configured, (list, tuple)) else [configured]
+        return [int(i) for i in {*several, self.tokenizer.eos_token_id} if i is not None]
+
+    def _max_rows(self, attempts: list[AttemptRequest], settings: SamplingSettings) -> int:
+        if self.batch_size != "auto":
+            return int(self.batch_size)
+        rows = fitting_rows(
+            self.model, attempts, max_new_tokens=settings.max_new_tokens, limit=self.max_batch_size
+        )
+        logger.info("batch_size=auto: decoding up to %d attempts at once", rows)
+        return rows
+
+    def _autocast(self) -> Any:
+        if self.mixed_precision_dtype is None:
+            return nullcontext()
+        return torch.autocast(device_type=self.device.type, dtype=self.mixed_precision_dtype)
+
+    def _generation(
+        self,
+        request: GenerationRequest,
+        result: AttemptResult,
+        n_prompt_tokens: int,
+        n_truncated: int,
+    ) -> Generation:
+        record = GenerationRecord(
+            attempt=request.attempt,
+            token_ids=result.token_ids,
+            finish_reason=result.finish_reason,
+            n_prompt_tokens=n_prompt_tokens,
+            n_truncated_prompt_tokens=n_truncated,
+            statistics=result.statistics,
+        )
+        return Generation(harness.visible_text(self, result.token_ids, request.stop), record)
+
+    def get_model_info(self) -> dict[str, Any]:
+        """Add what the engine used to the ``config`` of lm-eval's results."""
+        return {**super().get_model_info(), "lm_eval_ext": self.run_record()}
+
+    def run_record(self) -> dict[str, Any]:
+        """Return what a reader needs to repeat the run; wrappers add their own settings."""
+        return {
+            "version": __version__,
+            "seed": self.seed,
+            "decoder": "shared_prefix" if self._decoder_class is Decoder else "generate",
+            "sampling": self._settings_used,
+        }

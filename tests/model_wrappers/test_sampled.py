@@ -1,0 +1,84 @@
+"""``sampled`` against stock ``hf``, and what the fallback says."""
+
+import logging
+
+import pytest
+from lm_eval.models.huggingface import HFLM
+
+from lm_eval_ext.model_wrappers.sampled import SampledLM
+from lm_eval_ext.tiny.formats import prompt
+from lm_eval_ext.tiny.problems import load_split
+
+
+@pytest.fixture(scope="module")
+def prompts_64():
+    return [prompt("gsm8k", doc) for doc in load_split("gsm8k", "validation", size=64)]
+
+
+@pytest.mark.parametrize("architecture", ["llama", "qwen3", "gemma3", "gpt_neox", "mistral"])
+def test_greedy_equals_stock_hf_on_64_prompts(
+    random_model, tiny_tokenizer, make_requests, prompts_64, architecture
+):
+    model = random_model(architecture)
+    settings = {"do_sample": False, "temperature": 0.0, "max_gen_toks": 24, "until": ["\n", " 1"]}
+    requests = make_requests(prompts_64, n_attempts=1, **settings)
+    ours = SampledLM(model, tokenizer=tiny_tokenizer, batch_size=24)
+    stock = HFLM(model, tokenizer=tiny_tokenizer, batch_size=16)
+    expected = stock.generate_until(requests, disable_tqdm=True)
+    assert ours.generate_until(requests, disable_tqdm=True) == expected
+    assert len(set(expected)) > 32
+
+
+def test_loglikelihood_is_stock(random_model, tiny_tokenizer):
+    from lm_eval.api.instance import Instance
+
+    model = random_model("llama")
+    requests = [
+        Instance("loglikelihood", {}, (context, " 7"), i)
+        for i, context in enumerate(["3 + 4 =", "Question: what is 14 / 2?\nAnswer:"])
+    ]
+    ours = SampledLM(model, tokenizer=tiny_tokenizer, batch_size=2)
+    stock = HFLM(model, tokenizer=tiny_tokenizer, batch_size=2)
+    assert ours.loglikelihood(requests, disable_tqdm=True) == stock.loglikelihood(
+        requests, disable_tqdm=True
+    )
+
+
+@pytest.mark.parametrize(
+    ("architecture", "consequence"),
+    [("bloom", "share one prefill per prompt"), ("mamba", "each reads its own prompt")],
+)
+def test_fallback_is_said_once(
+    random_model, tiny_tokenizer, make_requests, caplog, architecture, consequence
+):
+    with caplog.at_level(logging.WARNING):
+        lm = SampledLM(random_model(architecture), tokenizer=tiny_tokenizer, batch_size=8)
+        lm.generate_until(make_requests(), disable_tqdm=True)
+        lm.generate_until(make_requests(temperature=0.5), disable_tqdm=True)
+    said = [r.getMessage() for r in caplog.records if "generate" in r.getMessage()]
+    assert len(said) == 1
+    assert consequence in said[0]
+    assert lm.run_record()["decoder"] == "generate"
+
+
+def test_default_seed_is_the_one_lm_eval_sets(random_model, tiny_tokenizer):
+    import torch
+
+    torch.manual_seed(77)
+    assert SampledLM(random_model("llama"), tokenizer=tiny_tokenizer).seed == 77
+
+
+def test_greedy_responses_reach_lm_evals_cache(random_model, tiny_tokenizer, make_requests):
+    added = []
+    lm = SampledLM(random_model("llama"), tokenizer=tiny_tokenizer, batch_size=8)
+
+    class Hook:
+        def add_partial(self, kind, arguments, response):
+            added.append((kind, arguments[0], response))
+
+    lm.cache_hook = Hook()
+    requests = make_requests(n_attempts=1, do_sample=False, temperature=0.0)
+    responses = lm.generate_until(requests, disable_tqdm=True)
+    assert sorted(added) == sorted(
+        ("generate_until", r.args[0], text) for r, text in zip(requests, responses, strict=True)
+    )
