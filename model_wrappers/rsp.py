@@ -86,14 +86,14 @@ class RSP(SampledLM):
         loglikelihood: bool = False,
         **sampled_arguments: Any,
     ) -> None:
-        _check_number("length", length, minimum=0, kind=int)
-        _check_number("scale", scale, minimum=0, kind=(int, float))
+        _check_number("length", length, whole=True)
+        _check_number("scale", scale)
         _check_choice("position", position, get_args(Position))
         _check_choice("resample", resample, get_args(Resample))
         _check_choice("distribution", distribution, get_args(Distribution))
         _check_choice("control", control, get_args(Control))
         super().__init__(pretrained, **sampled_arguments)
-        self.length = length
+        self.length = int(length)
         self.scale = float(scale)
         self.position = position
         self.resample = "question" if control == "shared" else resample
@@ -239,7 +239,9 @@ def _check_choice(name: str, value: object, choices: tuple[str, ...]) -> None:
         raise UserError(f"{name}={value!r} is not one of {', '.join(choices)}")
 
 
-def _check_number(name: str, value: object, *, minimum: float, kind: Any) -> None:
-    if isinstance(value, bool) or not isinstance(value, kind) or not value >= minimum:
-        what = "an integer" if kind is int else "a number"
-        raise UserError(f"{name}={value!r} must be {what} of at least {minimum}")
+def _check_number(name: str, value: object, *, whole: bool = False) -> None:
+    number = isinstance(value, (int, float)) and not isinstance(value, bool)
+    # lm-eval reads some whole numbers of --model_args as floats.
+    if not number or not value >= 0 or (whole and value % 1):  # type: ignore[operator]
+        what = "an integer" if whole else "a number"
+        raise UserError(f"{name}={value!r} must be {what} of at least 0")

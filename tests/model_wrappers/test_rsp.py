@@ -160,7 +160,7 @@ def test_loglikelihood_is_refused_unless_asked_for(make_rsp):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"length": -1}, "length=-1 must be an integer of at least 0"),
+        ({"length": -1.0}, "length=-1.0 must be an integer of at least 0"),
         ({"length": 2.5}, "length=2.5 must be an integer"),
         ({"length": True}, "length=True must be an integer"),
         ({"scale": -0.5}, "scale=-0.5 must be a number of at least 0"),

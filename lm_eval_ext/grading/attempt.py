@@ -1,0 +1,26 @@
+"""The verdict on one attempt."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+
+class Attempt(NamedTuple):
+    """One attempt after grading.
+
+    Parameters
+    ----------
+    answer
+        The extracted answer in canonical form, or None when none was found. An attempt without
+        an answer is *invalid*: it counts as wrong and never votes.
+    correct
+        Whether the answer is right.
+    """
+
+    answer: str | None
+    correct: bool
+
+    @property
+    def valid(self) -> bool:
+        """Whether an answer was found."""
+        return self.answer is not None

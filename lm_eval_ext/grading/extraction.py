@@ -1,0 +1,96 @@
+r"""Find the places of a completion that announce its answer.
+
+Every function returns candidates from the last to the first, at most `MAX_CANDIDATES` of them and
+each cut to `MAX_LENGTH` characters, so that the work done on a completion is bounded.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+
+MAX_CANDIDATES = 20
+"""Announcements looked at, counted from the end."""
+
+MAX_LENGTH = 400
+"""Characters of a candidate that are read."""
+
+THINKING_TAGS = {"<think>": "</think>", "<thinking>": "</thinking>", "[THINK]": "[/THINK]"}
+"""Opening and closing tag of a thinking section."""
+
+_ANNOUNCEMENT = re.compile(
+    r"(?:\b(?:the|my|our|final|correct)\s+(?:(?:final|correct|numerical|numeric)\s+)?"
+    r"|^[ \t*_>#-]{0,8}(?:final\s+)?)"
+    r"answer\b(?:,?\s+(?:to|for|in)\s[^.\n:=0-9]{1,60}?)?[\s*_`\"',]{0,6}"
+    r"(?:\b(?:is|are|was|would\s+be|will\s+be)\b|[:=])",
+    re.IGNORECASE | re.MULTILINE,
+)
+
+
+def after_thinking(completion: str) -> str:
+    """Return what follows the thinking section; all of it where there is none.
+
+    A section that was opened and never closed leaves nothing: the attempt ended before its
+    answer. A chat template may open the section in the prompt, so a closing tag alone counts too.
+
+    Examples
+    --------
+    >>> after_thinking("<think>Is the answer 7?</think>The answer is 8.")
+    'The answer is 8.'
+    >>> after_thinking("<think>Perhaps the answer is 7")
+    ''
+    """
+    for opening, closing in THINKING_TAGS.items():
+        if closing in completion:
+            return completion.rpartition(closing)[2]
+        if completion.lstrip().startswith(opening):
+            return ""
+    return completion
+
+
+def hash_marked(text: str) -> Iterator[str]:
+    """Yield the rest of the line after each ``####``, the last first."""
+    end = len(text)
+    for _ in range(MAX_CANDIDATES):
+        start = text.rfind("####", 0, end)
+        if start < 0:
+            return
+        yield text[start + 4 : start + 4 + MAX_LENGTH].partition("\n")[0]
+        end = start
+
+
+def boxed(text: str) -> Iterator[str]:
+    r"""Yield the inside of each brace-matched ``\boxed{...}`` or ``\fbox{...}``, the last first.
+
+    Examples
+    --------
+    >>> list(boxed(r"\boxed{3} or rather \boxed{\frac{1}{2}} or \boxed{unfinished"))
+    ['\\frac{1}{2}', '3']
+    """
+    end = len(text)
+    for _ in range(MAX_CANDIDATES):
+        start = max(text.rfind("\\boxed{", 0, end), text.rfind("\\fbox{", 0, end))
+        if start < 0:
+            return
+        inside = _braced(text, text.index("{", start))
+        if inside is not None:
+            yield inside
+        end = start
+
+
+def announced(text: str) -> Iterator[str]:
+    """Yield what follows each "the answer is", "final answer:" and the like, the last first."""
+    matches = list(_ANNOUNCEMENT.finditer(text))
+    for match in matches[: -MAX_CANDIDATES - 1 : -1]:
+        yield text[match.end() : match.end() + MAX_LENGTH].lstrip(" \t\r\n*_")
+
+
+def _braced(text: str, opening: int) -> str | None:
+    """Return what stands between the brace at ``opening`` and its partner, if that is near."""
+    depth = 0
+    for position in range(opening, min(len(text), opening + MAX_LENGTH)):
+        if text[position] in "{}" and text[position - 1] != "\\":
+            depth += 1 if text[position] == "{" else -1
+            if depth == 0:
+                return text[opening + 1 : position]
+    return None

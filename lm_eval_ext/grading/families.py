@@ -1,0 +1,80 @@
+"""The families of tasks that can be graded, and the functions that grade them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from importlib import import_module
+from typing import Any
+
+from lm_eval_ext.errors import UserError
+from lm_eval_ext.grading.attempt import Attempt
+
+FAMILIES = {
+    "gsm8k": "lm_eval_ext.grading.gsm8k",
+}
+"""Family -> module with ``grade_many(completions, doc) -> list[Attempt]``, imported on first use:
+a grader may need heavy packages that the others do not."""
+
+
+def check_family(family: str) -> None:
+    """Raise `UserError` unless ``family`` is one of `FAMILIES`."""
+    if family not in FAMILIES:
+        raise UserError(f"family={family!r} is unknown: use one of {', '.join(sorted(FAMILIES))}")
+
+
+def grade(family: str, completion: str, doc: Mapping[str, Any]) -> Attempt:
+    r"""Grade one attempt.
+
+    Parameters
+    ----------
+    family
+        Name of a grader, one of `FAMILIES`.
+    completion
+        What the model wrote after the prompt.
+    doc
+        The question's record, with the fields of the published data set.
+
+    Returns
+    -------
+    Attempt
+        The answer in canonical form (None when there is none) and whether it is right.
+
+    Raises
+    ------
+    UserError
+        For an unknown family, or a record whose reference answer cannot be read.
+
+    Examples
+    --------
+    >>> grade("gsm8k", "Half of 36 is 18. The answer is $18.00.", {"answer": "36/2=18\n#### 18"})
+    Attempt(answer='18', correct=True)
+    """
+    return grade_many(family, [completion], doc)[0]
+
+
+def grade_many(family: str, completions: Sequence[str], doc: Mapping[str, Any]) -> list[Attempt]:
+    """Grade all attempts at one question; the batched form of `grade`.
+
+    Parameters
+    ----------
+    family
+        Name of a grader, one of `FAMILIES`.
+    completions
+        The attempts, of shape (n_attempts,).
+    doc
+        The question's record, with the fields of the published data set.
+
+    Returns
+    -------
+    list of Attempt
+        One verdict per completion, in order.
+
+    Raises
+    ------
+    UserError
+        As for `grade`.
+    """
+    check_family(family)
+    grader = import_module(FAMILIES[family])
+    attempts: list[Attempt] = grader.grade_many(completions, doc)
+    return attempts

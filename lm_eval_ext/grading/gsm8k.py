@@ -1,0 +1,75 @@
+r"""Grader of GSM8K: one number per question.
+
+The answer of a completion is looked for after its thinking section, in this order; each step takes
+the last place that holds a number, and the first step that finds one decides:
+
+1. ``#### 18``, alone on the rest of its line but for a unit (a Markdown heading ``#### 2. Next``
+   is not an answer);
+2. ``\boxed{18}`` or ``\fbox{18}``, braces matched;
+3. "the answer is 18", "final answer: 18" and close variants.
+
+There is no fallback to the last number of the text: a completion that stopped half-way would then
+have an answer, and among N attempts such answers turn into correct ones by luck. An attempt without
+an announced answer is invalid, and ``invalid_rate`` says how many there were.
+
+Units, currency signs and ``%`` are dropped, as GSM8K's own answers have none: ``50%`` is 50. The
+comparison is exact, between rational numbers; see `lm_eval_ext.grading.rational`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from fractions import Fraction
+from typing import Any
+
+from lm_eval_ext.errors import UserError
+from lm_eval_ext.grading.attempt import Attempt
+from lm_eval_ext.grading.extraction import after_thinking, announced, boxed, hash_marked
+from lm_eval_ext.grading.rational import parse_exact, parse_leading
+
+_STEPS = ((hash_marked, parse_exact), (boxed, parse_exact), (announced, parse_leading))
+
+
+def extract(completion: str) -> Fraction | None:
+    r"""Return the number a completion gives as its answer, or None.
+
+    Examples
+    --------
+    >>> extract("5 * 3 = 15, so \\boxed{15}. The answer is 15 apples.")
+    Fraction(15, 1)
+    >>> extract("She has 16 - 3 = 13 eggs left, and then") is None
+    True
+    """
+    text = after_thinking(completion)
+    for candidates, parse in _STEPS:
+        for candidate in candidates(text):
+            value = parse(candidate)
+            if value is not None:
+                return value
+    return None
+
+
+def reference(doc: Mapping[str, Any]) -> Fraction:
+    """Return the reference answer of a record, what follows ``####`` in its ``answer``.
+
+    Raises
+    ------
+    UserError
+        If there is no number.
+    """
+    value = parse_exact(str(doc["answer"]).rpartition("####")[2])
+    if value is None:
+        raise UserError(
+            f"answer={doc['answer']!r} ends in no number: a GSM8K record ends with '#### N'"
+        )
+    return value
+
+
+def grade_many(completions: Sequence[str], doc: Mapping[str, Any]) -> list[Attempt]:
+    """Grade all attempts at one question; see `lm_eval_ext.grading.grade_many`."""
+    gold = reference(doc)
+    values = [extract(completion) for completion in completions]
+    return [
+        Attempt(answer=None if value is None else str(value), correct=value == gold)
+        for value in values
+    ]

@@ -1,0 +1,172 @@
+r"""Read a number as people and models write it, exactly.
+
+Everything is a `fractions.Fraction`: 18, 18.0 and 36/2 are one number, and no float is involved.
+Nothing is evaluated; text that would have to be (``9 * 2``) is not a number. Nor is text that
+could mean two numbers: ``1 234`` and ``12,50`` (which separator?), ``5 or 6``, ``5 million`` (the
+question may have asked for millions), ``8:30``.
+"""
+
+from __future__ import annotations
+
+import re
+from fractions import Fraction
+
+MAX_DIGITS = 100
+"""Longest number read; the rest of a babbling model's digits is not worth the arithmetic."""
+
+_INTEGER = r"(?:[0-9]{1,3}(?:,[0-9]{2,3}){0,40},[0-9]{3}(?![0-9])|[0-9]+)"
+_DECIMAL = rf"(?:{_INTEGER}(?:\.[0-9]+)?|\.[0-9]+)"
+_NUMBER = re.compile(
+    rf"(?P<sign>[-+]?)(?:(?:(?P<whole>[0-9]+) +)?(?P<over>{_INTEGER}) ?/ ?(?P<under>{_INTEGER})"
+    rf"|(?P<decimal>{_DECIMAL}))"
+)
+# Words that may stand between "the answer is" and the number.
+_LEAD_IN = re.compile(
+    r"(?:[\s:=(\"'≈~]|(?:approximately|about|roughly|around|exactly|equal to|just|only)\s"
+    r"|(?:USD|US|EUR|GBP|CAD|AUD|Rs\.?)(?=\s*[-+0-9.])){0,8}"
+)
+# A unit written onto the number; any other letter there (5k, 5M, 3x, 2e9) may change its value.
+_ATTACHED = re.compile(
+    r"%|°[CF]?|¢|(?:[kmc]?g|lbs?|oz|k?m|[cm]m|mi|ft|in|ml|L|hrs?|h|mins?|s|secs?|mph|kph|th|st|nd|rd)"
+    r"(?![A-Za-z0-9])"
+)
+_MAGNITUDE = re.compile(r"\s*-?(?:hundred|thousand|[mbtr]+illion)s?\b", re.IGNORECASE)
+# What makes the number only a part of the answer: a sum, a range, a list, a second quantity.
+_CONTINUES = re.compile(
+    r"[.,:]?[0-9]"
+    r"|(?:\s+[A-Za-z]+){0,4}\s*[-+*/÷^=<>≈:][-(\s]*[0-9.]"
+    r"|\s*[(,x]?\s*-?[0-9]"
+    r"|(?:\s+[A-Za-z]+){0,3}\s*,?\s*(?:\b(?:or|and|to|through|plus|times|minus)\b|&)"
+    r"\s+(?:[A-Za-z]+\s+){0,2}-?[0-9.]",
+    re.IGNORECASE,
+)
+_ARITHMETIC_LEFT_SIDE = re.compile(r"[-\s0-9.,+*/÷x()%]*=\s*(?=[-+0-9.])")
+_UNIT_WORDS = re.compile(r"(?:\s*(?:/\s?)?[A-Za-z][A-Za-z'-]*\.?){0,4}[\s)\"']*")
+_VARIABLE = re.compile(r"\s*[a-z]\.?\s*", re.IGNORECASE)
+
+_GROUP_SPACE = re.compile(r"(?<=[0-9])(?:\\[,;: ]|[\u00a0\u2009\u202f])(?=[0-9]{3}(?![0-9]))")
+_SPACING = re.compile(
+    r"\\(?:[,;: ]|(?:quad|qquad|left|right|displaystyle)(?![A-Za-z]))|[~\u00a0\u2009\u202f]"
+)
+_TEXT_COMMAND = re.compile(
+    r"\\(?:text|textbf|textit|textrm|mathrm|mathbf|mbox|bm|boldsymbol|operatorname)\s*\{([^{}]*)\}"
+)
+_FRACTION_COMMAND = re.compile(
+    r"(?:([0-9])\s*)?\\[dtc]?frac\s*\{\s*([0-9,]+)\s*\}\s*\{\s*([0-9,]+)\s*\}"
+)
+_MARKUP = r"(?:\\[()\[\]]|\\(?=%)|\\?\$|[€£¥`]|\*\*|__|\^?\{?\\circ\}?)"
+# Without markup, "5$3" or "2**5" must not become one number; the other markup is dropped.
+_MARKUP_BETWEEN_DIGITS = re.compile(rf"(?<=[0-9]){_MARKUP}+(?=[0-9])")
+_DROPPED = re.compile(rf"{_MARKUP}|\\!")
+_TIMES = re.compile(r"\u00d7|\\(?:times|cdot)(?![A-Za-z])")
+_MINUS = re.compile(r"[\u2212\u2012\u2013\u2014\ufe63\uff0d]")
+
+
+def plain_text(text: str) -> str:
+    r"""Return ``text`` without LaTeX and Markdown noise, currency signs and odd dashes.
+
+    Examples
+    --------
+    >>> plain_text(r"\(-\$1{,}234.50\)\text{ dollars}")
+    '-1,234.50 dollars'
+    >>> plain_text(r"1\frac{1}{2}")
+    '1 1/2'
+    """
+    text = _MINUS.sub("-", text).replace("{,}", ",")
+    text = _SPACING.sub(" ", _GROUP_SPACE.sub("", text))
+    for _ in range(3):  # commands inside one another
+        text = _TEXT_COMMAND.sub(r" \1 ", text)
+    text = _FRACTION_COMMAND.sub(
+        lambda match: f"{match[1] + ' ' if match[1] else ''}{match[2]}/{match[3]}", text
+    )
+    text = _TIMES.sub("*", text).replace("\\approx", "≈")
+    text = _DROPPED.sub("", _MARKUP_BETWEEN_DIGITS.sub(" ", text))
+    return re.sub(" {2,}", " ", text).strip()
+
+
+def parse_exact(text: str) -> Fraction | None:
+    r"""Read ``text`` that should be a number and at most a unit, such as the inside of a box.
+
+    Parameters
+    ----------
+    text
+        Short text; what stands before a last ``=`` is ignored (``x = 5``).
+
+    Returns
+    -------
+    Fraction or None
+        None unless the whole text is one number, possibly with a currency, ``%`` or a unit.
+
+    Examples
+    --------
+    >>> parse_exact("$1,234.50"), parse_exact("3/4 of the cake"), parse_exact("18 or 19")
+    (Fraction(2469, 2), Fraction(3, 4), None)
+    """
+    text = plain_text(text)
+    found = _leading_number(re.split(r"[=≈]", text)[-1].strip(" #*_"))
+    if found is None:
+        return None
+    value, tail = found
+    attached = _ATTACHED.match(tail)
+    tail = tail[attached.end() :] if attached else tail
+    unit = _UNIT_WORDS.fullmatch(tail.rstrip(". ,;"))
+    return value if unit and not _VARIABLE.fullmatch(tail) else None
+
+
+def parse_leading(text: str) -> Fraction | None:
+    """Read the number a sentence begins with, such as what follows "the answer is".
+
+    Parameters
+    ----------
+    text
+        The text after the marker; only its first line with text is read.
+
+    Returns
+    -------
+    Fraction or None
+        None unless the sentence begins with one number. A sum with its result counts as its
+        result (``9 * 2 = 18``), a sum without one is not a number.
+
+    Examples
+    --------
+    >>> parse_leading(" 18 eggs, since 16 - 3 = 13 and 5 more are laid.")
+    Fraction(18, 1)
+    >>> parse_leading(" 9 * 2 = $18."), parse_leading(" 9 * 2."), parse_leading(" not clear")
+    (Fraction(18, 1), None, None)
+    """
+    line = _after_lead_in(plain_text(text)).partition("\n")[0]
+    left_side = _ARITHMETIC_LEFT_SIDE.match(line)
+    found = _leading_number(line[left_side.end() :] if left_side else line)
+    return found[0] if found else None
+
+
+def _after_lead_in(text: str) -> str:
+    lead_in = _LEAD_IN.match(text)
+    return text[lead_in.end() :] if lead_in else text
+
+
+def _leading_number(text: str) -> tuple[Fraction, str] | None:
+    """Return the number ``text`` begins with and the rest, or None when the rest changes it."""
+    text = _after_lead_in(text)
+    match = _NUMBER.match(text)
+    if match is None or sum(character.isdigit() for character in match[0]) > MAX_DIGITS:
+        return None
+    tail = text[match.end() :]
+    if _CONTINUES.match(tail) or _MAGNITUDE.match(tail):
+        return None
+    if (tail[:1].isalnum() or tail[:1] == "\\") and not _ATTACHED.match(tail):
+        return None
+    value = _value(match)
+    return None if value is None else (value, tail)
+
+
+def _value(match: re.Match[str]) -> Fraction | None:
+    """Return the exact value of a match of `_NUMBER`; None for a division by zero."""
+    if match["decimal"]:
+        magnitude = Fraction(match["decimal"].replace(",", ""))
+    else:
+        over, under = (int(match[part].replace(",", "")) for part in ("over", "under"))
+        if under == 0:
+            return None
+        magnitude = int(match["whole"] or 0) + Fraction(over, under)
+    return -magnitude if match["sign"] == "-" else magnitude

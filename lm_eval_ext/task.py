@@ -1,0 +1,267 @@
+"""Give any generation task of lm-eval N attempts per question, and the metrics that need them.
+
+A task file names the class and the grader of its answers::
+
+    task: gsm8k_passn
+    class: !function lm_eval_ext.task.AttemptsTask
+    grader: gsm8k
+    ...
+
+An existing task, lm-eval's own included, gets N attempts from a group around it; its own filters
+and its own metric then judge each attempt::
+
+    group: gsm8k_cot_passn
+    task:
+      - task: gsm8k_cot
+        class: !function lm_eval_ext.task.AttemptsTask
+
+``--metadata '{"attempts": 64, "ks": [1, 8, 64]}'`` sets the number of attempts and the k of pass@k.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping, Sequence
+from copy import deepcopy
+from typing import Any
+
+from lm_eval.api.instance import Instance
+from lm_eval.api.registry import get_aggregation
+from lm_eval.api.task import ConfigurableTask
+
+from lm_eval_ext.attempt_settings import read_settings
+from lm_eval_ext.errors import UserError
+from lm_eval_ext.generation import Generation
+from lm_eval_ext.grading import Attempt, check_family, grade_many
+from lm_eval_ext.question import QuestionResult, attempt_details, question_metrics
+from lm_eval_ext.task_config import for_attempts, invalid_answers, is_greedy
+
+logger = logging.getLogger(__name__)
+
+
+class AttemptsTask(ConfigurableTask):
+    """A generation task with N attempts per question.
+
+    Two keys of a task file are its own, beside those of lm-eval:
+
+    ``grader``
+        Family of `lm_eval_ext.grading` that judges the attempts. Without it, each attempt goes
+        through the task's own filters and metric as if it were the only response.
+    ``verdict``
+        Without a grader: which metric of the task says whether an attempt is correct. It must be
+        aggregated by ``mean`` and is read as 0 or 1; the first of ``metric_list`` by default.
+
+    In ``metadata``, ``attempts`` and ``ks`` are reserved; see `read_settings`.
+
+    Parameters
+    ----------
+    config
+        The task's configuration, as lm-eval reads it from the task file.
+
+    Raises
+    ------
+    UserError
+        For a task that does not generate, an unknown grader, a metric that cannot be a verdict, or
+        invalid settings.
+    """
+
+    def __init__(self, config: Mapping[str, Any]) -> None:
+        config = {key: value for key, value in config.items() if key != "class"}
+        name = config.get("task")
+        self.grader: str | None = config.pop("grader", None)
+        self._verdict: str | None = config.pop("verdict", None)
+        if self.grader is not None:
+            check_family(self.grader)
+        if config.get("output_type", "generate_until") != "generate_until":
+            raise UserError(
+                f"task {name}: output_type={config['output_type']} has no attempts to sample; "
+                "AttemptsTask needs a task with output_type: generate_until"
+            )
+        metadata = dict(config.get("metadata") or {})
+        self.settings = read_settings(metadata, config.get("repeats"))
+        self.metrics = question_metrics(*self.settings)
+        super().__init__(config=for_attempts(config, metadata, self.settings, self.grader))
+        if self.grader is None:
+            self._verdict = self._check_verdict()
+        self._aggregation_list = {
+            metric.name: get_aggregation(metric.aggregation)
+            if isinstance(metric.aggregation, str)
+            else metric.aggregation
+            for metric in self.metrics
+        }
+        self._higher_is_better = {metric.name: metric.higher_is_better for metric in self.metrics}
+        self._invalid_answers = invalid_answers(self.config.filter_list or [])
+        self._warned: set[str] = set()
+
+    def download(self, dataset_kwargs: dict[str, Any] | None = None, **options: Any) -> None:
+        """Load the data; a ``custom_dataset`` without lm-eval's warning that it is one."""
+        if not callable(self.config.custom_dataset):
+            super().download(dataset_kwargs, **options)
+            return
+        keywords = {**(self.config.metadata or {}), **(dataset_kwargs or {})}
+        self.dataset = self.config.custom_dataset(**keywords)
+
+    def build_all_requests(self, **options: Any) -> None:
+        """Build one request per question, which lm-eval repeats N times.
+
+        Requests from lm-eval's request cache carry the number of attempts and the sampling of the
+        run that wrote them; this run's replace them.
+        """
+        super().build_all_requests(**options)
+        generation_kwargs = self.config.generation_kwargs
+        n_attempts = self.settings.n_attempts
+        if n_attempts > 1 and is_greedy(generation_kwargs):
+            logger.warning(
+                "%s: greedy decoding (%s) gives %d equal attempts per question; sample with "
+                "--gen_kwargs do_sample=True,temperature=0.7 or ask for one attempt with "
+                "--metadata '{\"attempts\": 1}'",
+                self.task_name,
+                {key: generation_kwargs.get(key) for key in ("do_sample", "temperature")},
+                n_attempts,
+            )
+        for instance in self._instances:
+            instance.repeats = n_attempts
+            context, _, *others = instance.arguments
+            instance.arguments = (context, deepcopy(generation_kwargs), *others)
+
+    def apply_filters(self) -> None:
+        """Run every filter pipeline on each attempt by itself.
+
+        ``filtered_resps`` of a question is the list of its filtered attempts, each with the record
+        that the filter dropped.
+        """
+        for instance in self._instances:
+            # Several ranks pad their batches with copies of the last request.
+            del instance.resps[self.settings.n_attempts :]
+        for pipeline in self._filters:
+            singles = [
+                Instance(
+                    request_type=instance.request_type,
+                    doc=instance.doc,
+                    arguments=instance.arguments,
+                    idx=instance.idx,
+                    resps=[response],
+                )
+                for instance in self._instances
+                for response in instance.resps
+            ]
+            pipeline.apply(singles)
+            filtered = iter(singles)
+            for instance in self._instances:
+                instance.filtered_resps[pipeline.name] = [
+                    _with_record(next(filtered).filtered_resps[pipeline.name], response)
+                    for response in instance.resps
+                ]
+
+    def process_results(self, doc: Mapping[str, Any], results: Sequence[Any]) -> QuestionResult:
+        """Judge the attempts at one question and compute its metrics.
+
+        Parameters
+        ----------
+        doc
+            The question's record.
+        results
+            One element: the list of its filtered attempts.
+
+        Returns
+        -------
+        QuestionResult
+            One value per metric, and ``attempts``, what is logged of each attempt.
+        """
+        filtered = results[0]
+        if "bypass" in self._metric_fn_list:  # --predict_only
+            ungraded = [attempt_details(i, _first(text), None) for i, text in enumerate(filtered)]
+            return QuestionResult({"bypass": None}, attempts=ungraded)
+        if len(filtered) < self.settings.n_attempts:
+            self._warn_once(
+                "a question has %d attempts instead of %d: pass@k with more than that and maj@N "
+                "are NaN",
+                len(filtered),
+                self.settings.n_attempts,
+            )
+        attempts = self._judge(doc, filtered)
+        question = [
+            attempt_details(i, _first(text), attempt)
+            for i, (text, attempt) in enumerate(zip(filtered, attempts, strict=True))
+        ]
+        values = {metric.name: metric.value(question) for metric in self.metrics}
+        return QuestionResult(
+            {name: value for name, value in values.items() if value is not None}, attempts=question
+        )
+
+    def dump_config(self) -> dict[str, Any]:
+        """Return the configuration for the results file, functions by their names."""
+        config: dict[str, Any] = super().dump_config()
+        few_shot = config.get("fewshot_config") or {}
+        config["fewshot_config"] = {key: _name_of(value) for key, value in few_shot.items()}
+        if callable(self.config.custom_dataset):
+            config["custom_dataset"] = _name_of(self.config.custom_dataset)
+        return config
+
+    def _judge(self, doc: Mapping[str, Any], filtered: Sequence[Any]) -> list[Attempt]:
+        if self.grader is not None:
+            return grade_many(self.grader, [str(_first(text)) for text in filtered], doc)
+        return [self._judge_by_metric(doc, text) for text in filtered]
+
+    def _judge_by_metric(self, doc: Mapping[str, Any], filtered: Any) -> Attempt:
+        """Judge an attempt as the task itself would judge a single response."""
+        response = str(filtered) if isinstance(filtered, str) else filtered
+        scores = super().process_results(doc, [response])
+        if self._verdict not in scores:
+            raise UserError(
+                f"task {self.task_name}: no metric {self._verdict} among {', '.join(scores)}; "
+                "name the one that judges an attempt with the key verdict"
+            )
+        score = float(scores[self._verdict])
+        if score not in (0.0, 1.0):
+            self._warn_once(
+                "%s of an attempt is %g: an attempt counts as correct only where it is 1",
+                self._verdict,
+                score,
+            )
+        answer = _first(filtered)
+        if not isinstance(answer, str) or answer.strip() in self._invalid_answers:
+            return Attempt(answer=None, correct=False)
+        return Attempt(answer=str(answer), correct=score == 1.0)
+
+    def _check_verdict(self) -> str:
+        """Return the metric that judges an attempt; called while the task's own are in place."""
+        metrics = {
+            metric: getattr(aggregation, "__name__", str(aggregation))
+            for metric, aggregation in self._aggregation_list.items()
+        }
+        verdict = self._verdict or next(iter(metrics), None)
+        if verdict is None or metrics.get(verdict) != "mean":
+            raise UserError(
+                f"task {self.task_name}: an attempt is judged by a 0/1 metric aggregated by mean, "
+                f"not by {verdict}; name one with the key verdict (the task has "
+                f"{', '.join(f'{m} by {a}' for m, a in metrics.items()) or 'no metric'})"
+            )
+        return verdict
+
+    def _warn_once(self, message: str, *values: Any) -> None:
+        if message not in self._warned:
+            self._warned.add(message)
+            logger.warning("%s: " + message, self.task_name, *values)
+
+
+def _with_record(filtered: Any, response: Any) -> Any:
+    """Give a filtered response the record of the response it was made from."""
+    if not isinstance(response, Generation):
+        return filtered
+    if isinstance(filtered, str):
+        return response.with_text(filtered)
+    if isinstance(filtered, list):
+        return [_with_record(text, response) for text in filtered]
+    return filtered
+
+
+def _first(filtered: Any) -> Any:
+    """Return the response itself where a filter pipeline ends with a list of one."""
+    return filtered[0] if isinstance(filtered, list) and filtered else filtered
+
+
+def _name_of(value: Any) -> Any:
+    if not callable(value):
+        return value
+    return f"{getattr(value, '__module__', '')}.{getattr(value, '__qualname__', repr(value))}"

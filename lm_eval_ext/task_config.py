@@ -1,0 +1,109 @@
+"""Adapt a task's configuration, as its author wrote it, to several attempts per question."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from lm_eval_ext.attempt_settings import AttemptSettings
+from lm_eval_ext.errors import UserError
+
+DEFAULT_TEMPERATURE = 0.7
+"""Sampling temperature where a task with several attempts does not say."""
+
+SELECTING_FILTERS = frozenset({"majority_vote", "take_first_k"})
+"""Filters that choose among the responses of a question, which is what maj@N and pass@k do."""
+
+logger = logging.getLogger(__name__)
+
+
+def for_attempts(
+    config: Mapping[str, Any],
+    metadata: Mapping[str, Any],
+    settings: AttemptSettings,
+    grader: str | None,
+) -> dict[str, Any]:
+    """Return the configuration lm-eval's own class gets; the results file shows it."""
+    n_attempts, ks = settings
+    adapted = {
+        **config,
+        "repeats": n_attempts,
+        "generation_kwargs": sampling_kwargs(config.get("generation_kwargs"), n_attempts),
+        "metadata": {**metadata, "attempts": n_attempts, "ks": list(ks)},
+    }
+    if grader is not None:
+        adapted["metadata"]["grader"] = grader
+    pipelines = config.get("filter_list")
+    if pipelines:
+        adapted["filter_list"] = _single_response_pipelines(pipelines, config.get("task"))
+    return adapted
+
+
+def _single_response_pipelines(
+    pipelines: Sequence[Mapping[str, Any]], task: str | None
+) -> list[Mapping[str, Any]]:
+    """Leave out the filter pipelines that select among responses."""
+    kept = [
+        pipeline
+        for pipeline in pipelines
+        if not SELECTING_FILTERS & {step["function"] for step in pipeline["filter"]}
+    ]
+    if not kept:
+        raise UserError(
+            f"task {task}: every filter selects among responses ({', '.join(SELECTING_FILTERS)}); "
+            "give it a filter_list for a single response"
+        )
+    for pipeline in pipelines:
+        if pipeline not in kept:
+            logger.info("%s: filter %s is left out, maj@N does its work", task, pipeline["name"])
+    return kept
+
+
+def invalid_answers(pipelines: Sequence[Mapping[str, Any]]) -> frozenset[str]:
+    """Return what the task's filters give where they find no answer."""
+    stated = {
+        step["fallback"]
+        for pipeline in pipelines
+        for step in pipeline["filter"]
+        if isinstance(step.get("fallback"), str)
+    }
+    return frozenset({"", "[invalid]"} | stated)
+
+
+def sampling_kwargs(
+    generation_kwargs: Mapping[str, Any] | None, n_attempts: int
+) -> dict[str, Any] | None:
+    """Return a task's generation arguments, made to sample where it makes several attempts.
+
+    lm-eval's own tasks decode greedily, which would give N times the same attempt. What the
+    command line says with ``--gen_kwargs`` is applied later and stands.
+
+    Examples
+    --------
+    >>> sampling_kwargs({"until": ["Q:"], "do_sample": False}, 16)
+    {'until': ['Q:'], 'do_sample': True, 'temperature': 0.7}
+    >>> sampling_kwargs({"until": ["Q:"], "do_sample": False}, 1)
+    {'until': ['Q:'], 'do_sample': False}
+    """
+    if n_attempts == 1:
+        return None if generation_kwargs is None else dict(generation_kwargs)
+    stated = dict(generation_kwargs or {})
+    if is_greedy(stated):
+        stated.update(do_sample=True, temperature=DEFAULT_TEMPERATURE)
+    return stated
+
+
+def is_greedy(generation_kwargs: Mapping[str, Any]) -> bool:
+    """Tell whether lm-eval reads these arguments as greedy decoding.
+
+    Examples
+    --------
+    >>> is_greedy({"do_sample": True, "temperature": 0.7}), is_greedy({"temperature": 0.0})
+    (False, True)
+    """
+    temperature = generation_kwargs.get("temperature")
+    do_sample = generation_kwargs.get("do_sample")
+    if do_sample is None:
+        return not temperature
+    return not do_sample or temperature == 0

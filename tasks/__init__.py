@@ -1,0 +1,1 @@
+"""Task definitions: one folder per task, holding its YAML files and a README."""

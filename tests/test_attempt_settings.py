@@ -1,0 +1,45 @@
+"""Number of attempts and list of k."""
+
+import pytest
+
+from lm_eval_ext.attempt_settings import read_settings
+
+
+@pytest.mark.parametrize(
+    ("metadata", "repeats", "expected"),
+    [
+        ({}, None, (16, (1, 2, 4, 8, 16))),
+        ({}, 1, (16, (1, 2, 4, 8, 16))),
+        ({}, 4, (4, (1, 2, 4))),
+        ({"attempts": 1}, 4, (1, (1,))),
+        ({"attempts": 6}, 1, (6, (1, 2, 4, 6))),
+        ({"attempts": 64, "ks": [64, 1, 8, 8]}, 16, (64, (1, 8, 64))),
+        ({"ks": (3,), "pretrained": "x", "version": 1.0}, None, (16, (3,))),
+    ],
+)
+def test_the_command_line_goes_before_the_task_and_the_task_before_the_default(
+    metadata, repeats, expected
+):
+    assert read_settings(metadata, repeats) == expected
+
+
+@pytest.mark.parametrize(
+    ("metadata", "message"),
+    [
+        ({"attempts": 0}, r"attempts must be a whole number of at least 1, got 0"),
+        ({"attempts": -1}, r"attempts must be .* got -1"),
+        ({"attempts": 2.5}, r"attempts must be .* got 2\.5"),
+        ({"attempts": "16"}, r"attempts must be .* got '16'"),
+        ({"attempts": True}, r"attempts must be .* got True"),
+        ({"ks": 8}, r"ks=8 must be a list"),
+        ({"ks": "1,8"}, r"ks='1,8' must be a list"),
+        ({"ks": []}, r"ks=\[\] must be a list"),
+        ({"ks": [0, 1]}, r"every k in ks must be .* got 0"),
+        ({"ks": [1.5]}, r"every k in ks must be .* got 1\.5"),
+        ({"attempts": 4, "ks": [1, 8]}, r"pass@8 of 4 attempts: raise attempts to 8"),
+    ],
+)
+def test_invalid_settings_are_refused_in_one_line(metadata, message):
+    with pytest.raises(ValueError, match=message) as error:
+        read_settings(metadata)
+    assert "\n" not in str(error.value)
