@@ -10,16 +10,17 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from lm_eval.api.instance import Instance
 from lm_eval.models.utils import (
     handle_stop_sequences,
     normalize_gen_kwargs,
     postprocess_generated_text,
 )
+from lm_eval.utils import simple_parse_args_string
 
 from lm_eval_ext.errors import UserError
 
 if TYPE_CHECKING:
-    from lm_eval.api.instance import Instance
     from lm_eval.models.huggingface import HFLM
 
 
@@ -74,6 +75,72 @@ def generation_requests(lm: HFLM, requests: Sequence[Instance]) -> list[Generati
         )
         seen[id(instance)] += 1
     return result
+
+
+def complete(lm: HFLM, prompts: Sequence[str], **generation_kwargs: Any) -> list[Any]:
+    """Complete prompts outside of a task; equal neighbors are attempts at one question.
+
+    Parameters
+    ----------
+    lm
+        The model.
+    prompts
+        Rendered prompts.
+    **generation_kwargs
+        As in a task's ``generation_kwargs``.
+    """
+    requests: list[Instance] = []
+    for prompt in prompts:
+        if requests and requests[-1].args[0] == prompt:
+            requests.append(requests[-1])
+        else:
+            requests.append(Instance("generate_until", {}, (prompt, generation_kwargs), 0))
+    return lm.generate_until(requests, disable_tqdm=True)
+
+
+def parse_model_args(text: str) -> dict[str, Any]:
+    """Read ``--model_args`` as lm-eval does.
+
+    Examples
+    --------
+    >>> parse_model_args("pretrained=tiny,length=8")
+    {'pretrained': 'tiny', 'length': 8}
+    """
+    return dict(simple_parse_args_string(text))
+
+
+def task_prompts(task: str, lm: HFLM, *, limit: int, apply_chat_template: bool) -> list[str]:
+    """Return the rendered prompts of a task's first questions.
+
+    Parameters
+    ----------
+    task
+        Name of a generation task.
+    lm
+        The model, for its chat template.
+    limit
+        Number of questions.
+    apply_chat_template
+        Render prompts as chats.
+
+    Raises
+    ------
+    UserError
+        If lm-eval knows no such task.
+    """
+    from lm_eval.tasks import TaskManager
+
+    manager = TaskManager()
+    if task not in manager.all_subtasks:
+        raise UserError(f"--tasks={task} is not a task; see lm_eval ls subtasks")
+    (loaded,) = manager.load([task])["tasks"].values()
+    loaded.build_all_requests(
+        limit=limit,
+        apply_chat_template=apply_chat_template,
+        chat_template=lm.apply_chat_template if apply_chat_template else None,
+        tokenizer_name=lm.tokenizer_name if apply_chat_template else "",
+    )
+    return [instance.args[0] for instance in loaded.instances]
 
 
 def prompt_tokens(lm: HFLM, prompt: str) -> list[int]:

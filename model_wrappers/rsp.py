@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import logging
+import copy
 from collections.abc import Sequence
 from typing import Any, Literal, get_args
 
@@ -15,8 +15,6 @@ from lm_eval_ext.engine.random_stream import attempt_stream
 from lm_eval_ext.engine.request import AttemptRequest, common_prefix_split
 from lm_eval_ext.errors import UserError
 from lm_eval_ext.model_wrappers.sampled import SampledLM
-
-logger = logging.getLogger(__name__)
 
 Position = Literal["auto", "end_of_user", "after_prompt", "prefix"]
 Resample = Literal["attempt", "question", "run"]
@@ -120,6 +118,12 @@ class RSP(SampledLM):
             self.token_stream(prompt, attempt),
             self.draw(prompt, attempt),
         )
+
+    def without_injection(self) -> RSP:
+        """Return the same model, loaded once, with nothing injected."""
+        other = copy.copy(self)
+        other.length = 0
+        return other
 
     def draw(self, prompt: str, attempt: int) -> torch.Tensor:
         """Return the vectors of an attempt, shape (length, hidden), float32 on the CPU.

@@ -102,20 +102,20 @@ class SampledLM(HFLM):
                 f"pretrained={self.pretrained}: {type(self).__name__} needs a causal language "
                 f"model, this one is {self.backend}; use --model hf"
             )
+        self.shared_prefix_misfit = misfit(self.model)
         self._decoder_class = self._choose_decoder()
         self._settings_used: list[dict[str, Any]] = []
 
     def _choose_decoder(self) -> Callable[..., Decoder | FallbackDecoder]:
         """Return the engine's decoder, or the fallback, saying once what does not fit."""
         model = self.model
-        reason = misfit(model)
-        if reason is None:
+        if self.shared_prefix_misfit is None:
             return Decoder
         without_cache = cache_misfit(model)
         logger.warning(
             "%s %s; attempts are sampled through transformers' generate, which is slower, and %s",
             type(model).__name__,
-            reason,
+            self.shared_prefix_misfit,
             "share one prefill per prompt"
             if without_cache is None
             else f"each reads its own prompt (its cache cannot be repeated: {without_cache})",
@@ -170,6 +170,10 @@ class SampledLM(HFLM):
         """
         shared, private = common_prefix_split(token_ids)
         return AttemptRequest(shared, private, self.token_stream(prompt, attempt))
+
+    def prompt_token_ids(self, prompt: str) -> list[int]:
+        """Return a prompt's tokens, BOS once, before any truncation."""
+        return harness.prompt_tokens(self, prompt)
 
     def annotate(
         self, requests: Sequence[GenerationRequest], generations: list[Generation]
@@ -243,7 +247,7 @@ class SampledLM(HFLM):
         )
         tokens, truncated = {}, {}
         for prompt in dict.fromkeys(request.prompt for request in requests):
-            token_ids = harness.prompt_tokens(self, prompt)
+            token_ids = self.prompt_token_ids(prompt)
             tokens[prompt] = token_ids[-room:]
             truncated[prompt] = len(token_ids) - len(tokens[prompt])
         cut = sum(count > 0 for count in truncated.values())
@@ -301,6 +305,6 @@ class SampledLM(HFLM):
         return {
             "version": __version__,
             "seed": self.seed,
-            "decoder": "shared_prefix" if self._decoder_class is Decoder else "generate",
+            "decoder": "generate" if self.shared_prefix_misfit else "shared_prefix",
             "sampling": self._settings_used,
         }

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from transformers import PreTrainedModel
 
 from lm_eval_ext.engine.private_cache import PrivateCache
+from lm_eval_ext.engine.private_inputs import private_inputs
 from lm_eval_ext.engine.request import AttemptRequest, AttemptResult, statistics_from_columns
 from lm_eval_ext.engine.sampling import Sampler, padded_contexts
 from lm_eval_ext.engine.shared_prefix import (
@@ -139,7 +140,7 @@ class Decoder:
         longest = max(row.request.private_length for row in wave)
         cache = PrivateCache([longest - row.request.private_length for row in wave])
         prefix = self._shared_prefix(wave)
-        inputs = self._private_inputs([row.request for row in wave], longest)
+        inputs = private_inputs(self._model, [row.request for row in wave])
         for chunk in inputs.split(_PRIVATE_CHUNK, dim=1):
             logits = forward(self._model, chunk, prefix=prefix, cache=cache, logits_to_keep=1)
         finished = self._extend(wave, logits[:, -1])
@@ -150,22 +151,6 @@ class Decoder:
             self._cache.append_rows(cache)
             self._prefix = self._shared_prefix(self._rows)
         return finished
-
-    def _private_inputs(self, requests: list[AttemptRequest], longest: int) -> torch.Tensor:
-        """Return token ids, or embeddings where a request has vectors, padded on the left."""
-        ids = torch.zeros((len(requests), longest), dtype=torch.int64)
-        for row, request in zip(ids, requests, strict=True):
-            if request.private_ids:
-                row[-len(request.private_ids) :] = torch.tensor(request.private_ids)
-        ids = ids.to(self._model.device)
-        if all(request.vectors is None for request in requests):
-            return ids
-        embeddings = self._model.get_input_embeddings()(ids).clone()
-        for row, request in zip(embeddings, requests, strict=True):
-            if request.vectors is not None:
-                first = longest - request.private_length
-                row[first : first + request.n_vectors] = request.vectors.to(row)
-        return embeddings
 
     def _step(self) -> list[_Row]:
         """Decode one token for every row."""

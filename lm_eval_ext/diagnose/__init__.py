@@ -1,0 +1,1 @@
+"""Diagnoses: what a method does to a model, beyond its scores."""

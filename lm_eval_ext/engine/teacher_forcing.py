@@ -1,0 +1,65 @@
+"""Next-token logits along given continuations, the prompt read once for all its attempts."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+import torch
+from transformers import PreTrainedModel
+
+from lm_eval_ext.engine.private_cache import PrivateCache
+from lm_eval_ext.engine.private_inputs import private_inputs
+from lm_eval_ext.engine.request import AttemptRequest
+from lm_eval_ext.engine.shared_prefix import SharedPrefix, forward, prefill, shared_prefix_mode
+
+
+@torch.inference_mode()
+def teacher_forced_logits(
+    model: PreTrainedModel,
+    requests: Sequence[AttemptRequest],
+    continuations: Sequence[Sequence[int]],
+    *,
+    max_rows: int,
+) -> Iterator[torch.Tensor]:
+    """Yield, for each attempt in order, the logits that predict its continuation.
+
+    Parameters
+    ----------
+    model
+        A causal model that `lm_eval_ext.engine.support.misfit` finds nothing against.
+    requests
+        The attempts; those of one prompt should stand together.
+    continuations
+        Tokens of each attempt, at least one.
+    max_rows
+        Most attempts in one forward pass.
+
+    Yields
+    ------
+    torch.Tensor
+        Shape (n_tokens, vocabulary).
+    """
+    for start in range(0, len(requests), max_rows):
+        rows = requests[start : start + max_rows]
+        tokens = continuations[start : start + max_rows]
+        prompts = list(dict.fromkeys(request.shared_ids for request in rows))
+        place = {prompt: i for i, prompt in enumerate(prompts)}
+        # The last token predicts nothing that is asked for.
+        inputs = private_inputs(model, rows, [continuation[:-1] for continuation in tokens])
+        lengths = [
+            request.private_length + len(continuation) - 1
+            for request, continuation in zip(rows, tokens, strict=True)
+        ]
+        with shared_prefix_mode(model):
+            prefix = SharedPrefix(
+                prefill(model, prompts), [place[request.shared_ids] for request in rows]
+            )
+            logits = forward(
+                model,
+                inputs,
+                prefix=prefix,
+                cache=PrivateCache([inputs.shape[1] - length for length in lengths]),
+                logits_to_keep=max(len(continuation) for continuation in tokens),
+            )
+        for row, continuation in zip(logits, tokens, strict=True):
+            yield row[-len(continuation) :]

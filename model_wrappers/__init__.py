@@ -1,0 +1,1 @@
+"""Model wrappers: one module per method, named as its ``--model`` name."""
