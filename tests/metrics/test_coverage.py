@@ -1,0 +1,97 @@
+"""Do 95% intervals cover the truth? 200 questions x 16 attempts, 400 simulated runs each.
+
+Attempts share the difficulty of their question, so they are far from independent. The truth is the
+value on a population of many questions. The binomial error of a coverage is 1.1 points.
+"""
+
+import numpy as np
+import pytest
+
+from lm_eval_ext.metrics import (
+    auroc,
+    cluster_bootstrap,
+    debiased_ece,
+    ece,
+    mean_over_questions,
+    pass_at_k,
+    t_interval,
+)
+
+N_RUNS, N_QUESTIONS, N_ATTEMPTS, N_RESAMPLES = 400, 200, 16, 400
+
+
+def sigmoid(x):
+    return 1 / (1 + np.exp(-x))
+
+
+def simulate(rng, n_questions, *, calibrated):
+    """Confidence and verdicts, shape (n_questions, 16).
+
+    The stated log-odds scatter about those of the question. Calibrated: the verdict is drawn at
+    the stated confidence. Otherwise at flatter, lower and question-dependent odds.
+    """
+    z = rng.normal(0.5, 1.2, (n_questions, 1)) + rng.normal(0, 0.7, (n_questions, N_ATTEMPTS))
+    true_z = z if calibrated else 0.7 * z - 0.6 + rng.normal(0, 0.8, (n_questions, 1))
+    return sigmoid(z), rng.random(z.shape) < sigmoid(true_z)
+
+
+def coverage(intervals, truth):
+    low, high = np.array([(i.low, i.high) for i in intervals]).T
+    return float(((low <= truth) & (truth <= high)).mean())
+
+
+@pytest.fixture(scope="module", params=[True, False], ids=["calibrated", "overconfident"])
+def runs(request):
+    """Simulated runs, and a population to take the truth from."""
+    rng = np.random.default_rng(20)
+    population = simulate(rng, 60_000, calibrated=request.param)
+    samples = [simulate(rng, N_QUESTIONS, calibrated=request.param) for _ in range(N_RUNS)]
+    return request.param, population, samples
+
+
+def bootstrap(metric, data, seed):
+    return cluster_bootstrap(metric, data, n_resamples=N_RESAMPLES, seed=seed)
+
+
+def test_pass_at_k(runs):
+    _, (_, population), samples = runs
+    ks = [1, 4, 16]
+    truth = pass_at_k(population.sum(axis=1), N_ATTEMPTS, ks).mean(axis=0)
+    values = [pass_at_k(correct.sum(axis=1), N_ATTEMPTS, ks) for _, correct in samples]
+    for i in range(len(ks)):
+        percentile = [
+            bootstrap(mean_over_questions, {"values": v[:, i]}, s) for s, v in enumerate(values)
+        ]
+        assert 0.92 <= coverage(percentile, truth[i]) <= 0.98
+        assert 0.92 <= coverage([t_interval(v[:, i]) for v in values], truth[i]) <= 0.98
+
+
+def test_auroc(runs):
+    _, (confidence, correct), samples = runs
+    truth = auroc(correct, confidence=confidence)
+    intervals = [
+        bootstrap(auroc, {"correct": y, "confidence": c}, s) for s, (c, y) in enumerate(samples)
+    ]
+    assert 0.92 <= coverage(intervals, truth) <= 0.98
+
+
+def test_debiased_ece(runs):
+    calibrated, (confidence, correct), samples = runs
+    # A calibrated predictor has an error of exactly 0; its population shows a little more.
+    truth = 0.0 if calibrated else ece(confidence, correct)
+    intervals = [
+        bootstrap(debiased_ece, {"confidence": c, "correct": y}, s)
+        for s, (c, y) in enumerate(samples)
+    ]
+    assert 0.92 <= coverage(intervals, truth) <= 0.98
+    bias = np.mean([i.estimate for i in intervals]) - truth
+    plain_bias = np.mean([ece(c, y) for c, y in samples]) - truth
+    assert abs(bias) < 0.006
+    assert plain_bias > 0.015 if calibrated else abs(plain_bias) < 0.006
+
+
+def test_treating_attempts_as_rows_covers_far_too_little(runs):
+    """The counterexample that makes the tests above worth something."""
+    _, (_, population), samples = runs
+    rows = [t_interval(correct.ravel()) for _, correct in samples]
+    assert coverage(rows, population.mean()) < 0.8

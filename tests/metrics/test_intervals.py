@@ -1,0 +1,81 @@
+"""Intervals against closed forms, SciPy and resampling written out by hand."""
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from scipy import stats
+
+from lm_eval_ext.metrics import clustered_standard_error, t_interval, wilson_interval
+
+
+@given(st.integers(1, 500), st.data(), st.sampled_from([0.5, 0.9, 0.95, 0.99]))
+def test_wilson_equals_scipy(n, data, level):
+    c = data.draw(st.integers(0, n))
+    ours = wilson_interval(c, n, confidence_level=level)
+    theirs = stats.binomtest(c, n).proportion_ci(level, method="wilson")
+    assert ours.estimate == c / n
+    assert ours.low == pytest.approx(theirs.low, abs=1e-12)
+    assert ours.high == pytest.approx(theirs.high, abs=1e-12)
+    assert 0 <= ours.low <= ours.estimate <= ours.high <= 1
+
+
+def test_wilson_takes_arrays_and_no_trials():
+    interval = wilson_interval([0, 5, 0], [10, 10, 0])
+    assert interval.low.shape == (3,)
+    assert np.isnan(interval.low[2])
+    assert interval.n.tolist() == [10, 10, 0]
+    assert interval.low[0] == 0.0
+
+
+@given(st.lists(st.floats(-5, 5), min_size=2, max_size=30))
+def test_one_row_per_question_is_the_usual_t_interval(values):
+    interval = t_interval(values, confidence_level=0.9)
+    n = len(values)
+    assert interval.standard_error == pytest.approx(np.std(values, ddof=1) / np.sqrt(n), abs=1e-12)
+    half = stats.t.ppf(0.95, n - 1) * interval.standard_error
+    assert interval.high - interval.estimate == pytest.approx(half, abs=1e-9)
+    assert interval.estimate - interval.low == pytest.approx(half, abs=1e-9)
+
+
+def test_copies_of_an_attempt_add_no_information():
+    values = np.random.default_rng(0).random(50)
+    copies = np.repeat(values[:, None], 16, axis=1)
+    single = t_interval(values)
+    for repeated in (t_interval(copies), t_interval(copies.ravel(), np.repeat(np.arange(50), 16))):
+        assert repeated.estimate == pytest.approx(single.estimate)
+        assert repeated.standard_error == pytest.approx(single.standard_error)
+        assert repeated.n_questions == 50
+        assert repeated.n_rows == 800
+
+
+def test_unequal_clusters_match_the_formula_and_ids_are_only_names():
+    values = np.array([1.0, 0.0, 1.0, 1.0, 0.0, 0.5])
+    ids = np.array(["q9", "q1", "q1", "q9", "q9", "q4"])
+    mean = values.mean()
+    sums = [(values[ids == q] - mean).sum() for q in ("q1", "q4", "q9")]
+    expected = np.sqrt(3 / 2 * np.square(sums).sum()) / 6
+    assert clustered_standard_error(values, ids) == pytest.approx(expected, abs=1e-15)
+
+
+def test_one_question_has_no_interval():
+    interval = t_interval([[1.0, 0.0, 1.0]])
+    assert interval.estimate == pytest.approx(2 / 3)
+    assert np.isnan([interval.low, interval.high, interval.standard_error]).all()
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda: wilson_interval(3, 2), "n_success must not exceed"),
+        (lambda: wilson_interval(1.5, 2), "n_success must be whole"),
+        (lambda: wilson_interval(1, 2, confidence_level=1.0), "confidence_level must lie"),
+        (lambda: t_interval([]), "must not be empty"),
+        (lambda: t_interval([1.0, float("nan")]), "values has 1 NaN"),
+        (lambda: t_interval([1.0, 2.0], [1]), "same number of rows"),
+        (lambda: t_interval([1.0, 2.0], [[1], [2]]), "one question id per row"),
+    ],
+)
+def test_bad_input_is_one_clear_line(call, message):
+    with pytest.raises(ValueError, match=message):
+        call()
