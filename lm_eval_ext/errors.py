@@ -1,6 +1,10 @@
-"""Errors a user can fix, and how a command line shows them."""
+"""Errors a user can fix, and how they are shown."""
 
 from __future__ import annotations
+
+import sys
+from pathlib import Path
+from types import TracebackType
 
 
 class UserError(ValueError):
@@ -8,3 +12,22 @@ class UserError(ValueError):
 
     Commands print the line and exit with a non-zero status; Python callers catch a `ValueError`.
     """
+
+
+def show_user_errors_in_one_line() -> None:
+    """Let a process that ends with a `UserError` print its message without a traceback.
+
+    lm-eval's command line does not know our errors. Every other exception goes to the hook that
+    was in place.
+    """
+    previous = sys.excepthook
+
+    def excepthook(
+        kind: type[BaseException], error: BaseException, traceback: TracebackType | None
+    ) -> None:
+        if not issubclass(kind, UserError):
+            previous(kind, error, traceback)
+            return
+        print(f"{Path(sys.argv[0]).name or 'lm_eval'}: error: {error}", file=sys.stderr)
+
+    sys.excepthook = excepthook

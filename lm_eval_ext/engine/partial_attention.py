@@ -7,6 +7,30 @@ from typing import NamedTuple
 import torch
 
 
+class HiddenKeys(NamedTuple):
+    """Which keys a query must not see.
+
+    Parameters
+    ----------
+    first
+        The keys before this one are visible to every query: scores are masked only from here on.
+    mask
+        True where hidden, for the keys from `first` on; broadcasts to (batch, kv_heads, ..., keys).
+    """
+
+    first: int
+    mask: torch.Tensor
+
+    @classmethod
+    def where(cls, mask: torch.Tensor) -> HiddenKeys | None:
+        """Return the hidden keys of a mask over all keys, or None if none is hidden."""
+        columns = mask.flatten(0, -2).any(dim=0).nonzero()
+        if not len(columns):
+            return None
+        first = int(columns[0])
+        return cls(first, mask[..., first:])
+
+
 class PartialAttention(NamedTuple):
     """Attention over some of the keys, not yet normalised; all float32.
 
@@ -29,7 +53,7 @@ def attend_partly(
     query: torch.Tensor,
     key: torch.Tensor,
     value: torch.Tensor,
-    hidden: torch.Tensor | None,
+    hidden: HiddenKeys | None,
     softcap: float | None,
 ) -> PartialAttention:
     """Attend to some of the keys.
@@ -41,7 +65,7 @@ def attend_partly(
     key, value
         Shape (batch, kv_heads, n_keys, head_dim).
     hidden
-        True where a key is not visible; broadcasts to (batch, kv_heads, ..., n_keys).
+        The keys that are not visible, or None.
     softcap
         Scores are squashed to this range by tanh.
     """
@@ -52,7 +76,7 @@ def attend_partly(
     if softcap is not None:
         scores = torch.tanh(scores / softcap) * softcap
     if hidden is not None:
-        scores = scores.masked_fill(hidden, -torch.inf)
+        scores[..., hidden.first :].masked_fill_(hidden.mask, -torch.inf)
     # A row that sees no key has total weight 0 and drops out of the merge.
     largest = scores.amax(dim=-1, keepdim=True).clamp_min(torch.finfo(torch.float32).min)
     weights = scores.sub_(largest).exp_()
@@ -106,10 +130,10 @@ def softcapped_attention(
     n_queries, n_keys = query.shape[2], key.shape[2]
     if attention_mask is None:
         visible = torch.ones(n_queries, n_keys, dtype=torch.bool, device=query.device)
-        hidden = ~visible.tril(n_keys - n_queries)[None, None, None]
+        visible = visible.tril(n_keys - n_queries)[None, None, None]
     else:
-        hidden = ~attention_mask[:, :, None, :, :n_keys]
+        visible = attention_mask[:, :, None, :, :n_keys]
     scale = query.shape[-1] ** -0.5 if scaling is None else scaling
     grouped = (query * scale).unflatten(1, (key.shape[1], -1))
-    weighted, _, total = attend_partly(grouped, key, value, hidden, softcap)
+    weighted, _, total = attend_partly(grouped, key, value, HiddenKeys.where(~visible), softcap)
     return (weighted / total).to(value.dtype).flatten(1, 2).transpose(1, 2).contiguous()

@@ -19,6 +19,11 @@ class PrivateLayer(DynamicLayer):
     with spare columns. transformers' own `DynamicLayer` copies the whole cache at every token.
     """
 
+    keys: torch.Tensor
+    values: torch.Tensor
+    _key_buffer: torch.Tensor
+    _value_buffer: torch.Tensor
+
     def update(
         self, key_states: torch.Tensor, value_states: torch.Tensor, *args: object, **kwargs: object
     ) -> tuple[torch.Tensor, torch.Tensor]:

@@ -28,6 +28,7 @@ from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import sdpa_mask
 
 from lm_eval_ext.engine.partial_attention import (
+    HiddenKeys,
     PartialAttention,
     attend_partly,
     merge_parts,
@@ -137,9 +138,9 @@ class _Step:
     prefix: SharedPrefix
     query_positions: torch.Tensor  # (n_rows, n_queries)
     starts: torch.Tensor  # (n_rows,): first real private column
-    masks: dict[tuple[str, int | None], torch.Tensor | None] = field(default_factory=dict)
+    masks: dict[tuple[str, int | None], HiddenKeys | None] = field(default_factory=dict)
 
-    def prefix_mask(self, window: int | None) -> torch.Tensor | None:
+    def prefix_mask(self, window: int | None) -> HiddenKeys | None:
         """Return which prompt keys are hidden: broadcasts to (prompts, 1, slots, 1, q, keys)."""
         key = ("prefix", window)
         if key not in self.masks:
@@ -150,10 +151,10 @@ class _Step:
             if window is not None:
                 positions = self.prefix.to_cells(self.query_positions)[:, None, :, None, :, None]
                 hidden = hidden | (positions - columns >= window)
-            self.masks[key] = hidden if bool(hidden.any()) else None
+            self.masks[key] = HiddenKeys.where(hidden)
         return self.masks[key]
 
-    def private_mask(self, n_columns: int, window: int | None) -> torch.Tensor | None:
+    def private_mask(self, n_columns: int, window: int | None) -> HiddenKeys | None:
         """Return which own keys are hidden, of shape (n_rows, 1, 1, n_queries, n_columns)."""
         key = ("private", window)
         if key not in self.masks:
@@ -166,7 +167,7 @@ class _Step:
             hidden = (columns > queries) | padding
             if window is not None:
                 hidden = hidden | (queries - columns >= window)
-            self.masks[key] = hidden[:, None, None] if bool(hidden.any()) else None
+            self.masks[key] = HiddenKeys.where(hidden[:, None, None])
         return self.masks[key]
 
 

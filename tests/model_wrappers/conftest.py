@@ -49,9 +49,13 @@ def make_requests():
 
 
 def pytest_generate_tests(metafunc):
-    """Run a test that asks for ``wrapper_name`` once per wrapper."""
+    """Run a test that asks for ``wrapper_name`` or ``method`` once per wrapper."""
     if "wrapper_name" in metafunc.fixturenames:
         metafunc.parametrize("wrapper_name", WRAPPERS)
+    if "method" in metafunc.fixturenames:
+        # All but the control itself, with their neutral arguments.
+        methods = {name: neutral for name, (_, _, neutral) in WRAPPERS.items() if neutral}
+        metafunc.parametrize("method", methods.items(), ids=methods)
 
 
 @pytest.fixture
