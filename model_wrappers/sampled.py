@@ -267,6 +267,11 @@ class SampledLM(HFLM):
 
     def _max_rows(self, attempts: list[AttemptRequest], settings: SamplingSettings) -> int:
         if self.batch_size != "auto":
+            if int(self.batch_size) == 1 and len(attempts) > 1:
+                logger.warning(
+                    "batch_size=1, lm_eval's default, decodes one attempt at a time: add "
+                    "--batch_size auto"
+                )
             return int(self.batch_size)
         rows = fitting_rows(
             self.model, attempts, max_new_tokens=settings.max_new_tokens, limit=self.max_batch_size
