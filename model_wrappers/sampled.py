@@ -102,6 +102,10 @@ class SampledLM(HFLM):
                 f"pretrained={self.pretrained}: {type(self).__name__} needs a causal language "
                 f"model, this one is {self.backend}; use --model hf"
             )
+        if hasattr(self, "accelerator"):
+            # HFLM divides the questions among processes only where it sees several GPUs.
+            self._rank = self.accelerator.process_index
+            self._world_size = self.accelerator.num_processes
         self.shared_prefix_misfit = misfit(self.model)
         self._decoder_class = self._choose_decoder()
         self._settings_used: list[dict[str, Any]] = []
