@@ -97,7 +97,7 @@ def footnote(runs: list[RunOutput], compared: list[MetricComparison]) -> str:
     questions = ", ".join(f"{task} {n}" for task, n in counts.items())
     seconds = ", ".join(f"{run.label} {run.seconds:.0f} s" for run in runs)
     return (
-        f"Mean over questions ± half the 95% t-interval; questions: {questions}. Differences with "
+        f"Mean over questions ± half the 95% interval; questions: {questions}. Differences with "
         f"95% paired-bootstrap interval; * significant at {ALPHA} after Holm's correction. "
         f"Whole run: {seconds}."
     )

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 
 from lm_eval_ext.errors import UserError
 from lm_eval_ext.leaderboard.run_output import RunOutput
@@ -15,6 +16,7 @@ from lm_eval_ext.metrics import (
     holm,
     mean_over_questions,
     paired_bootstrap,
+    proportion_interval,
     t_interval,
 )
 
@@ -31,8 +33,9 @@ class MetricComparison(NamedTuple):
     higher_is_better
         Direction, or None.
     values
-        Mean over questions with its 95% t-interval, for each run; None where a run has no such
-        metric.
+        Mean over questions with its 95% interval, for each run; None where a run has no such
+        metric. The interval is Wilson's where all values lie in [0, 1], and the t-interval
+        elsewhere.
     differences
         Difference from the first run with its paired-bootstrap interval, for each further run.
     p_values
@@ -99,11 +102,17 @@ def check_same_questions(runs: Sequence[RunOutput], task: str) -> None:
 
 def _compare_metric(runs: Sequence[RunOutput], task: str, metric: str) -> MetricComparison:
     by_run = [run.tasks[task].values.get(metric) for run in runs]
-    values = [None if v is None else t_interval(np.array(list(v.values()))) for v in by_run]
+    values = [None if v is None else _interval(np.array(list(v.values()))) for v in by_run]
     differences = [_difference(by_run[0], other) for other in by_run[1:]]
     directions = [run.tasks[task].higher_is_better.get(metric) for run in runs]
     direction = next((d for d in directions if d is not None), None)
     return MetricComparison(task, metric, direction, values, differences, [None] * len(differences))
+
+
+def _interval(values: NDArray[np.float64]) -> MeanInterval:
+    if ((values >= 0) & (values <= 1)).all():
+        return proportion_interval(values)
+    return t_interval(values)
 
 
 def _difference(

@@ -165,6 +165,13 @@ def test_reliability_intervals_count_copies_once():
     assert all_right.low[0] == pytest.approx(wilson_interval(4, 4).low)
 
 
+def test_reliability_intervals_are_never_narrower_than_for_independent_attempts():
+    # One right and one wrong attempt in every question: their mean does not vary at all.
+    curve = reliability_curve(np.full((20, 2), 0.5), np.tile([1, 0], (20, 1)))
+    wilson = wilson_interval(20, 40)
+    assert (curve.low[0], curve.high[0]) == pytest.approx((wilson.low, wilson.high))
+
+
 def reflected_kernel(center, t, bandwidth):
     """Gaussian at `center` folded back at 0 and 1."""
     images = [s * center + 2 * m for s in (1, -1) for m in range(-8, 9)]

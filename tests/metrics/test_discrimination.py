@@ -136,11 +136,17 @@ def test_perfect_and_useless_scores():
     assert accuracy_at_coverage(correct, confidence=flat) == pytest.approx(0.6)
 
 
-def test_coverage_is_not_fooled_by_rounding():
-    correct = np.array([1] * 7 + [0] * 3)
-    score = np.arange(10, 0, -1)
-    # 0.7 * 10 is 7.000000000000001: an eighth answer must not be kept.
-    assert accuracy_at_coverage(correct, confidence=score, coverage=0.7) == 1.0
+def test_shares_are_not_fooled_by_rounding():
+    correct = np.array([1] * 7 + [0] * 18)
+    score = np.arange(25, 0, -1)
+    # 0.28 * 25 is 7.000000000000001: an eighth answer must not be kept.
+    assert accuracy_at_coverage(correct, confidence=score, coverage=0.28) == 1.0
+    rng = np.random.default_rng(0)
+    correct, score = rng.integers(0, 2, 100), rng.random(100)
+    # 0.29 * 100 is 28.999999999999996: the 29th answer is to be rejected.
+    rejected_29 = prr(correct, confidence=score, max_rejection=0.29)
+    assert rejected_29 == prr(correct, confidence=score, max_rejection=0.2901)
+    assert rejected_29 != prr(correct, confidence=score, max_rejection=0.28)
 
 
 def test_infinite_scores_rank_at_the_ends():

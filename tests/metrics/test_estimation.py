@@ -101,7 +101,7 @@ def test_bad_input_is_one_clear_line(metric, estimate, reference, message):
 
 
 def test_bad_given_is_one_clear_line():
-    with pytest.raises(ValueError, match="same shape, got estimate .2,., given .3,."):
+    with pytest.raises(ValueError, match=r"same shape, got estimate .2,., given .3,."):
         partial_correlation([1, 2], [1, 2], given=[1, 2, 3])
     with pytest.raises(ValueError, match="method must be one of"):
         partial_correlation([1, 2], [1, 2], given=[1, 2], method="kendall")

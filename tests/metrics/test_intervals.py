@@ -6,7 +6,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 
-from lm_eval_ext.metrics import clustered_standard_error, t_interval, wilson_interval
+from lm_eval_ext.metrics import (
+    clustered_standard_error,
+    proportion_interval,
+    t_interval,
+    wilson_interval,
+)
 
 
 @given(st.integers(1, 500), st.data(), st.sampled_from([0.5, 0.9, 0.95, 0.99]))
@@ -56,6 +61,36 @@ def test_unequal_clusters_match_the_formula_and_ids_are_only_names():
     sums = [(values[ids == q] - mean).sum() for q in ("q1", "q4", "q9")]
     expected = np.sqrt(3 / 2 * np.square(sums).sum()) / 6
     assert clustered_standard_error(values, ids) == pytest.approx(expected, abs=1e-15)
+
+
+@given(st.integers(2, 200), st.data())
+def test_proportion_of_single_verdicts_is_a_wilson_interval(n, data):
+    c = data.draw(st.integers(0, n))
+    interval = proportion_interval(np.arange(n) < c)
+    # Trials that reproduce the unbiased standard error, and a t quantile in the place of z.
+    trials, quantile = (n - 1 if 0 < c < n else n), stats.t.ppf(0.975, n - 1)
+    level = 2 * stats.norm.cdf(quantile) - 1
+    share = c / n
+    center = share + quantile**2 / (2 * trials)
+    assert interval.low + interval.high == pytest.approx(
+        2 * center / (1 + quantile**2 / trials), abs=1e-9
+    )
+    if trials == n and level < 1:
+        wilson = wilson_interval(c, n, confidence_level=level)
+        assert (interval.low, interval.high) == pytest.approx((wilson.low, wilson.high), abs=1e-9)
+    assert 0 <= interval.low <= interval.estimate <= interval.high <= 1
+
+
+def test_proportion_is_near_the_t_interval_in_the_middle_and_counts_copies_once():
+    rng = np.random.default_rng(1)
+    values = rng.random((300, 1)).round()
+    once, copies = proportion_interval(values), proportion_interval(np.repeat(values, 16, axis=1))
+    assert (copies.low, copies.high) == pytest.approx((once.low, once.high))
+    t = t_interval(values)
+    assert (once.low, once.high) == pytest.approx((t.low, t.high), abs=0.002)
+    assert np.isnan(proportion_interval([[0.5, 1.0]]).low)
+    with pytest.raises(ValueError, match=r"values must be probabilities in \[0, 1\]"):
+        proportion_interval([1.5, 0.0])
 
 
 def test_one_question_has_no_interval():

@@ -92,8 +92,15 @@ def test_scaling_keeps_order_and_bounds(temperature, confidence):
     assert (scaled >= 0).all()
     assert (scaled <= 1).all()
     assert (np.diff(scaled[np.argsort(confidence)]) >= 0).all()
-    mirrored = apply_temperature(1 - np.array(confidence), temperature)
-    np.testing.assert_allclose(scaled, 1 - mirrored, atol=1e-9)
+    # Nearer to the ends, 1 - confidence itself is rounded.
+    inner = np.clip(confidence, 1e-6, 1 - 1e-6)
+    mirrored = 1 - apply_temperature(1 - inner, temperature)
+    np.testing.assert_allclose(apply_temperature(inner, temperature), mirrored, atol=1e-9)
+
+
+def test_scaling_keeps_the_digits_of_small_probabilities():
+    odds = 1e-12 / (1 - 1e-12)
+    assert apply_temperature([1e-12], 0.5)[0] == pytest.approx(odds**2 / (1 + odds**2), rel=1e-9)
 
 
 def test_a_fit_at_its_bound_says_so():

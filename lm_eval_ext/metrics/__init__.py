@@ -1,0 +1,111 @@
+"""Metrics on NumPy arrays: sampling, voting, calibration, discrimination, intervals and tests.
+
+Every metric is one pure function. It can be imported without lm-eval, torch or transformers, and
+SciPy is loaded only by the functions that need it.
+"""
+
+from lm_eval_ext.metrics.bootstrap import (
+    BootstrapInterval,
+    cluster_bootstrap,
+    mean_over_questions,
+)
+from lm_eval_ext.metrics.calibration import debiased_ece, ece
+from lm_eval_ext.metrics.checks import UndefinedMetricWarning
+from lm_eval_ext.metrics.comparison import (
+    McNemarResult,
+    PairedDifference,
+    PermutationResult,
+    mcnemar,
+    minimum_detectable_effect,
+    paired_bootstrap,
+    paired_permutation,
+)
+from lm_eval_ext.metrics.discrimination import auprc, auroc
+from lm_eval_ext.metrics.estimation import (
+    AffineFit,
+    affine_rmse,
+    fit_affine,
+    mae,
+    partial_correlation,
+    rmse,
+    spearman,
+)
+from lm_eval_ext.metrics.intervals import (
+    Interval,
+    MeanInterval,
+    clustered_standard_error,
+    proportion_interval,
+    t_interval,
+    wilson_interval,
+)
+from lm_eval_ext.metrics.multiple_tests import benjamini_hochberg, holm
+from lm_eval_ext.metrics.pass_at_k import avg_at_k, eligible_count, pass_at_k, pass_hat_k
+from lm_eval_ext.metrics.reliability import ReliabilityCurve, reliability_curve
+from lm_eval_ext.metrics.scoring import Murphy, brier, murphy_decomposition, nll
+from lm_eval_ext.metrics.selective import (
+    RiskCoverage,
+    accuracy_at_coverage,
+    aurc,
+    e_aurc,
+    prr,
+    risk_coverage_curve,
+)
+from lm_eval_ext.metrics.smooth_ece import smooth_ece
+from lm_eval_ext.metrics.temperature import apply_temperature, fit_temperature
+from lm_eval_ext.metrics.voting import VoteScore, group_answers, maj_at_k, weighted_vote
+
+__all__ = [
+    "AffineFit",
+    "BootstrapInterval",
+    "Interval",
+    "McNemarResult",
+    "MeanInterval",
+    "Murphy",
+    "PairedDifference",
+    "PermutationResult",
+    "ReliabilityCurve",
+    "RiskCoverage",
+    "UndefinedMetricWarning",
+    "VoteScore",
+    "accuracy_at_coverage",
+    "affine_rmse",
+    "apply_temperature",
+    "auprc",
+    "aurc",
+    "auroc",
+    "avg_at_k",
+    "benjamini_hochberg",
+    "brier",
+    "cluster_bootstrap",
+    "clustered_standard_error",
+    "debiased_ece",
+    "e_aurc",
+    "ece",
+    "eligible_count",
+    "fit_affine",
+    "fit_temperature",
+    "group_answers",
+    "holm",
+    "mae",
+    "maj_at_k",
+    "mcnemar",
+    "mean_over_questions",
+    "minimum_detectable_effect",
+    "murphy_decomposition",
+    "nll",
+    "paired_bootstrap",
+    "paired_permutation",
+    "partial_correlation",
+    "pass_at_k",
+    "pass_hat_k",
+    "proportion_interval",
+    "prr",
+    "reliability_curve",
+    "risk_coverage_curve",
+    "rmse",
+    "smooth_ece",
+    "spearman",
+    "t_interval",
+    "weighted_vote",
+    "wilson_interval",
+]

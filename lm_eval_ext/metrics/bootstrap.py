@@ -1,0 +1,233 @@
+"""Cluster bootstrap over questions, for any metric.
+
+Attempts at one question are not independent, so whole questions are resampled. Arrays of shape
+(n_questions, n_attempts) carry that structure in their first axis; flat arrays come with
+`clusters`, the question id of each row.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Literal, NamedTuple
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from lm_eval_ext.metrics.checks import FloatArray, at_least, one_of, open_unit, scalar_or_array
+from lm_eval_ext.metrics.resampling import (
+    Data,
+    Metric,
+    Questions,
+    Resampler,
+    estimate_of,
+    evaluate_all,
+    leave_one_out,
+    questions_of,
+    resampled_by,
+    resampled_values,
+    resampler_of,
+    sums_by_question,
+)
+
+
+class BootstrapInterval(NamedTuple):
+    """A metric with its cluster bootstrap interval over questions.
+
+    The first four are floats, or arrays for a metric with several values. `n_undefined` counts the
+    resamples on which the metric was NaN; they are left out of the quantiles.
+    """
+
+    estimate: Any
+    low: Any
+    high: Any
+    standard_error: Any
+    n_questions: int
+    n_resamples: int
+    n_undefined: int
+    confidence_level: float
+    method: str
+
+
+def _mean_resampler(questions: Questions, values: FloatArray) -> Resampler:
+    values = np.asarray(values, dtype=np.float64)
+    shape = values.shape[1:]
+    flat = values.reshape(len(values), -1)
+    known = ~np.isnan(flat)
+    columns = [*np.where(known, flat, 0.0).T, *known.T.astype(np.float64)]
+    sums = sums_by_question(questions.of_row, questions.n_questions, columns)
+    n_values = flat.shape[1]
+
+    def evaluate(drawn: Any) -> FloatArray:
+        totals = drawn.astype(np.float64) @ sums
+        count = totals[:, n_values:]
+        means = totals[:, :n_values] / np.where(count > 0, count, np.nan)
+        return np.asarray(means.reshape(len(drawn), *shape))
+
+    return Resampler(evaluate)
+
+
+@resampled_by(_mean_resampler)
+def mean_over_questions(values: ArrayLike) -> Any:
+    """Average per-question values, such as those of `pass_at_k` or a vote. Unit: question.
+
+    Parameters
+    ----------
+    values
+        Shape (n_questions,) or (n_questions, n_ks). NaN marks a question without a value, such as
+        one with fewer than k attempts; it is left out.
+
+    Returns
+    -------
+    float or numpy.ndarray
+        One mean, or shape (n_ks,). NaN where no question has a value.
+
+    Examples
+    --------
+    >>> mean_over_questions([[0.5, 1.0], [0.0, float("nan")]])
+    array([0.25, 1.  ])
+    """
+    array = np.asarray(values, dtype=np.float64)
+    if array.ndim == 0 or len(array) == 0:
+        raise ValueError("values must hold at least one question")
+    known = ~np.isnan(array)
+    count = known.sum(axis=0)
+    means = np.where(known, array, 0.0).sum(axis=0) / np.where(count > 0, count, np.nan)
+    return scalar_or_array(means)
+
+
+def cluster_bootstrap(
+    metric: Metric,
+    data: Data,
+    *,
+    clusters: ArrayLike | None = None,
+    n_resamples: int = 1_000,
+    confidence_level: float = 0.95,
+    method: Literal["percentile", "bca"] = "percentile",
+    seed: int | np.random.Generator = 0,
+) -> BootstrapInterval:
+    """Find the confidence interval of any metric by resampling whole questions.
+
+    The metrics of this package that are sums or ranks evaluate all resamples at once; any other
+    function works too and is called once per resample.
+
+    Parameters
+    ----------
+    metric
+        Called as ``metric(**data)``. Options are fixed with `functools.partial`, by name.
+    data
+        Arrays by argument name; first axis: questions, or rows when `clusters` is given.
+    clusters
+        Question id of each row, shape (n_rows,). None: each entry of the first axis is a question.
+    n_resamples
+        Number of resamples, at least 2.
+    confidence_level
+        Strictly between 0 and 1.
+    method
+        ``"percentile"``, or ``"bca"``: bias-corrected and accelerated, which needs one further
+        evaluation per question and follows skewed distributions better.
+    seed
+        Seed or numpy Generator.
+
+    Returns
+    -------
+    BootstrapInterval
+        NaN bounds where the metric is undefined, or for a single question.
+
+    Raises
+    ------
+    ValueError
+        If the arrays have different numbers of rows or an argument is out of range.
+
+    References
+    ----------
+    Davison and Hinkley 1997, Bootstrap Methods, section 3.8 (resampling of groups); Efron 1987,
+    Better Bootstrap Confidence Intervals, JASA 82:171-185 (BCa).
+
+    Examples
+    --------
+    >>> values = np.arange(20) % 4 / 4
+    >>> interval = cluster_bootstrap(mean_over_questions, {"values": values}, n_resamples=500)
+    >>> interval.estimate, interval.low < 0.375 < interval.high, interval.n_questions
+    (0.375, True, 20)
+    """
+    at_least("n_resamples", n_resamples, 2)
+    level = open_unit("confidence_level", confidence_level)
+    one_of("method", method, ("percentile", "bca"))
+    questions = questions_of(data, clusters)
+    resampler = resampler_of(metric, data, questions)
+    estimate = estimate_of(metric, data, resampler)
+    n = questions.n_questions
+    rng = np.random.default_rng(seed)
+    values = resampled_values(resampler, estimate, n, n_resamples, rng)
+    low, high = _bounds(resampler, estimate, values, n, method, level)
+    if resampler.upper is not None:
+        upper, its_estimate = resampler.upper, np.asarray(resampler.upper.estimate)
+        its_values = resampled_values(upper, its_estimate, n, n_resamples, rng)
+        high = _bounds(upper, its_estimate, its_values, n, method, level)[1]
+    undefined = int(np.isnan(values).reshape(n_resamples, -1).any(axis=1).sum())
+    low, high, error = np.where(np.isnan(estimate), np.nan, [low, high, _spread(values)])
+    return BootstrapInterval(
+        scalar_or_array(estimate),
+        scalar_or_array(low),
+        scalar_or_array(high),
+        scalar_or_array(error),
+        n,
+        n_resamples,
+        undefined,
+        level,
+        method,
+    )
+
+
+def _spread(values: FloatArray) -> FloatArray:
+    """Take the standard deviation over defined resamples; NaN if there are fewer than two."""
+    count = (~np.isnan(values)).sum(axis=0)
+    count = np.where(count > 1, count, np.nan)
+    mean = np.nansum(values, axis=0) / count
+    return np.asarray(np.sqrt(np.nansum((values - mean) ** 2, axis=0) / (count - 1)))
+
+
+def _quantiles(values: FloatArray, levels: FloatArray) -> FloatArray:
+    """Take quantiles over resamples, shape (n_levels, ...); `levels` may differ per value."""
+    flat = values.reshape(len(values), -1)
+    per_value = np.broadcast_to(levels.reshape(len(levels), -1), (len(levels), flat.shape[1]))
+    result = np.full(per_value.shape, np.nan)
+    for i, column in enumerate(flat.T):
+        known = column[~np.isnan(column)]
+        if known.size and not np.isnan(per_value[:, i]).any():
+            result[:, i] = np.quantile(known, per_value[:, i])
+    return result.reshape(len(levels), *values.shape[1:])
+
+
+def _bounds(
+    resampler: Resampler,
+    estimate: FloatArray,
+    values: FloatArray,
+    n_questions: int,
+    method: str,
+    level: float,
+) -> FloatArray:
+    """Return lower and upper bounds, shape (2, ...), from values on resamples."""
+    tails = np.array([0.5 - level / 2, 0.5 + level / 2])
+    if method == "bca" and n_questions > 1:
+        left_out = evaluate_all(resampler, leave_one_out(n_questions))
+        tails = _bca_levels(estimate, values, left_out, tails)
+    return _quantiles(values, tails)
+
+
+def _bca_levels(
+    estimate: FloatArray, values: FloatArray, left_out: FloatArray, tails: FloatArray
+) -> FloatArray:
+    """Correct quantile levels for bias and acceleration (Efron 1987)."""
+    from scipy.special import ndtr, ndtri
+
+    n_known = np.maximum((~np.isnan(values)).sum(axis=0), 1)
+    # Half of the ties count as below, so that a discrete metric is not seen as biased. Ties are
+    # taken up to rounding, which depends on how a metric is summed.
+    tied = np.abs(values - estimate) <= 1e-12 * np.maximum(1, np.abs(estimate))
+    below = ((values < estimate) & ~tied).sum(axis=0) + tied.sum(axis=0) / 2
+    shift = ndtri(np.clip(below / n_known, 0.5 / n_known, 1 - 0.5 / n_known))
+    influence = np.nanmean(left_out, axis=0) - left_out
+    scale = np.nansum(influence**2, axis=0) ** 1.5
+    acceleration = np.nansum(influence**3, axis=0) / (6 * np.where(scale > 0, scale, np.inf))
+    z = shift + ndtri(tails).reshape(-1, *([1] * estimate.ndim))
+    return np.asarray(ndtr(shift + z / (1 - acceleration * z)))

@@ -1,0 +1,326 @@
+"""Tests between two runs on the same questions, corrections for many tests, and planning."""
+
+from __future__ import annotations
+
+from typing import Any, Literal, NamedTuple
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from lm_eval_ext.metrics.checks import (
+    FloatArray,
+    as_binary,
+    as_float,
+    at_least,
+    one_of,
+    open_unit,
+    same_shape,
+    scalar_or_array,
+)
+from lm_eval_ext.metrics.resampling import (
+    Data,
+    Metric,
+    Questions,
+    estimate_of,
+    questions_of,
+    resampled_values,
+    resampler_of,
+)
+
+MAX_EXACT_FLIPS = 1 << 16
+"""Largest number of sign assignments that the permutation test enumerates."""
+
+
+class PairedDifference(NamedTuple):
+    """Difference a - b of a metric between two runs, by paired bootstrap over questions."""
+
+    difference: float
+    low: float
+    high: float
+    standard_error: float
+    p_value: float
+    estimate_a: float
+    estimate_b: float
+    n_questions: int
+    n_resamples: int
+    n_undefined: int
+    confidence_level: float
+
+
+class McNemarResult(NamedTuple):
+    """Outcome of McNemar's test: questions only one run answers right, and the p-value."""
+
+    only_a: int
+    only_b: int
+    p_value: float
+    n_questions: int
+    method: str
+
+
+class PermutationResult(NamedTuple):
+    """Outcome of a paired permutation test; `exact` says whether all sign flips were counted."""
+
+    difference: float
+    p_value: float
+    n_questions: int
+    n_flips: int
+    exact: bool
+
+
+def _paired_questions(
+    data_a: Data, data_b: Data, clusters: tuple[ArrayLike, ArrayLike] | None
+) -> tuple[Questions, Questions]:
+    """Index the questions of both runs alike, and refuse runs on different questions."""
+    ids_a, ids_b = clusters if clusters is not None else (None, None)
+    a, b = questions_of(data_a, ids_a), questions_of(data_b, ids_b)
+    if a.n_questions != b.n_questions or (a.ids != b.ids).any():
+        only_a, only_b = np.setdiff1d(a.ids, b.ids), np.setdiff1d(b.ids, a.ids)
+        raise ValueError(
+            f"the runs must share their questions: {len(only_a)} only in a {list(only_a[:3])}, "
+            f"{len(only_b)} only in b {list(only_b[:3])}"
+        )
+    return a, b
+
+
+def paired_bootstrap(
+    metric: Metric,
+    data_a: Data,
+    data_b: Data,
+    *,
+    clusters: tuple[ArrayLike, ArrayLike] | None = None,
+    n_resamples: int = 1_000,
+    confidence_level: float = 0.95,
+    seed: int | np.random.Generator = 0,
+) -> PairedDifference:
+    """Compare a metric between two runs, resampling the shared questions jointly.
+
+    The interval is the percentile interval of the difference, and the two-sided p-value is the one
+    that agrees with it: twice the smaller share of resamples on either side of zero.
+
+    Parameters
+    ----------
+    metric
+        Called as ``metric(**data)``; must give one number. Options are fixed with
+        `functools.partial`, by name.
+    data_a, data_b
+        Arrays of each run, by argument name. The numbers of attempts may differ.
+    clusters
+        Question ids of the rows of a and of b. None: entry i of the first axis is question i in
+        both runs.
+    n_resamples
+        Number of resamples, at least 2; the smallest possible p-value is 2 / (n_resamples + 1).
+    confidence_level
+        Strictly between 0 and 1.
+    seed
+        Seed or numpy Generator.
+
+    Returns
+    -------
+    PairedDifference
+        NaN where the metric is undefined in either run, or for a single question.
+
+    Raises
+    ------
+    ValueError
+        If the runs do not have the same questions.
+
+    References
+    ----------
+    Koehn 2004, Statistical Significance Tests for Machine Translation Evaluation, EMNLP.
+
+    Examples
+    --------
+    >>> from lm_eval_ext.metrics import mean_over_questions
+    >>> a, b = np.array([1, 1, 1, 0] * 10), np.array([0, 1, 0, 0] * 10)
+    >>> result = paired_bootstrap(mean_over_questions, {"values": a}, {"values": b})
+    >>> result.difference, result.low > 0, result.p_value < 0.01
+    (0.5, True, True)
+    """
+    at_least("n_resamples", n_resamples, 2)
+    level = open_unit("confidence_level", confidence_level)
+    questions_a, questions_b = _paired_questions(data_a, data_b, clusters)
+    n = questions_a.n_questions
+    # Both runs start from one state, so they see the same resamples.
+    state = int(np.random.default_rng(seed).integers(2**63))
+    a, values_a = _resampled(metric, data_a, questions_a, state, n_resamples)
+    b, values_b = _resampled(metric, data_b, questions_b, state, n_resamples)
+    differences = values_a - values_b
+    known = differences[~np.isnan(differences)]
+    low = high = error = p_value = np.nan
+    if len(known) > 1 and not np.isnan(a - b):
+        low, high = (float(q) for q in np.quantile(known, [0.5 - level / 2, 0.5 + level / 2]))
+        error = float(known.std(ddof=1))
+        tail = 1 + min(int((known <= 0).sum()), int((known >= 0).sum()))
+        p_value = min(1.0, 2 * tail / (len(known) + 1))
+    undefined = n_resamples - len(known)
+    return PairedDifference(
+        a - b, low, high, error, p_value, a, b, n, n_resamples, undefined, level
+    )
+
+
+def _resampled(
+    metric: Metric, data: Data, questions: Questions, state: int, n_resamples: int
+) -> tuple[float, FloatArray]:
+    """Return a metric that gives one number, and its values on resampled questions."""
+    resampler = resampler_of(metric, data, questions)
+    estimate = estimate_of(metric, data, resampler)
+    if estimate.ndim:
+        raise ValueError(f"metric must give one number, got shape {estimate.shape}")
+    rng = np.random.default_rng(state)
+    values = resampled_values(resampler, estimate, questions.n_questions, n_resamples, rng)
+    return float(estimate), values
+
+
+def mcnemar(
+    correct_a: ArrayLike,
+    correct_b: ArrayLike,
+    *,
+    method: Literal["exact", "mid_p", "chi2"] = "exact",
+) -> McNemarResult:
+    """Test whether two runs answer equally many of the same questions right (McNemar).
+
+    Only discordant questions count: under the null each is as likely to favor either run. For one
+    verdict per question; with several attempts use `paired_bootstrap` or `paired_permutation`.
+
+    Parameters
+    ----------
+    correct_a, correct_b
+        Verdicts 0/1 in the same order of questions, shape (n_questions,).
+    method
+        ``"exact"`` two-sided binomial, never too small a p-value; ``"mid_p"`` less conservative;
+        ``"chi2"`` with continuity correction, for many discordant questions.
+
+    Returns
+    -------
+    McNemarResult
+        p-value 1 when no question is discordant.
+
+    References
+    ----------
+    McNemar 1947, Psychometrika 12:153-157; Fagerland, Lydersen and Laake 2013, BMC Medical
+    Research Methodology 13:91 (mid-p).
+
+    Examples
+    --------
+    >>> result = mcnemar([1] * 9 + [0] * 11, [0] * 8 + [1] * 2 + [0] * 10)
+    >>> result.only_a, result.only_b, round(result.p_value, 4)
+    (8, 1, 0.0391)
+    """
+    from scipy.special import bdtr, chdtrc
+
+    one_of("method", method, ("exact", "mid_p", "chi2"))
+    a, b = as_binary("correct_a", correct_a), as_binary("correct_b", correct_b)
+    same_shape(correct_a=a, correct_b=b)
+    if a.ndim != 1:
+        raise ValueError(f"correct_a must be one verdict per question, got shape {a.shape}")
+    only_a, only_b = int((a > b).sum()), int((a < b).sum())
+    n, fewer = only_a + only_b, min(only_a, only_b)
+    if method == "chi2":
+        p_value = float(chdtrc(1, max(0, abs(only_a - only_b) - 1) ** 2 / n)) if n else 1.0
+    else:
+        p_value = 2 * float(bdtr(fewer, n, 0.5))
+        if method == "mid_p":
+            point = float(bdtr(fewer, n, 0.5) - (bdtr(fewer - 1, n, 0.5) if fewer else 0.0))
+            p_value = 1.0 if only_a == only_b else p_value - point
+    return McNemarResult(only_a, only_b, min(1.0, p_value), len(a), method)
+
+
+def paired_permutation(
+    values_a: ArrayLike,
+    values_b: ArrayLike,
+    *,
+    n_resamples: int = 10_000,
+    seed: int | np.random.Generator = 0,
+) -> PermutationResult:
+    """Test whether the mean of per-question values differs between two runs, by sign flips.
+
+    Under the null the two values of a question are exchangeable. All flips are counted while there
+    are at most `MAX_EXACT_FLIPS` (questions with equal values need none), random ones otherwise.
+
+    Parameters
+    ----------
+    values_a, values_b
+        Per-question values in the same order, shape (n_questions,).
+    n_resamples
+        Random flips where the exact test is not feasible.
+    seed
+        Seed of those flips, or a numpy Generator.
+
+    Returns
+    -------
+    PermutationResult
+        Mean difference a - b and the two-sided p-value.
+
+    References
+    ----------
+    Fisher 1935, The Design of Experiments; Phipson and Smyth 2010, arXiv:1603.05766 (why a
+    sampled p-value counts the observed flip).
+
+    Examples
+    --------
+    >>> paired_permutation([1, 1, 1, 1, 1], [0, 0, 0, 0, 1])
+    PermutationResult(difference=0.8, p_value=0.125, n_questions=5, n_flips=16, exact=True)
+    """
+    at_least("n_resamples", n_resamples, 1)
+    a, b = as_float("values_a", values_a), as_float("values_b", values_b)
+    same_shape(values_a=a, values_b=b)
+    if a.ndim != 1:
+        raise ValueError(f"values_a must be one value per question, got shape {a.shape}")
+    gaps = (a - b)[a != b]
+    # Sums of the same numbers may differ in their last bits with the order of addition.
+    observed = abs(gaps.sum()) - 1e-12 * np.abs(gaps).sum()
+    exact = 2 ** len(gaps) <= MAX_EXACT_FLIPS
+    if exact:
+        totals = np.zeros(1)
+        for gap in gaps:
+            totals = np.concatenate([totals + gap, totals - gap])
+        p_value = float((np.abs(totals) >= observed).mean())
+    else:
+        rng = np.random.default_rng(seed)
+        extreme = 1
+        for _ in range(n_resamples):
+            signs = rng.integers(0, 2, size=len(gaps), dtype=np.int8) * 2.0 - 1
+            extreme += abs(signs @ gaps) >= observed
+        p_value = extreme / (n_resamples + 1)
+    n_flips = len(totals) if exact else n_resamples
+    return PermutationResult(float((a - b).mean()), float(p_value), len(a), n_flips, exact)
+
+
+def minimum_detectable_effect(
+    standard_error: ArrayLike, *, alpha: float = 0.05, power: float = 0.8
+) -> Any:
+    r"""Return the smallest true difference that a two-sided test finds with the given power.
+
+    .. math:: \delta = (z_{1-\alpha/2} + z_{\mathrm{power}})\, \mathrm{SE}
+
+    Parameters
+    ----------
+    standard_error
+        Of the difference, such as that of `paired_bootstrap`; scales with 1 / sqrt(n_questions).
+    alpha
+        Level of the test, strictly between 0 and 1.
+    power
+        Probability of finding the effect, strictly between 0 and 1.
+
+    Returns
+    -------
+    float or numpy.ndarray
+        In the unit of `standard_error`, same shape.
+
+    References
+    ----------
+    Miller 2024, Adding Error Bars to Evals, arXiv:2411.00640.
+
+    Examples
+    --------
+    >>> round(minimum_detectable_effect(0.01), 4)
+    0.028
+    """
+    from scipy.special import ndtri
+
+    error = np.asarray(standard_error, dtype=np.float64)
+    if (error < 0).any():
+        raise ValueError(f"standard_error must not be negative, got {standard_error!r}")
+    z = ndtri(1 - open_unit("alpha", alpha) / 2) + ndtri(open_unit("power", power))
+    effect = z * error
+    return scalar_or_array(effect)
