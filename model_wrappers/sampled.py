@@ -79,16 +79,24 @@ class SampledLM(HFLM):
         **hf_arguments: Any,
     ) -> None:
         self.seed = int(torch.initial_seed() if seed is None else seed)
+        self._most_rows = max_batch_size
         if isinstance(pretrained, str) and pretrained in SHIPPED:
             pretrained = model_path(pretrained)
         try:
             super().__init__(
                 pretrained,
                 batch_size=batch_size,
-                max_batch_size=max_batch_size,
+                # HFLM's own default; only loglikelihood requests use it.
+                max_batch_size=64 if max_batch_size is None else max_batch_size,
                 device=device or ("cuda" if torch.cuda.is_available() else "cpu"),
                 **hf_arguments,
             )
+        except OSError as error:
+            reason = str(error).strip().partition("\n")[0]
+            raise UserError(
+                f"pretrained={pretrained}: {reason} (give a Hub id, a folder, or one of "
+                f"{', '.join(SHIPPED)})"
+            ) from error
         except TypeError as error:
             if "unexpected keyword argument" not in str(error):
                 raise
@@ -278,7 +286,7 @@ class SampledLM(HFLM):
                 )
             return int(self.batch_size)
         rows = fitting_rows(
-            self.model, attempts, max_new_tokens=settings.max_new_tokens, limit=self.max_batch_size
+            self.model, attempts, max_new_tokens=settings.max_new_tokens, limit=self._most_rows
         )
         logger.info("batch_size=auto: decoding up to %d attempts at once", rows)
         return rows

@@ -115,6 +115,13 @@ def test_unsupported_setting_is_one_clear_line(make_lm, make_requests, arguments
         lm.generate_until(make_requests(num_beams=4), disable_tqdm=True)
 
 
+def test_missing_model_is_one_line(wrapper_name, wrapper_class, tmp_path):
+    missing = tmp_path / "no" / "such" / "model"
+    with pytest.raises(UserError, match="pretrained=.*no/such/model.*folder, or one of tiny") as e:
+        wrapper_class(wrapper_name)(str(missing))
+    assert "\n" not in str(e.value)
+
+
 def test_misspelled_argument_is_named(make_lm, tmp_path, random_model, tiny_tokenizer):
     random_model("llama").save_pretrained(tmp_path)
     tiny_tokenizer.save_pretrained(tmp_path)

@@ -29,7 +29,8 @@ def test_greedy_equals_stock_hf_on_64_prompts(
     assert len(set(expected)) > 32
 
 
-def test_loglikelihood_is_stock(random_model, tiny_tokenizer):
+@pytest.mark.parametrize("batch_size", [2, "auto"])
+def test_loglikelihood_is_stock(random_model, tiny_tokenizer, batch_size):
     from lm_eval.api.instance import Instance
 
     model = random_model("llama")
@@ -37,7 +38,7 @@ def test_loglikelihood_is_stock(random_model, tiny_tokenizer):
         Instance("loglikelihood", {}, (context, " 7"), i)
         for i, context in enumerate(["3 + 4 =", "Question: what is 14 / 2?\nAnswer:"])
     ]
-    ours = SampledLM(model, tokenizer=tiny_tokenizer, batch_size=2)
+    ours = SampledLM(model, tokenizer=tiny_tokenizer, batch_size=batch_size, max_length=64)
     stock = HFLM(model, tokenizer=tiny_tokenizer, batch_size=2)
     assert ours.loglikelihood(requests, disable_tqdm=True) == stock.loglikelihood(
         requests, disable_tqdm=True
