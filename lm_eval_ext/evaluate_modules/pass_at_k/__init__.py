@@ -1,0 +1,1 @@
+"""Script `pass_at_k`."""
