@@ -140,6 +140,7 @@ def arguments(*words):
 
 
 def test_command_trains_exports_and_resumes(tmp_path, monkeypatch, capsys):
+    from safetensors.torch import load_file
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
     monkeypatch.setitem(model.SIZE, "num_hidden_layers", 1)
@@ -149,7 +150,9 @@ def test_command_trains_exports_and_resumes(tmp_path, monkeypatch, capsys):
     assert "MB" in capsys.readouterr().out
     loaded = AutoModelForCausalLM.from_pretrained(f"{folder}/export")
     tokenizer = AutoTokenizer.from_pretrained(f"{folder}/export")
-    assert loaded.dtype == torch.float16
+    assert loaded.dtype == torch.float32
+    stored = load_file(f"{folder}/export/model.safetensors")
+    assert {tensor.dtype for tensor in stored.values()} == {torch.float16}
     assert loaded.generation_config.eos_token_id == tokenizer.eos_token_id
     assert loaded.config.bos_token_id == tokenizer.bos_token_id
     assert not list((tmp_path / "run/export").glob(".writing*"))

@@ -1,0 +1,63 @@
+"""Command ``lm-eval-ext tiny train``: train the tiny model from nothing and export it."""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from lm_eval_ext.tiny.training import Settings
+
+logger = logging.getLogger(__name__)
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the command's options to ``parser``."""
+    parser.add_argument("--output", required=True, help="folder of the run and of its export")
+    length = parser.add_mutually_exclusive_group()
+    length.add_argument("--minutes", type=float, help="training time; the rate follows the clock")
+    length.add_argument("--tokens", type=int, help="training length, the same on every machine")
+    parser.add_argument("--seed", type=int, default=0, help="of weights and documents (0)")
+    parser.add_argument("--batch-tokens", type=int, default=4096, help="positions per step (4096)")
+    parser.add_argument("--learning-rate", type=float, default=3e-3, help="peak rate (0.003)")
+    parser.add_argument("--checkpoint-minutes", type=float, default=3.0, help="between saves (3)")
+    parser.add_argument("--resume", action="store_true", help="continue the run in --output")
+
+
+def _settings(args: argparse.Namespace) -> Settings:
+    from lm_eval_ext.tiny.training import Settings
+
+    minutes = 60.0 if args.minutes is None and args.tokens is None else args.minutes
+    return Settings(
+        tokens=args.tokens,
+        minutes=minutes,
+        seed=args.seed,
+        batch_tokens=args.batch_tokens,
+        learning_rate=args.learning_rate,
+    )
+
+
+def run(args: argparse.Namespace) -> int:
+    """Train, export to ``OUTPUT/export`` and return the exit code.
+
+    A run that is continued keeps the settings it was started with.
+    """
+    from lm_eval_ext.tiny.model import export
+    from lm_eval_ext.tiny.training import Run
+
+    try:
+        training = Run(args.output, None if args.resume else _settings(args))
+    except ValueError as error:
+        print(f"lm-eval-ext tiny train: {error}", file=sys.stderr)
+        return 2
+    logger.info("training on %s from step %d", training.device, training.step)
+    training.train(checkpoint_minutes=args.checkpoint_minutes)
+    losses = ", ".join(f"{name} {loss:.4f}" for name, loss in training.validation_loss().items())
+    logger.info("validation loss (nats per answer token): %s", losses)
+    folder = Path(args.output) / "export"
+    size = export(training.model, training.tokenizer, folder)
+    print(f"exported {training.tokens:,} tokens' training to {folder} ({size / 1e6:.2f} MB)")
+    return 0
