@@ -262,14 +262,19 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Print the report; return 1 when something does not work, otherwise 0."""
-    logging.disable(logging.WARNING)  # the report says it in its own words
     findings = []
-    for finding in examine():
-        findings.append(finding)
-        if not args.json:
-            remedy = f" -> {finding.remedy}" if finding.remedy else ""
-            # At once: importing torch and asking lm-eval for its tasks takes some seconds.
-            print(f"{finding.status:4}  {finding.subject}: {finding.detail}{remedy}", flush=True)
+    logging.disable(logging.WARNING)  # the report says it in its own words
+    try:
+        for finding in examine():
+            findings.append(finding)
+            if not args.json:
+                remedy = f" -> {finding.remedy}" if finding.remedy else ""
+                # At once: importing torch and asking lm-eval for its tasks takes some seconds.
+                print(
+                    f"{finding.status:4}  {finding.subject}: {finding.detail}{remedy}", flush=True
+                )
+    finally:
+        logging.disable(logging.NOTSET)
     if args.json:
         print(json.dumps([asdict(finding) for finding in findings], indent=2))
     return 1 if any(finding.status == "FAIL" for finding in findings) else 0

@@ -222,6 +222,26 @@ def cache_partial(lm: HFLM, instance: Instance, text: str) -> None:
     lm.cache_hook.add_partial("generate_until", instance.args, text)
 
 
+def tokens_from(lm: HFLM, prompt: str, start: int) -> int:
+    """Return how many tokens of a prompt begin at or after an offset in characters.
+
+    Parameters
+    ----------
+    lm
+        The model.
+    prompt
+        The rendered prompt.
+    start
+        The offset.
+    """
+    if not lm.tokenizer.is_fast:
+        # No offsets: what follows a turn usually begins with a special token, and is then
+        # tokenized alike by itself.
+        return len(lm.tokenizer(prompt[start:], add_special_tokens=False)["input_ids"])
+    encoded = lm.tokenizer(prompt, add_special_tokens=False, return_offsets_mapping=True)
+    return sum(first >= start for first, _ in encoded["offset_mapping"])
+
+
 def end_of_user_turn(lm: HFLM, prompt: str) -> int | None:
     """Return where the last user message ends in a rendered chat prompt.
 

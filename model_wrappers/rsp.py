@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import copy
+import math
 from collections.abc import Sequence
+from functools import cached_property, partial
 from typing import Any, Literal, get_args
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from lm_eval_ext import harness
 from lm_eval_ext.embedding_statistics import embedding_statistics
 from lm_eval_ext.engine.random_stream import attempt_stream
-from lm_eval_ext.engine.request import AttemptRequest, common_prefix_split
+from lm_eval_ext.engine.request import AttemptRequest, Vectors, common_prefix_split
 from lm_eval_ext.errors import UserError
 from lm_eval_ext.model_wrappers.sampled import SampledLM
 
@@ -90,6 +93,8 @@ class RSP(SampledLM):
         _check_choice("resample", resample, get_args(Resample))
         _check_choice("distribution", distribution, get_args(Distribution))
         _check_choice("control", control, get_args(Control))
+        if not isinstance(loglikelihood, bool):
+            raise UserError(f"loglikelihood={loglikelihood!r} must be true or false")
         super().__init__(pretrained, **sampled_arguments)
         self.length = int(length)
         self.scale = float(scale)
@@ -99,6 +104,8 @@ class RSP(SampledLM):
         self.control = control
         self._answers_loglikelihood = loglikelihood
         self._statistics = embedding_statistics(self.model)
+        self._positions_used: set[str] = set()
+        self._last_turn: tuple[str | None, int | None] = (None, None)
 
     @property
     def n_vectors(self) -> int:
@@ -116,7 +123,7 @@ class RSP(SampledLM):
             shared,
             private,
             self.token_stream(prompt, attempt),
-            self.draw(prompt, attempt),
+            Vectors(self.length, partial(self.draw, prompt, attempt)),
         )
 
     def without_injection(self) -> RSP:
@@ -139,9 +146,7 @@ class RSP(SampledLM):
         if self.control == "zero":
             return torch.zeros(self.length, self._hidden_size)
         if self.control == "real_tokens":
-            special = set(self.tokenizer.all_special_ids)
-            ordinary = [i for i in range(len(self.tokenizer)) if i not in special]
-            return self._embed(stream.choice(ordinary, size=self.length).tolist())
+            return self._embed(stream.choice(self._ordinary_ids, size=self.length).tolist())
         if self.control == "placeholder":
             return self._embed([self._placeholder_id] * self.length)
         mean, std = self._moments()
@@ -167,6 +172,10 @@ class RSP(SampledLM):
     def _hidden_size(self) -> int:
         return len(self._statistics.mean_per_dim)
 
+    @cached_property
+    def _ordinary_ids(self) -> NDArray[np.int64]:
+        return np.setdiff1d(np.arange(len(self.tokenizer)), self.tokenizer.all_special_ids)
+
     @property
     def _placeholder_id(self) -> int:
         tokenizer = self.tokenizer
@@ -181,21 +190,27 @@ class RSP(SampledLM):
     def _insertion(self, prompt: str, token_ids: Sequence[int]) -> int:
         """Return the number of prompt tokens that come before the vectors."""
         if self.position == "prefix":
+            self._positions_used.add("prefix")
             return int(token_ids[0] == self.tokenizer.bos_token_id)
-        if self.position == "after_prompt":
-            return len(token_ids)
-        end = harness.end_of_user_turn(self, prompt)
-        if end is None:
-            if self.position == "end_of_user":
+        n_after = None
+        if self.position != "after_prompt":
+            n_after = self._tokens_after_user(prompt)
+            if n_after is None and self.position == "end_of_user":
                 raise UserError(
                     "position=end_of_user: the prompt holds no user turn of the chat template; "
                     "add --apply_chat_template or use position=after_prompt"
                 )
-            return len(token_ids)
-        # The assistant's header begins with a special token, so it is tokenized by itself. What
-        # follows the user's turn is counted from the right: truncation cuts on the left.
-        after = self.tokenizer(prompt[end:], add_special_tokens=False)["input_ids"]
-        return max(0, len(token_ids) - len(after))
+        self._positions_used.add("after_prompt" if n_after is None else "end_of_user")
+        # Counted from the right, because truncation cuts on the left.
+        return max(0, len(token_ids) - (n_after or 0))
+
+    def _tokens_after_user(self, prompt: str) -> int | None:
+        """Return how many tokens follow the last user message, or None if there is none."""
+        if self._last_turn[0] != prompt:  # attempts of one prompt come one after the other
+            end = harness.end_of_user_turn(self, prompt)
+            count = None if end is None else harness.tokens_from(self, prompt, end)
+            self._last_turn = (prompt, count)
+        return self._last_turn[1]
 
     def loglikelihood(self, requests: Any, disable_tqdm: bool = False) -> Any:
         """Refuse, or answer with the plain model when ``loglikelihood=true``."""
@@ -223,6 +238,7 @@ class RSP(SampledLM):
                 "length": self.length,
                 "scale": self.scale,
                 "position": self.position,
+                "positions_used": sorted(self._positions_used),
                 "resample": self.resample,
                 "distribution": self.distribution,
                 "control": self.control,
@@ -246,6 +262,6 @@ def _check_choice(name: str, value: object, choices: tuple[str, ...]) -> None:
 def _check_number(name: str, value: object, *, whole: bool = False) -> None:
     number = isinstance(value, (int, float)) and not isinstance(value, bool)
     # lm-eval reads some whole numbers of --model_args as floats.
-    if not number or not value >= 0 or (whole and value % 1):  # type: ignore[operator]
+    if not number or not 0 <= value < math.inf or (whole and value % 1):  # type: ignore[operator]
         what = "an integer" if whole else "a number"
         raise UserError(f"{name}={value!r} must be {what} of at least 0")

@@ -78,7 +78,9 @@ class SampledLM(HFLM):
         device: str | None = None,
         **hf_arguments: Any,
     ) -> None:
-        self.seed = int(torch.initial_seed() if seed is None else seed)
+        self.seed = _whole_number("seed", torch.initial_seed() if seed is None else seed)
+        if not str(batch_size).startswith("auto") and _whole_number("batch_size", batch_size) < 1:
+            raise UserError(f"batch_size={batch_size} must be at least 1, or auto")
         self._most_rows = max_batch_size
         if isinstance(pretrained, str) and pretrained in SHIPPED:
             pretrained = model_path(pretrained)
@@ -260,6 +262,11 @@ class SampledLM(HFLM):
         tokens, truncated = {}, {}
         for prompt in dict.fromkeys(request.prompt for request in requests):
             token_ids = self.prompt_token_ids(prompt)
+            if not token_ids:
+                raise UserError(
+                    f"prompt {prompt!r} has no tokens and the tokenizer adds no BOS: check the "
+                    "task's doc_to_text, or pass add_bos_token=true"
+                )
             tokens[prompt] = token_ids[-room:]
             truncated[prompt] = len(token_ids) - len(tokens[prompt])
         cut = sum(count > 0 for count in truncated.values())
@@ -325,3 +332,10 @@ class SampledLM(HFLM):
             "decoder": "generate" if self.shared_prefix_misfit else "shared_prefix",
             "sampling": self._settings_used,
         }
+
+
+def _whole_number(name: str, value: object) -> int:
+    try:
+        return int(value)  # type: ignore[call-overload,no-any-return]
+    except (TypeError, ValueError) as error:
+        raise UserError(f"{name}={value!r} must be a whole number") from error

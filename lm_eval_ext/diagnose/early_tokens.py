@@ -86,7 +86,7 @@ def entropy_along(
         lm.model, requests, [list(token_ids)] * n_draws, max_rows=_MAX_ROWS
     )
     return split_entropy(
-        torch.stack([torch.log_softmax(row.double().cpu(), dim=-1) for row in logits])
+        torch.stack([torch.log_softmax(row.cpu().double(), dim=-1) for row in logits])
     )
 
 
@@ -122,7 +122,7 @@ def attention_on_vectors(lm: SampledLM, prompt: str, token_ids: Sequence[int]) -
     inputs = torch.cat(
         [
             embedded(request.shared_ids),
-            request.vectors.to(embed.weight),
+            request.vectors.draw().to(embed.weight),
             embedded([*request.private_ids, *token_ids[:-1]]),
         ]
     )
@@ -135,7 +135,7 @@ def attention_on_vectors(lm: SampledLM, prompt: str, token_ids: Sequence[int]) -
     finally:
         lm.model.set_attn_implementation(previous)
     mass = [
-        layer[0, :, -len(token_ids) :, vectors].double().sum(-1).mean(0).cpu().numpy()
+        layer[0, :, -len(token_ids) :, vectors].cpu().double().sum(-1).mean(0).numpy()
         for layer in output.attentions
     ]
     return np.mean(mass, axis=0)

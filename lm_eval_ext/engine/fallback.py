@@ -45,7 +45,7 @@ def expanded_cache(
         use_cache=True,
         logits_to_keep=1,
     )
-    cache.batch_select_indices(rows.to(ids.device))
+    cache.batch_select_indices(rows)  # on the CPU: layers may lie on several devices
     return cache
 
 
@@ -245,5 +245,7 @@ class FallbackDecoder:
         for i, request in enumerate(requests):
             if request.vectors is not None:
                 last = ids.shape[1] - len(request.private_ids)
-                embeddings[i, last - request.n_vectors : last] = request.vectors.to(embeddings)
+                embeddings[i, last - request.n_vectors : last] = request.vectors.draw().to(
+                    embeddings
+                )
         return {"inputs_embeds": embeddings, "attention_mask": mask}

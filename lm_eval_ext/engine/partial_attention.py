@@ -76,7 +76,8 @@ def attend_partly(
     if softcap is not None:
         scores = torch.tanh(scores / softcap) * softcap
     if hidden is not None:
-        scores[..., hidden.first :].masked_fill_(hidden.mask, -torch.inf)
+        # Layers of one model may lie on several devices.
+        scores[..., hidden.first :].masked_fill_(hidden.mask.to(scores.device), -torch.inf)
     # A row that sees no key has total weight 0 and drops out of the merge.
     largest = scores.amax(dim=-1, keepdim=True).clamp_min(torch.finfo(torch.float32).min)
     weights = scores.sub_(largest).exp_()

@@ -46,5 +46,5 @@ def private_inputs(
     for place, request, row in zip(embeddings, requests, rows, strict=True):
         if request.vectors is not None:
             first = longest - len(row)
-            place[first : first + request.n_vectors] = request.vectors.to(place)
+            place[first : first + request.n_vectors] = request.vectors.draw().to(place)
     return embeddings

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,6 +13,24 @@ from lm_eval_ext.generation import FinishReason, TokenStatistics
 
 if TYPE_CHECKING:
     import torch
+
+
+class Vectors(NamedTuple):
+    """Embeddings to inject, drawn when the attempt begins and not before.
+
+    A run may have a hundred thousand attempts; their vectors together would not fit in memory.
+
+    Parameters
+    ----------
+    length
+        Number of vectors.
+    draw
+        Returns them, shape (length, hidden), in the space of the embedding module's output;
+        float32 on the CPU. Every call returns the same.
+    """
+
+    length: int
+    draw: Callable[[], torch.Tensor]
 
 
 @dataclass(frozen=True, eq=False)
@@ -32,8 +50,7 @@ class AttemptRequest:
         Source of the attempt's uniforms in [0, 1), one per generated token; see
         `lm_eval_ext.engine.random_stream`.
     vectors
-        Embeddings of shape (length, hidden) between the two, in the space of the embedding
-        module's output; float32 on the CPU, or None.
+        Embeddings between the two, or None.
 
     Raises
     ------
@@ -45,7 +62,7 @@ class AttemptRequest:
     shared_ids: tuple[int, ...]
     private_ids: tuple[int, ...]
     stream: np.random.Generator
-    vectors: torch.Tensor | None = None
+    vectors: Vectors | None = None
 
     def __post_init__(self) -> None:
         if self.private_length == 0:
@@ -57,7 +74,7 @@ class AttemptRequest:
     @property
     def n_vectors(self) -> int:
         """Number of injected vectors."""
-        return 0 if self.vectors is None else int(self.vectors.shape[0])
+        return 0 if self.vectors is None else self.vectors.length
 
     @property
     def private_length(self) -> int:

@@ -32,6 +32,30 @@ _PROCESSOR_SETTINGS = (
     "repetition_penalty",
 )
 
+# Settings of `GenerationConfig` that would change the text and that the engine does not have.
+_UNSUPPORTED_SETTINGS = (
+    "num_beams",
+    "num_beam_groups",
+    "penalty_alpha",
+    "no_repeat_ngram_size",
+    "encoder_no_repeat_ngram_size",
+    "encoder_repetition_penalty",
+    "bad_words_ids",
+    "sequence_bias",
+    "suppress_tokens",
+    "begin_suppress_tokens",
+    "forced_bos_token_id",
+    "forced_eos_token_id",
+    "exponential_decay_length_penalty",
+    "epsilon_cutoff",
+    "eta_cutoff",
+    "min_length",
+    "min_new_tokens",
+    "guidance_scale",
+    "watermarking_config",
+)
+_SWITCHED_OFF = (None, 0, 1, [], {})
+
 
 @dataclass(frozen=True)
 class SamplingSettings:
@@ -114,8 +138,10 @@ def resolve_settings(
     given = dict(generation_kwargs)
     do_sample = bool(given.pop("do_sample", False))
     given.pop("use_cache", None)
+    if given.get("temperature") == 0:
+        # The common way to ask for greedy decoding; transformers would call it an error.
+        do_sample = False
     if not do_sample:
-        # transformers reads temperature=0 as an error; here it has already said "greedy".
         given.pop("temperature", None)
     unknown = sorted(set(given) - set(_PROCESSOR_SETTINGS))
     if unknown:
@@ -124,24 +150,22 @@ def resolve_settings(
             f"do_sample, {', '.join(_PROCESSOR_SETTINGS)}, until, max_gen_toks "
             "(use --model hf for others)"
         )
-    for name in ("num_beams", "num_beam_groups"):
-        if (getattr(config, name, 1) or 1) > 1:
+    for name in _UNSUPPORTED_SETTINGS:
+        if getattr(config, name, None) not in _SWITCHED_OFF:
             raise ValueError(
-                f"the model's generation_config sets {name}={getattr(config, name)}; attempts are "
-                f"sampled one token at a time: remove {name} or use --model hf"
+                f"the model's generation_config sets {name}={getattr(config, name)!r}, which is "
+                f"not supported: remove {name} from it or use --model hf"
             )
-    values = {name: given.get(name, getattr(config, name)) for name in _PROCESSOR_SETTINGS}
-    settings = SamplingSettings(
-        max_new_tokens=max_new_tokens,
-        stop=stop,
-        do_sample=do_sample,
-        temperature=float(values["temperature"] or 1.0),
-        top_k=int(values["top_k"] or 0),
-        top_p=float(1.0 if values["top_p"] is None else values["top_p"]),
-        min_p=None if values["min_p"] is None else float(values["min_p"]),
-        typical_p=float(1.0 if values["typical_p"] is None else values["typical_p"]),
-        repetition_penalty=float(values["repetition_penalty"] or 1.0),
-    )
+    off = {"top_k": 0, "min_p": None}
+    values: dict[str, Any] = {}
+    for name in _PROCESSOR_SETTINGS:
+        value = given.get(name, getattr(config, name))
+        try:
+            number = None if value is None else int(value) if name == "top_k" else float(value)
+        except (TypeError, ValueError) as error:
+            raise ValueError(f"generation setting {name}={value!r} must be a number") from error
+        values[name] = off.get(name, 1.0) if number is None else number
+    settings = SamplingSettings(max_new_tokens, stop, do_sample, **values)
     _check_ranges(settings)
     return settings
 
@@ -267,7 +291,10 @@ def inverse_cdf(scores: torch.Tensor, uniforms: torch.Tensor) -> torch.Tensor:
     total = cumulative[:, -1]
     # Strictly below the total, whatever the rounding: the search must end inside the support.
     target = torch.minimum(uniforms * total, torch.nextafter(total, torch.zeros_like(total)))
-    return torch.searchsorted(cumulative, target.unsqueeze(-1), right=True).squeeze(-1)
+    found = torch.searchsorted(cumulative, target.unsqueeze(-1), right=True).squeeze(-1)
+    if not bool(torch.isfinite(total).all()):
+        raise ValueError("the model's logits are not finite: load it in another dtype")
+    return found.clamp_max(scores.shape[-1] - 1)
 
 
 def padded_contexts(contexts: Sequence[Sequence[int]]) -> torch.Tensor:
@@ -299,8 +326,11 @@ def token_statistics(logits: torch.Tensor, token_ids: torch.Tensor) -> torch.Ten
     log_probs = torch.log_softmax(logits, dim=-1)
     probs = log_probs.exp()
     chosen = log_probs.gather(-1, token_ids.unsqueeze(-1)).squeeze(-1)
-    # A vocabulary slot masked by the model itself has log-prob -inf and adds nothing.
-    entropy = -(probs * log_probs.clamp_min(torch.finfo(log_probs.dtype).min)).sum(dim=-1)
-    self_certainty = -log_probs.mean(dim=-1) - math.log(logits.shape[-1])
+    # Slots that the model itself masks have log-prob -inf: they are not part of its vocabulary.
+    possible = log_probs > -torch.inf
+    log_probs = log_probs.where(possible, 0.0)
+    entropy = -(probs * log_probs).sum(dim=-1)
+    n_possible = possible.sum(dim=-1)
+    self_certainty = -log_probs.sum(dim=-1) / n_possible - n_possible.log()
     top = probs.topk(2, dim=-1).values
     return torch.stack([chosen, entropy, self_certainty, top[:, 0] - top[:, 1]], dim=-1)

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from lm_eval_ext.engine.random_stream import attempt_stream
-from lm_eval_ext.engine.request import AttemptRequest, common_prefix_split
+from lm_eval_ext.engine.request import AttemptRequest, Vectors, common_prefix_split
 
 
 @pytest.fixture(scope="session")
@@ -28,7 +28,8 @@ def make_requests():
                 injected = None
                 if vectors and prompt_number % 3 == 1:
                     generator = torch.Generator().manual_seed(attempt)
-                    injected = torch.randn(1 + attempt % 3, hidden_size, generator=generator)
+                    drawn = torch.randn(1 + attempt % 3, hidden_size, generator=generator)
+                    injected = Vectors(len(drawn), drawn.clone)
                 stream = attempt_stream(0, str(token_ids), attempt, purpose="tokens")
                 requests.append(AttemptRequest(shared, private, stream, injected))
         return requests

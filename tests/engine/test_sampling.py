@@ -112,6 +112,8 @@ def test_request_wins_over_model_and_model_over_transformers():
         ({"do_sample": True, "temperature": -1.0}, "temperature=-1.0 must be positive"),
         ({"do_sample": True, "temperature": float("nan")}, "temperature=nan must be positive"),
         ({"top_k": -3}, "top_k=-3 must be 0"),
+        ({"do_sample": True, "temperature": "hot"}, "temperature='hot' must be a number"),
+        ({"repetition_penalty": 0}, "repetition_penalty=0.0 must be positive"),
         ({"repetition_penalty": -1.0}, "repetition_penalty=-1.0 must be positive"),
     ],
 )
@@ -120,6 +122,27 @@ def test_bad_settings_are_named(setting, message):
         resolve(setting)
 
 
-def test_beam_search_in_the_models_configuration_is_refused():
-    with pytest.raises(ValueError, match="generation_config sets num_beams=4"):
-        resolve({}, num_beams=4)
+def test_temperature_zero_is_greedy():
+    settings = resolve({"do_sample": True, "temperature": 0})
+    assert settings.do_sample is False
+    assert resolve({"do_sample": True, "temperature": 1e-3}).do_sample is True
+
+
+@pytest.mark.parametrize(
+    "setting", [{"num_beams": 4}, {"no_repeat_ngram_size": 3}, {"suppress_tokens": [5]}]
+)
+def test_what_the_models_configuration_asks_for_and_the_engine_lacks_is_refused(setting):
+    with pytest.raises(ValueError, match=f"generation_config sets {next(iter(setting))}="):
+        resolve({}, **setting)
+
+
+def test_logits_that_are_not_finite_are_refused():
+    with pytest.raises(ValueError, match="logits are not finite"):
+        inverse_cdf(torch.full((1, 3), torch.nan), torch.tensor([0.5], dtype=torch.float64))
+
+
+def test_masked_vocabulary_slots_do_not_count():
+    narrow = torch.tensor([[1.0, 2.0, 3.0]])
+    wide = torch.cat([narrow, torch.full((1, 2), -torch.inf)], dim=1)
+    chosen = torch.tensor([1])
+    assert torch.allclose(token_statistics(wide, chosen), token_statistics(narrow, chosen))

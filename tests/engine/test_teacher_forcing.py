@@ -21,7 +21,7 @@ def test_logits_equal_a_plain_pass_over_embeddings(random_model, make_requests, 
         for request, continuation, logits in zip(requests, continuations, results, strict=True):
             parts = [embed(torch.tensor(request.shared_ids, dtype=torch.int64))]
             if request.vectors is not None:
-                parts.append(request.vectors)
+                parts.append(request.vectors.draw())
             parts.append(embed(torch.tensor([*request.private_ids, *continuation])))
             whole = model(inputs_embeds=torch.cat(parts)[None], use_cache=False).logits[0]
             expected = whole[-len(continuation) - 1 : -1]

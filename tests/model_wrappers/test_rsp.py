@@ -137,14 +137,21 @@ def test_injection_equals_generate_from_embeddings(
     assert len(got) > 1
 
 
-def test_repetition_penalty_does_not_see_the_vectors(make_rsp, make_requests):
-    """Placeholders stand where token 0 would; a huge penalty on it must not appear."""
+def test_repetition_penalty_sees_the_real_tokens_alone(make_rsp, make_requests, monkeypatch):
+    """Token 0 stands where the vectors go and must not be taken for part of the text."""
+    from lm_eval_ext.engine import decoding
+
+    seen = []
+    original = decoding.padded_contexts
+    monkeypatch.setattr(
+        decoding, "padded_contexts", lambda rows: seen.append(rows) or original(rows)
+    )
     rsp = make_rsp(length=4)
     requests = make_requests([PROMPT], n_attempts=1, repetition_penalty=1.5)
     (generation,) = rsp.generate_until(requests, disable_tqdm=True)
-    request = rsp.attempt_request(PROMPT, rsp.tok_batch_encode([PROMPT])[0][0].tolist(), 0)
-    assert request.prompt_ids == tuple(rsp.tokenizer(PROMPT)["input_ids"])
-    assert generation.record.n_prompt_tokens == len(request.prompt_ids)
+    prompt_ids = tuple(rsp.tokenizer(PROMPT)["input_ids"])
+    tokens = generation.record.token_ids
+    assert [tuple(row) for (row,) in seen] == [prompt_ids + tokens[:n] for n in range(len(tokens))]
 
 
 def test_loglikelihood_is_refused_unless_asked_for(make_rsp):
@@ -169,11 +176,29 @@ def test_loglikelihood_is_refused_unless_asked_for(make_rsp):
         ({"resample": "token"}, "resample='token' is not one of"),
         ({"distribution": "full"}, "distribution='full' is not one of"),
         ({"control": "noise"}, "control='noise' is not one of"),
+        ({"scale": float("inf")}, "scale=inf must be a number"),
+        ({"loglikelihood": "no"}, "loglikelihood='no' must be true or false"),
+        ({"seed": "abc"}, "seed='abc' must be a whole number"),
+        ({"batch_size": 0}, "batch_size=0 must be at least 1"),
     ],
 )
 def test_bad_arguments_are_named(make_rsp, arguments, message):
     with pytest.raises(UserError, match=message):
         make_rsp(**arguments)
+
+
+def test_text_headers_are_counted_in_the_whole_prompt(make_rsp, tiny_tokenizer, monkeypatch):
+    """A header of plain text may merge with what stands before it: offsets, not its own tokens."""
+    rsp = make_rsp()
+    template = "{% for m in messages %}{{ m['content'] }}{% endfor %} [END] assistant says:"
+    monkeypatch.setattr(rsp.tokenizer, "chat_template", template)
+    chat = rsp.apply_chat_template([{"role": "user", "content": "How many apples?"}])
+    ids = rsp.tok_batch_encode([chat])[0][0].tolist()
+    shared, n_vectors, private = layout(rsp, chat, ids)
+    assert n_vectors == 8
+    assert shared + private == tuple(ids)
+    assert tiny_tokenizer.decode(shared).endswith("How many apples?")
+    assert rsp.run_record()["soft_prompt"]["positions_used"] == ["end_of_user"]
 
 
 def test_everything_used_is_on_record(make_rsp):
