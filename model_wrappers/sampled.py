@@ -336,6 +336,6 @@ class SampledLM(HFLM):
 
 def _whole_number(name: str, value: object) -> int:
     try:
-        return int(value)  # type: ignore[call-overload,no-any-return]
+        return int(value)  # type: ignore[call-overload]
     except (TypeError, ValueError) as error:
         raise UserError(f"{name}={value!r} must be a whole number") from error

@@ -54,7 +54,7 @@ _UNSUPPORTED_SETTINGS = (
     "guidance_scale",
     "watermarking_config",
 )
-_SWITCHED_OFF = (None, 0, 1, [], {})
+_SWITCHED_OFF: tuple[Any, ...] = (None, 0, 1, [], {})
 
 
 @dataclass(frozen=True)
