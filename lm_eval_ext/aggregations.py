@@ -30,6 +30,7 @@ from numpy.typing import NDArray
 
 from lm_eval_ext import metrics
 from lm_eval_ext.errors import UserError
+from lm_eval_ext.metrics.resampling import FEW_UNDEFINED, MANY_UNDEFINED
 
 MAX_RESAMPLES = 1_000
 """Most resamples drawn for a standard error, which is then known to about 2%."""
@@ -186,7 +187,9 @@ class Aggregation:
         Returns
         -------
         float
-            NaN where the metric is undefined or fewer than two questions have an attempt.
+            NaN where the metric is undefined on the sample or on more than a quarter of the
+            resamples, or fewer than two questions have an attempt. Warns when more than 5% of the
+            resamples are undefined.
         """
         n_resamples = max(2, min(bootstrap_iters, MAX_RESAMPLES))
         with warnings.catch_warnings():
@@ -197,6 +200,15 @@ class Aggregation:
                 return float("nan")
             interval = metrics.cluster_bootstrap(
                 self._metric, data, clusters=questions, n_resamples=n_resamples, seed=seed
+            )
+        share = interval.n_undefined / n_resamples
+        if share > FEW_UNDEFINED and interval.n_questions > 1 and not np.isnan(interval.estimate):
+            warnings.warn(
+                f"{self.__name__} is undefined (NaN) on {share:.0%} of the resamples for its "
+                f"standard error{' (NaN)' if share > MANY_UNDEFINED else ''}: too few questions "
+                "decide it",
+                metrics.UndefinedMetricWarning,
+                stacklevel=2,
             )
         return float(interval.standard_error)
 

@@ -394,3 +394,13 @@ assert get_aggregation("brier_score").__module__ == "lm_eval.api.metrics"
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120)
     assert done.returncode == 0, done.stderr
+
+
+def test_no_standard_error_where_most_resamples_are_undefined():
+    items = [(0.9, 1), (0.1, 0)]
+    with pytest.warns(
+        UndefinedMetricWarning, match=r"auroc is undefined .* standard error \(NaN\)"
+    ):
+        error = aggregations.auroc.standard_error(items)
+    assert math.isnan(error)
+    assert aggregations.auroc(items) == 1.0

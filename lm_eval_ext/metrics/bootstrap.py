@@ -18,6 +18,7 @@ from lm_eval_ext.metrics.resampling import (
     Metric,
     Questions,
     Resampler,
+    as_arrays,
     estimate_of,
     evaluate_all,
     leave_one_out,
@@ -26,6 +27,7 @@ from lm_eval_ext.metrics.resampling import (
     resampled_values,
     resampler_of,
     sums_by_question,
+    too_undefined,
 )
 
 
@@ -33,7 +35,8 @@ class BootstrapInterval(NamedTuple):
     """A metric with its cluster bootstrap interval over questions.
 
     The first four are floats, or arrays for a metric with several values. `n_undefined` counts the
-    resamples on which the metric was NaN; they are left out of the quantiles.
+    resamples on which the metric was NaN; they are left out of the quantiles, and where they are
+    more than a quarter there is no interval and no standard error (NaN).
     """
 
     estimate: Any
@@ -130,7 +133,9 @@ def cluster_bootstrap(
     Returns
     -------
     BootstrapInterval
-        NaN bounds where the metric is undefined, or for a single question.
+        NaN bounds and standard error where the metric is undefined on the sample or on more than a
+        quarter of the resamples, or for a single question. An `UndefinedMetricWarning` tells when
+        more than 5% of the resamples are undefined.
 
     Raises
     ------
@@ -152,9 +157,10 @@ def cluster_bootstrap(
     at_least("n_resamples", n_resamples, 2)
     level = open_unit("confidence_level", confidence_level)
     one_of("method", method, ("percentile", "bca"))
-    questions = questions_of(data, clusters)
-    resampler = resampler_of(metric, data, questions)
-    estimate = estimate_of(metric, data, resampler)
+    arrays = as_arrays(data)
+    questions = questions_of(arrays, clusters)
+    resampler = resampler_of(metric, arrays, questions)
+    estimate = estimate_of(metric, arrays, resampler)
     n = questions.n_questions
     rng = np.random.default_rng(seed)
     values = resampled_values(resampler, estimate, n, n_resamples, rng)
@@ -164,7 +170,10 @@ def cluster_bootstrap(
         its_values = resampled_values(upper, its_estimate, n, n_resamples, rng)
         high = _bounds(upper, its_estimate, its_values, n, method, level)[1]
     undefined = int(np.isnan(values).reshape(n_resamples, -1).any(axis=1).sum())
-    low, high, error = np.where(np.isnan(estimate), np.nan, [low, high, _spread(values)])
+    no_interval = np.isnan(estimate)
+    if n > 1:
+        no_interval |= too_undefined(values, estimate)
+    low, high, error = np.where(no_interval, np.nan, [low, high, _spread(values)])
     return BootstrapInterval(
         scalar_or_array(estimate),
         scalar_or_array(low),

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike
 
+from lm_eval_ext.metrics.bootstrap import mean_over_questions
 from lm_eval_ext.metrics.checks import (
     FloatArray,
     as_binary,
@@ -21,10 +23,12 @@ from lm_eval_ext.metrics.resampling import (
     Data,
     Metric,
     Questions,
+    as_arrays,
     estimate_of,
     questions_of,
     resampled_values,
     resampler_of,
+    too_undefined,
 )
 
 MAX_EXACT_FLIPS = 1 << 16
@@ -32,7 +36,10 @@ MAX_EXACT_FLIPS = 1 << 16
 
 
 class PairedDifference(NamedTuple):
-    """Difference a - b of a metric between two runs, by paired bootstrap over questions."""
+    """Difference a - b of a metric between two runs, by paired bootstrap over questions.
+
+    `n_questions` were compared; `n_left_out` more had no value in one of the runs.
+    """
 
     difference: float
     low: float
@@ -45,6 +52,7 @@ class PairedDifference(NamedTuple):
     n_resamples: int
     n_undefined: int
     confidence_level: float
+    n_left_out: int = 0
 
 
 class McNemarResult(NamedTuple):
@@ -82,6 +90,32 @@ def _paired_questions(
     return a, b
 
 
+def _defined_in_both(
+    run_a: tuple[Data, Questions], run_b: tuple[Data, Questions]
+) -> tuple[tuple[Data, Questions], tuple[Data, Questions], int]:
+    """Keep the questions with a value in both runs, and count the others.
+
+    Otherwise the two means would be over different questions, and their difference not paired.
+    """
+    n = run_a[1].n_questions
+    shared = np.ones(n, dtype=bool)
+    for data, questions in (run_a, run_b):
+        values = np.asarray(data["values"], dtype=np.float64)
+        if values.ndim != 1:
+            return run_a, run_b, 0  # several numbers per question, which is refused later
+        shared &= np.bincount(questions.of_row, weights=~np.isnan(values), minlength=n) > 0
+
+    def kept(data: Data, questions: Questions) -> tuple[Data, Questions]:
+        values = np.asarray(data["values"], dtype=np.float64)
+        if not shared.any():
+            return {"values": np.full_like(values, np.nan)}, questions
+        rows = shared[questions.of_row]
+        of_row = (np.cumsum(shared) - 1)[questions.of_row[rows]]
+        return {"values": values[rows]}, Questions(of_row, int(shared.sum()), questions.ids[shared])
+
+    return kept(*run_a), kept(*run_b), int((~shared).sum())
+
+
 def paired_bootstrap(
     metric: Metric,
     data_a: Data,
@@ -117,12 +151,19 @@ def paired_bootstrap(
     Returns
     -------
     PairedDifference
-        NaN where the metric is undefined in either run, or for a single question.
+        NaN where the metric is undefined in either run, and for a single question. NaN interval,
+        standard error and p-value where it is undefined on more than a quarter of the resamples;
+        an `UndefinedMetricWarning` tells when it is on more than 5%.
 
     Raises
     ------
     ValueError
         If the runs do not have the same questions.
+
+    Notes
+    -----
+    With `mean_over_questions`, a question whose value is NaN in one run is left out of both, its
+    estimates included, and counted in `n_left_out`. Any other metric meets NaN as it stands.
 
     References
     ----------
@@ -138,7 +179,14 @@ def paired_bootstrap(
     """
     at_least("n_resamples", n_resamples, 2)
     level = open_unit("confidence_level", confidence_level)
+    data_a, data_b = as_arrays(data_a), as_arrays(data_b)
     questions_a, questions_b = _paired_questions(data_a, data_b, clusters)
+    n_left_out = 0
+    function = metric.func if isinstance(metric, partial) else metric
+    if function is mean_over_questions:
+        (data_a, questions_a), (data_b, questions_b), n_left_out = _defined_in_both(
+            (data_a, questions_a), (data_b, questions_b)
+        )
     n = questions_a.n_questions
     # Both runs start from one state, so they see the same resamples.
     state = int(np.random.default_rng(seed).integers(2**63))
@@ -147,14 +195,16 @@ def paired_bootstrap(
     differences = values_a - values_b
     known = differences[~np.isnan(differences)]
     low = high = error = p_value = np.nan
-    if len(known) > 1 and not np.isnan(a - b):
+    difference = np.asarray(a - b)
+    no_interval = n > 1 and bool(too_undefined(differences, difference))
+    if len(known) > 1 and not np.isnan(difference) and not no_interval:
         low, high = (float(q) for q in np.quantile(known, [0.5 - level / 2, 0.5 + level / 2]))
         error = float(known.std(ddof=1))
         tail = 1 + min(int((known <= 0).sum()), int((known >= 0).sum()))
         p_value = min(1.0, 2 * tail / (len(known) + 1))
     undefined = n_resamples - len(known)
     return PairedDifference(
-        a - b, low, high, error, p_value, a, b, n, n_resamples, undefined, level
+        a - b, low, high, error, p_value, a, b, n, n_resamples, undefined, level, n_left_out
     )
 
 

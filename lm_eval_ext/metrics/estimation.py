@@ -119,8 +119,9 @@ def fit_affine(estimate: ArrayLike, reference: ArrayLike) -> AffineFit:
     """
     a, b = _pair(estimate, reference)
     centered = a - a.mean()
-    variance = float((centered**2).sum())
-    slope = float((centered * (b - b.mean())).sum() / variance) if variance > 0 else 0.0
+    if np.ptp(a) == 0:  # the mean of equal numbers rounds, so the variance need not be exactly 0
+        return AffineFit(0.0, float(b.mean()), len(a))
+    slope = float((centered * (b - b.mean())).sum() / (centered**2).sum())
     return AffineFit(slope, float(b.mean() - slope * a.mean()), len(a))
 
 
@@ -151,6 +152,8 @@ def _ranks(values: FloatArray) -> FloatArray:
 
 
 def _correlation(a: FloatArray, b: FloatArray) -> float:
+    if np.ptp(a) == 0 or np.ptp(b) == 0:  # the mean of equal numbers rounds: test before centering
+        return float("nan")
     a, b = a - a.mean(), b - b.mean()
     scale = float(np.sqrt((a**2).sum() * (b**2).sum()))
     return float((a * b).sum() / scale) if scale > 0 else float("nan")

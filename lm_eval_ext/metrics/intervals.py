@@ -22,6 +22,9 @@ from lm_eval_ext.metrics.checks import (
 )
 from lm_eval_ext.metrics.resampling import questions_of, sums_by_question
 
+_ROUNDING = 1e-12
+"""Largest spread of equal numbers in [0, 1] that were averaged in different ways."""
+
 
 class Interval(NamedTuple):
     """An estimate with its confidence interval and the number of observations behind it."""
@@ -204,7 +207,8 @@ def proportion_interval(
     Returns
     -------
     MeanInterval
-        If the values do not vary, each question counts as one trial. NaN bounds for one question.
+        If the means of the questions do not vary (beyond rounding), each question counts as one
+        trial. NaN bounds for one question.
 
     References
     ----------
@@ -219,13 +223,22 @@ def proportion_interval(
     """
     from scipy.special import stdtrit
 
-    interval = t_interval(
-        as_probability("values", values), clusters, confidence_level=confidence_level
-    )
+    rows = as_probability("values", values)
+    interval = t_interval(rows, clusters, confidence_level=confidence_level)
     mean, error, g = interval.estimate, interval.standard_error, interval.n_questions
     if g < 2:
         return interval
-    n = mean * (1 - mean) / error**2 if error > 0 else float(g)
+    varies = np.ptp(_question_means(rows, clusters)) > _ROUNDING
+    n = mean * (1 - mean) / error**2 if varies and error > 0 else float(g)
     quantile = float(stdtrit(g - 1, 0.5 + confidence_level / 2))
     low, high = wilson_bounds(np.float64(mean), np.float64(n), quantile)
     return interval._replace(low=float(low), high=float(high))
+
+
+def _question_means(rows: FloatArray, clusters: ArrayLike | None) -> FloatArray:
+    """Average the rows of each question, shape (n_questions,)."""
+    questions = questions_of({"values": rows}, clusters)
+    by_row = rows.reshape(len(rows), -1)
+    columns = [by_row.sum(axis=1), np.full(len(by_row), float(by_row.shape[1]))]
+    sums = sums_by_question(questions.of_row, questions.n_questions, columns)
+    return np.asarray(sums[:, 0] / sums[:, 1])

@@ -16,7 +16,7 @@ from typing import Any, NamedTuple, TypeVar
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from lm_eval_ext.metrics.checks import FloatArray, IntArray
+from lm_eval_ext.metrics.checks import FloatArray, IntArray, UndefinedMetricWarning
 
 Metric = Callable[..., Any]
 """A function of named arrays that gives a number, or an array of them."""
@@ -28,6 +28,13 @@ _F = TypeVar("_F", bound=Metric)
 
 _CHUNK = 1 << 16
 """Multiplicities held at once: few enough to stay in the processor's cache."""
+
+
+FEW_UNDEFINED = 0.05
+"""Share of resamples without a value that an interval leaves out without a warning."""
+
+MANY_UNDEFINED = 0.25
+"""Share beyond which there is no interval: the rest says how the metric varies where it exists."""
 
 
 class Questions(NamedTuple):
@@ -179,6 +186,34 @@ def resampled_values(
 def evaluate_all(resampler: Resampler, drawn: Iterator[IntArray]) -> FloatArray:
     """Concatenate a resampler's values over chunks of multiplicities."""
     return np.concatenate([resampler.evaluate(counts) for counts in drawn])
+
+
+def as_arrays(data: Data) -> dict[str, NDArray[Any]]:
+    """Convert the data once, so that a metric sees arrays on the sample and on resamples alike."""
+    return {name: np.asarray(array) for name, array in data.items()}
+
+
+def too_undefined(values: FloatArray, estimate: FloatArray) -> NDArray[np.bool_]:
+    """Return which values of a metric have no value on too many resamples, and warn of some.
+
+    Parameters
+    ----------
+    values
+        Values on resamples, shape (n_resamples, ...).
+    estimate
+        Values on the sample, shape (...); where it is NaN that has been told.
+    """
+    share = np.where(np.isnan(estimate), 0.0, np.isnan(values).mean(axis=0))
+    if share.max(initial=0.0) > FEW_UNDEFINED:
+        many = share.max() > MANY_UNDEFINED
+        warnings.warn(
+            f"the metric is undefined (NaN) on {share.max():.0%} of {len(values)} resamples, "
+            + ("too many for an interval" if many else "which the interval leaves out")
+            + "; too few questions decide it",
+            UndefinedMetricWarning,
+            stacklevel=3,
+        )
+    return np.asarray(share > MANY_UNDEFINED)
 
 
 def flat_rows(

@@ -134,6 +134,9 @@ def maj_at_k(
 
     Range [0, 1], higher is better. It is computed from the sizes of the answer groups, exactly,
     up to 1,000 attempts unless too many large groups compete; a random sample of subsets beyond.
+    So it stays exact beyond `MAX_EXACT_SUBSETS` (20,000) subsets, where `weighted_vote` is sampled.
+    For a baseline on the very subsets of a weighted vote take `weighted_vote` with constant
+    confidence.
 
     Parameters
     ----------
@@ -206,6 +209,10 @@ def weighted_vote(
     - ``linear``: weight :math:`c_i`.
     - ``best_of_n``: the answer of the most confident valid attempt; attempts that tie share the
       credit equally.
+
+    Beyond `MAX_EXACT_SUBSETS` (20,000) subsets softmax and linear votes are sampled while
+    `maj_at_k` stays exact, so their difference holds sampling noise. The same call with constant
+    confidence is the majority vote on the same subsets: the baseline without that noise.
 
     Parameters
     ----------

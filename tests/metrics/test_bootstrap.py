@@ -1,5 +1,6 @@
 """The cluster bootstrap against resampling written out, SciPy's BCa, and closed forms."""
 
+import warnings
 from functools import partial
 
 import numpy as np
@@ -7,8 +8,12 @@ import pytest
 from scipy import stats
 
 from lm_eval_ext.metrics import (
+    UndefinedMetricWarning,
+    auroc,
     cluster_bootstrap,
+    debiased_ece,
     mean_over_questions,
+    paired_bootstrap,
     pass_at_k,
     resampling,
     t_interval,
@@ -106,9 +111,11 @@ def test_undefined_resamples_are_counted_and_left_out():
     def zero_or_undefined(values):
         return float("nan") if values.min() > 0 else values.mean()
 
-    interval = cluster_bootstrap(zero_or_undefined, {"values": np.array([0.0, 1.0, 1.0])})
-    # The one zero is missed by (2/3)^3 of the resamples.
-    assert interval.n_undefined == pytest.approx(296, abs=60)
+    data = {"values": np.array([0.0, 0.0, 1.0, 1.0, 1.0, 1.0])}
+    # The two zeros are missed by (2/3)^6 of the resamples.
+    with pytest.warns(UndefinedMetricWarning, match=r"on \d+% of 1000 .* leaves out"):
+        interval = cluster_bootstrap(zero_or_undefined, data)
+    assert interval.n_undefined == pytest.approx(88, abs=35)
     assert interval.low <= interval.estimate <= interval.high
     always = cluster_bootstrap(lambda values: float("nan"), {"values": np.ones(3)})
     assert np.isnan([always.estimate, always.low, always.high, always.standard_error]).all()
@@ -149,3 +156,55 @@ def test_bad_input_is_one_clear_line(change, message):
     arguments = {"metric": mean_over_questions, "data": {"values": np.ones(3)}, **change}
     with pytest.raises(ValueError, match=message):
         cluster_bootstrap(**arguments)
+
+
+def test_no_interval_where_most_resamples_are_undefined():
+    data = {"correct": [1, 0], "confidence": [0.9, 0.1]}
+    # Half of the resamples draw one question twice; on the others AUROC is 1.
+    with pytest.warns(UndefinedMetricWarning, match="too many for an interval"):
+        interval = cluster_bootstrap(auroc, data)
+    assert interval.estimate == 1.0
+    assert interval.n_undefined == pytest.approx(500, abs=60)
+    assert np.isnan([interval.low, interval.high, interval.standard_error]).all()
+    with pytest.warns(UndefinedMetricWarning, match="too many for an interval"):
+        paired = paired_bootstrap(auroc, data, data)
+    assert np.isnan([paired.low, paired.high, paired.standard_error, paired.p_value]).all()
+    assert paired.difference == 0.0
+
+
+def test_only_the_values_that_are_often_undefined_lose_their_interval():
+    values = np.full((12, 2), np.nan)
+    values[:, 0] = np.arange(12)
+    values[0, 1] = 1.0  # missed by (11/12)^12 = 35% of the resamples
+    with pytest.warns(UndefinedMetricWarning):
+        interval = cluster_bootstrap(mean_over_questions, {"values": values})
+    assert np.isnan(interval.low).tolist() == [False, True]
+    assert np.isnan(interval.standard_error).tolist() == [False, True]
+
+
+def test_few_undefined_resamples_are_left_out_silently():
+    data = {"correct": [1, 0] * 5, "confidence": np.arange(10) / 10}
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        interval = cluster_bootstrap(auroc, data)
+    assert 0 <= interval.n_undefined < 50
+    assert interval.low < interval.estimate < interval.high
+
+
+def test_a_metric_sees_arrays_when_given_lists():
+    interval = cluster_bootstrap(lambda values: values.mean(), {"values": [0.0, 1.0, 1.0, 0.0]})
+    assert interval.estimate == 0.5
+    a, b = {"values": [1.0, 1.0, 0.0]}, {"values": [0.0, 1.0, 0.0]}
+    assert paired_bootstrap(lambda values: values.mean(), a, b).difference == pytest.approx(1 / 3)
+
+
+def test_clusters_of_debiased_ece_must_be_the_questions_resampled():
+    rng = np.random.default_rng(10)
+    confidence, ids = rng.random(60), np.repeat(np.arange(20), 3)
+    data = {"confidence": confidence, "correct": rng.random(60) < confidence}
+    right = cluster_bootstrap(debiased_ece, data, clusters=ids)
+    named = {**data, "clusters": [f"q{19 - i}" for i in ids]}  # other names, the same questions
+    assert cluster_bootstrap(debiased_ece, named, clusters=ids) == right
+    for clusters in (None, ids // 2, np.arange(60), np.arange(60) % 20):
+        with pytest.raises(ValueError, match="clusters in the data of debiased_ece must tell"):
+            cluster_bootstrap(debiased_ece, named, clusters=clusters)

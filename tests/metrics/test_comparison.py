@@ -1,5 +1,6 @@
 """Paired tests against enumeration, SciPy and their error rates."""
 
+from functools import partial
 from itertools import product
 
 import numpy as np
@@ -53,6 +54,35 @@ def test_pairing_removes_what_the_runs_share():
     assert result.standard_error < 0.002
     same = paired_bootstrap(mean_over_questions, {"values": a}, {"values": a})
     assert (same.difference, same.low, same.high, same.p_value) == (0, 0, 0, 1)
+
+
+@pytest.mark.parametrize("flat", [False, True])
+def test_questions_without_a_value_in_one_run_are_left_out_of_both(flat):
+    rng = np.random.default_rng(7)
+    difficulty = rng.random(40)
+    a, b = difficulty.copy(), difficulty - 0.01
+    a[:5], b[3:9] = np.nan, np.nan
+    order = rng.permutation(40)
+    clusters = (np.arange(40), order) if flat else None
+    of_b = b[order] if flat else b
+    with_nan = paired_bootstrap(
+        mean_over_questions, {"values": a}, {"values": of_b}, clusters=clusters
+    )
+    in_partial = partial(mean_over_questions)
+    wrapped = paired_bootstrap(in_partial, {"values": a}, {"values": of_b}, clusters=clusters)
+    assert wrapped == with_nan
+    dropped = paired_bootstrap(mean_over_questions, {"values": a[9:]}, {"values": b[9:]})
+    np.testing.assert_allclose(with_nan[:9], dropped[:9], atol=1e-12)
+    assert with_nan.difference == pytest.approx(0.01)
+    assert with_nan.standard_error < 1e-9, "the difference is 0.01 for every question"
+    assert (with_nan.n_questions, with_nan.n_left_out, dropped.n_left_out) == (31, 9, 0)
+
+
+def test_runs_without_a_common_value_have_no_difference():
+    nan = float("nan")
+    result = paired_bootstrap(mean_over_questions, {"values": [1, nan]}, {"values": [nan, 0]})
+    assert np.isnan([result.difference, result.low, result.p_value]).all()
+    assert result.n_left_out == 2
 
 
 def test_runs_may_differ_in_attempts_but_not_in_questions():

@@ -105,3 +105,11 @@ def test_bad_given_is_one_clear_line():
         partial_correlation([1, 2], [1, 2], given=[1, 2, 3])
     with pytest.raises(ValueError, match="method must be one of"):
         partial_correlation([1, 2], [1, 2], given=[1, 2], method="kendall")
+
+
+@pytest.mark.parametrize("value", [0.1, 0.3, 1e9 + 0.1])
+def test_equal_floats_are_constant_although_their_mean_rounds(value):
+    assert fit_affine([value] * 3, [1.0, 2.0, 4.0]) == (0.0, pytest.approx(7 / 3), 3)
+    y, z = [1.0, 2.0, 4.0], [3.0, 1.0, 2.0]
+    assert np.isnan(partial_correlation([value] * 3, y, given=z, method="pearson"))
+    assert np.isnan(partial_correlation(y, z, given=[value] * 3, method="pearson"))

@@ -8,6 +8,7 @@ from scipy import stats
 
 from lm_eval_ext.metrics import (
     clustered_standard_error,
+    pass_at_k,
     proportion_interval,
     t_interval,
     wilson_interval,
@@ -114,3 +115,23 @@ def test_one_question_has_no_interval():
 def test_bad_input_is_one_clear_line(call, message):
     with pytest.raises(ValueError, match=message):
         call()
+
+
+@pytest.mark.parametrize("n_questions", [3, 30, 50])
+@pytest.mark.parametrize("c", range(1, 10))
+def test_equal_values_count_each_question_once_although_their_mean_rounds(c, n_questions):
+    values = pass_at_k([c] * n_questions, 10, 1)
+    t = stats.t.ppf(0.975, n_questions - 1)
+    p, n = c / 10, n_questions
+    half = t * np.sqrt(p * (1 - p) / n + t**2 / (4 * n**2)) / (1 + t**2 / n)
+    center = (p + t**2 / (2 * n)) / (1 + t**2 / n)
+    rows, ids = np.repeat(values, 3), np.repeat(np.arange(n), 3)
+    for interval in (proportion_interval(values), proportion_interval(rows, ids)):
+        assert interval.low == pytest.approx(center - half)
+        assert interval.high == pytest.approx(center + half)
+
+
+def test_questions_of_equal_means_count_once_whatever_their_rows():
+    turned = proportion_interval([[0.1, 0.2, 0.6], [0.6, 0.2, 0.1]] * 10)
+    equal = proportion_interval([0.3] * 20)
+    assert (turned.low, turned.high) == (pytest.approx(equal.low), pytest.approx(equal.high))

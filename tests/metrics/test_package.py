@@ -7,6 +7,7 @@ import pkgutil
 import re
 import subprocess
 import sys
+import textwrap
 from pathlib import Path
 
 import pytest
@@ -56,8 +57,8 @@ def test_every_public_function_is_in_the_document(document):
 
 
 def test_examples_in_the_document_run(document):
-    blocks = re.findall(r"```python\n(.*?)```", document, flags=re.DOTALL)
+    blocks = re.findall(r"^ *```python\n(.*?)```", document, flags=re.DOTALL | re.MULTILINE)
     assert blocks
     names = {}
     for block in blocks:
-        exec(block, names)
+        exec(textwrap.dedent(block), names)

@@ -7,6 +7,7 @@ import pytest
 
 from lm_eval_ext.metrics import (
     AffineFit,
+    UndefinedMetricWarning,
     accuracy_at_coverage,
     affine_rmse,
     auprc,
@@ -111,10 +112,11 @@ def test_metrics_without_a_fast_path_work_too(metric):
 
 
 def test_a_resample_of_one_class_is_undefined_not_half():
-    correct = np.array([1, 0, 0, 0, 0])
-    interval = cluster_bootstrap(auroc, {"correct": correct, "confidence": np.arange(5.0)})
-    # The one right answer is missed by 0.8 ** 5 of the resamples.
-    assert interval.n_undefined == pytest.approx(328, abs=60)
+    data = {"correct": np.array([1, 1, 0, 0, 0, 0]), "confidence": np.arange(6.0)}
+    # The two right answers are missed by (4 / 6) ** 6 of the resamples.
+    with pytest.warns(UndefinedMetricWarning, match="which the interval leaves out"):
+        interval = cluster_bootstrap(auroc, data)
+    assert interval.n_undefined == pytest.approx(89, abs=35)
     assert interval.estimate == 0.0
     assert not np.isnan(interval.high)
 
