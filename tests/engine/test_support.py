@@ -42,3 +42,14 @@ def test_a_model_that_fails_in_the_probe_falls_back(random_model, monkeypatch):
 def test_caches_that_can_be_repeated(random_model):
     assert cache_misfit(random_model("bloom")) is None
     assert "batch_select_indices" in cache_misfit(random_model("mamba"))
+
+
+@pytest.mark.parametrize("name", ["llama", "qwen3", "gemma3"])
+def test_fits_in_half_precision_and_misfits_are_still_found(random_model, name):
+    import copy
+
+    import torch
+
+    assert misfit(copy.deepcopy(random_model(name)).to(torch.bfloat16)) is None
+    unfit = copy.deepcopy(random_model("gpt_oss")).to(torch.bfloat16)
+    assert "gives other logits" in misfit(unfit)
