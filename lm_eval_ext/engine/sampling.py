@@ -19,6 +19,8 @@ from transformers.generation.logits_process import (
     TypicalLogitsWarper,
 )
 
+from lm_eval_ext.errors import UserError
+
 # Logits are processed in slices of at most this many elements, which bounds the float64 working
 # memory (about 2 GiB) for large vocabularies.
 _ELEMENTS_PER_SLICE = 2**25
@@ -293,7 +295,7 @@ def inverse_cdf(scores: torch.Tensor, uniforms: torch.Tensor) -> torch.Tensor:
     target = torch.minimum(uniforms * total, torch.nextafter(total, torch.zeros_like(total)))
     found = torch.searchsorted(cumulative, target.unsqueeze(-1), right=True).squeeze(-1)
     if not bool(torch.isfinite(total).all()):
-        raise ValueError("the model's logits are not finite: load it in another dtype")
+        raise UserError("the model's logits are not finite: load it in another dtype")
     return found.clamp_max(scores.shape[-1] - 1)
 
 
