@@ -62,8 +62,16 @@ class GenerationRecord:
         Tokens cut from the left of an over-long prompt.
     statistics
         Per-token statistics, or None where the model does not provide them.
+    probabilities
+        Estimates of the probability that the attempt is correct, in [0, 1], by the name of their
+        source, such as ``self_eval``. Calibration is measured on these only.
+    uncertainties
+        Uncertainties about the attempt on any scale, higher is less certain, by the name of their
+        source, such as ``draft_eu``. They rank attempts and are never read as probabilities.
+    token_scores
+        Values per token, by name, each an array of shape (n_tokens,), float32.
     extra
-        What a wrapper adds, by name; values are JSON-serializable.
+        Whatever else a wrapper adds, by name; values are JSON-serializable.
     """
 
     attempt: int = 0
@@ -72,6 +80,9 @@ class GenerationRecord:
     n_prompt_tokens: int = 0
     n_truncated_prompt_tokens: int = 0
     statistics: TokenStatistics | None = None
+    probabilities: Mapping[str, float] = field(default_factory=dict)
+    uncertainties: Mapping[str, float] = field(default_factory=dict)
+    token_scores: Mapping[str, NDArray[np.float32]] = field(default_factory=dict)
     extra: Mapping[str, Any] = field(default_factory=dict)
 
     @property
@@ -115,6 +126,44 @@ class Generation(str):
         """Return the same attempt with another text, as a filter would make it."""
         return Generation(text, self.record)
 
-    def with_extra(self, **extra: Any) -> Generation:
-        """Return the same attempt with further annotations from a wrapper."""
-        return Generation(str(self), replace(self.record, extra={**self.record.extra, **extra}))
+    def annotated(
+        self,
+        *,
+        probabilities: Mapping[str, float] | None = None,
+        uncertainties: Mapping[str, float] | None = None,
+        token_scores: Mapping[str, NDArray[np.float32]] | None = None,
+        extra: Mapping[str, Any] | None = None,
+    ) -> Generation:
+        """Return the same attempt with further annotations; see `GenerationRecord` for each.
+
+        Raises
+        ------
+        ValueError
+            If a probability is outside [0, 1], or token scores do not fit the tokens.
+
+        Examples
+        --------
+        >>> attempt = Generation("4", GenerationRecord(token_ids=(5, 8)))
+        >>> attempt.annotated(probabilities={"self_eval": 0.9}).record.probabilities
+        {'self_eval': 0.9}
+        """
+        record = self.record
+        for source, probability in (probabilities or {}).items():
+            if not 0 <= probability <= 1:
+                raise ValueError(f"probabilities[{source!r}]={probability} must be in [0, 1]")
+        for name, scores in (token_scores or {}).items():
+            if np.shape(scores) != (record.n_tokens,):
+                raise ValueError(
+                    f"token_scores[{name!r}] must have one value for each of the "
+                    f"{record.n_tokens} tokens, got shape {np.shape(scores)}"
+                )
+        return Generation(
+            str(self),
+            replace(
+                record,
+                probabilities={**record.probabilities, **(probabilities or {})},
+                uncertainties={**record.uncertainties, **(uncertainties or {})},
+                token_scores={**record.token_scores, **(token_scores or {})},
+                extra={**record.extra, **(extra or {})},
+            ),
+        )

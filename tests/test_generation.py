@@ -54,8 +54,30 @@ def test_take_first_keeps_the_record(generation):
 
 
 def test_text_and_annotations_can_be_replaced(generation):
-    changed = generation.with_text("4").with_extra(self_eval=0.5).with_extra(draft_eu=1.0)
+    changed = (
+        generation.with_text("4")
+        .annotated(probabilities={"self_eval": 0.5})
+        .annotated(
+            uncertainties={"draft_eu": 1.0},
+            token_scores={"eu": np.float32([0.25, 0.75])},
+            extra={"n_drafts": 4},
+        )
+    )
     assert changed == "4"
-    assert changed.record.extra == {"self_eval": 0.5, "draft_eu": 1.0}
+    assert changed.record.probabilities == {"self_eval": 0.5}
+    assert changed.record.uncertainties == {"draft_eu": 1.0}
+    assert changed.record.token_scores["eu"].tolist() == [0.25, 0.75]
+    assert changed.record.extra == {"n_drafts": 4}
     assert changed.record.token_ids == (5, 8)
-    assert generation.record.extra == {}
+    assert generation.record.probabilities == generation.record.extra == {}
+
+
+@pytest.mark.parametrize("probability", [-0.1, 1.5, float("nan")])
+def test_an_impossible_probability_is_refused(generation, probability):
+    with pytest.raises(ValueError, match="self_eval.*must be in"):
+        generation.annotated(probabilities={"self_eval": probability})
+
+
+def test_token_scores_must_fit_the_tokens(generation):
+    with pytest.raises(ValueError, match="one value for each of the 2 tokens"):
+        generation.annotated(token_scores={"eu": np.float32([0.25])})

@@ -15,10 +15,14 @@ class Attempt(NamedTuple):
         an answer is *invalid*: it counts as wrong and never votes.
     correct
         Whether the answer is right.
+    reason
+        Why it is not, in a few words (``timeout``, ``test 2: ZeroDivisionError``), where the
+        grader knows more than that the answer differs.
     """
 
     answer: str | None
     correct: bool
+    reason: str | None = None
 
     @property
     def valid(self) -> bool:

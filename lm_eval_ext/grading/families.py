@@ -11,6 +11,8 @@ from lm_eval_ext.grading.attempt import Attempt
 
 FAMILIES = {
     "gsm8k": "lm_eval_ext.grading.gsm8k",
+    "math": "lm_eval_ext.grading.math",
+    "mbpp": "lm_eval_ext.grading.mbpp",
 }
 """Family -> module with ``grade_many(completions, doc) -> list[Attempt]``, imported on first use:
 a grader may need heavy packages that the others do not."""
@@ -47,7 +49,7 @@ def grade(family: str, completion: str, doc: Mapping[str, Any]) -> Attempt:
     Examples
     --------
     >>> grade("gsm8k", "Half of 36 is 18. The answer is $18.00.", {"answer": "36/2=18\n#### 18"})
-    Attempt(answer='18', correct=True)
+    Attempt(answer='18', correct=True, reason=None)
     """
     return grade_many(family, [completion], doc)[0]
 
