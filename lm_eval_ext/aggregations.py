@@ -77,6 +77,31 @@ def attempts_by_question(items: Sequence[Any]) -> Sample:
     return Sample({**data, "clusters": questions}, questions)
 
 
+def with_lengths(items: Sequence[Any]) -> Sample:
+    """Read items that are lists of (confidence, correct, n_tokens), one per attempt.
+
+    Returns
+    -------
+    Sample
+        For a correlation of the confidence with the verdict, given the length.
+
+    Raises
+    ------
+    ValueError
+        If an item is something else.
+    """
+    rows = [np.asarray(item, dtype=np.float64).reshape(len(item), -1) for item in items]
+    for number, row in enumerate(rows):
+        if row.size and row.shape[1] != 3:
+            raise ValueError(
+                "the item of a question must be a list of (confidence, correct, n_tokens), one "
+                f"per attempt; item {number} is {_shown(items[number])}"
+            )
+    estimate, reference, given = np.concatenate([row.reshape(-1, 3) for row in rows]).T
+    questions = np.repeat(np.arange(len(rows)), [len(row) for row in rows])
+    return Sample({"estimate": estimate, "reference": reference, "given": given}, questions)
+
+
 def counts(estimator: Callable[..., Any], items: Sequence[Any]) -> Sample:
     """Read items that are (n_correct, n_attempts, k) as values of a per-question estimator.
 

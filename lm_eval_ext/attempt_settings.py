@@ -1,7 +1,8 @@
-"""How many attempts a task makes and for which k it reports pass@k."""
+"""How many attempts a task makes, and the options of its metrics."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -12,7 +13,7 @@ DEFAULT_ATTEMPTS = 16
 
 
 class AttemptSettings(NamedTuple):
-    """Number of attempts per question and the list of k.
+    """Number of attempts per question, and the options of the metrics.
 
     Parameters
     ----------
@@ -20,21 +21,31 @@ class AttemptSettings(NamedTuple):
         Attempts per question, at least 1.
     ks
         The k of every pass@k, ascending, each from 1 to n_attempts.
+    vote_ks
+        The k of every vote, likewise.
+    tau
+        Temperature of the softmax vote, above 0. It should be tuned on training questions; the
+        default of 1 is untuned, and close to a majority vote.
+    n_bins
+        Bins of the expected calibration error, at least 1.
     """
 
     n_attempts: int
     ks: tuple[int, ...]
+    vote_ks: tuple[int, ...]
+    tau: float = 1.0
+    n_bins: int = 10
 
 
 def read_settings(metadata: Mapping[str, Any], repeats: int | None = None) -> AttemptSettings:
-    """Read the settings of a task.
+    """Read the settings of a task with several attempts per question.
 
     Parameters
     ----------
     metadata
-        The task's metadata. ``attempts`` is a whole number, ``ks`` a list of them. lm-eval puts
+        The task's metadata: ``attempts``, ``ks``, ``vote_ks``, ``tau`` and ``n_bins``. lm-eval puts
         the command line's ``--metadata`` here, but also every model argument: no model may have
-        an argument of either name.
+        an argument of such a name.
     repeats
         The task's ``repeats``, which counts where ``attempts`` is not given. lm-eval's default of
         1, which many task files spell out, counts as not given.
@@ -42,41 +53,76 @@ def read_settings(metadata: Mapping[str, Any], repeats: int | None = None) -> At
     Returns
     -------
     AttemptSettings
-        16 attempts by default; k = 1, 2, 4, ... and the number of attempts by default.
+        By default 16 attempts; k = 1, 2, 4, ... and the number of attempts; votes of all attempts.
 
     Raises
     ------
     UserError
-        For anything else than whole numbers, fewer than one attempt, or a k above the number of
-        attempts.
+        For anything else than whole numbers, fewer than one attempt, a k above the number of
+        attempts, or an option out of its range.
 
     Examples
     --------
-    >>> read_settings({"attempts": 12})
-    AttemptSettings(n_attempts=12, ks=(1, 2, 4, 8, 12))
-    >>> read_settings({}, repeats=64).ks
-    (1, 2, 4, 8, 16, 32, 64)
+    >>> read_settings({"attempts": 12}).ks
+    (1, 2, 4, 8, 12)
+    >>> read_settings({}, repeats=64)
+    AttemptSettings(n_attempts=64, ks=(1, 2, 4, 8, 16, 32, 64), vote_ks=(64,), tau=1.0, n_bins=10)
     """
     stated = metadata.get("attempts")
     if stated is None:
         stated = repeats if repeats not in (None, 1) else DEFAULT_ATTEMPTS
     n_attempts = _positive("attempts", stated)
-    ks = metadata.get("ks")
-    if ks is None:
-        powers = {2**i for i in range(n_attempts.bit_length())}
-        return AttemptSettings(n_attempts, tuple(sorted(powers | {n_attempts})))
-    if isinstance(ks, str) or not isinstance(ks, Sequence) or not ks:
-        raise UserError(f"ks={ks!r} must be a list of whole numbers, for example [1, 8]")
-    chosen = tuple(sorted({_positive("every k in ks", k) for k in ks}))
+    powers = sorted({2**i for i in range(n_attempts.bit_length())} | {n_attempts})
+    return AttemptSettings(
+        n_attempts,
+        ks=_ks("ks", metadata.get("ks"), n_attempts, default=powers),
+        vote_ks=_ks("vote_ks", metadata.get("vote_ks"), n_attempts, default=[n_attempts]),
+        tau=_above_zero("tau", metadata.get("tau", 1.0)),
+        n_bins=_positive("n_bins", metadata.get("n_bins", 10)),
+    )
+
+
+def single_answer(metadata: Mapping[str, Any]) -> AttemptSettings:
+    """Read the settings of a task with one answer per question, whatever ``attempts`` says.
+
+    A run of several tasks shares one ``--metadata``; its attempts are for those that sample.
+    """
+    options = {name: metadata[name] for name in ("tau", "n_bins") if name in metadata}
+    return read_settings({**options, "attempts": 1})
+
+
+def _ks(name: str, stated: Any, n_attempts: int, *, default: Sequence[int]) -> tuple[int, ...]:
+    if stated is None:
+        return tuple(default)
+    if isinstance(stated, str) or not isinstance(stated, Sequence) or not stated:
+        raise UserError(f"{name}={stated!r} must be a list of whole numbers, for example [1, 8]")
+    chosen = tuple(sorted({_positive(f"every k in {name}", k) for k in stated}))
     if chosen[-1] > n_attempts:
         raise UserError(
-            f"ks={list(chosen)} asks for pass@{chosen[-1]} of {n_attempts} attempts: raise "
+            f"{name}={list(chosen)} asks for k={chosen[-1]} of {n_attempts} attempts: raise "
             f"attempts to {chosen[-1]} or drop that k"
         )
-    return AttemptSettings(n_attempts, chosen)
+    return chosen
 
 
 def _positive(name: str, value: Any) -> int:
     if isinstance(value, bool) or not isinstance(value, int) or value < 1:
         raise UserError(f"{name} must be a whole number of at least 1, got {value!r}")
     return value
+
+
+def _above_zero(name: str, value: Any) -> float:
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 < value < math.inf:
+        raise UserError(f"{name} must be a number above 0, got {value!r}")
+    return float(value)
+
+
+def described(settings: AttemptSettings) -> dict[str, Any]:
+    """Return the metadata that `read_settings` reads as these settings, as JSON has it."""
+    return {
+        "attempts": settings.n_attempts,
+        "ks": list(settings.ks),
+        "vote_ks": list(settings.vote_ks),
+        "tau": settings.tau,
+        "n_bins": settings.n_bins,
+    }

@@ -3,14 +3,15 @@
 A task YAML names a loader as ``custom_dataset: !function lm_eval_ext.datasets.gsm8k``; lm-eval
 calls it with the task's metadata. With the environment variable ``LM_EVAL_EXT_DATA``, or with
 ``--metadata '{"data_folder": "..."}'``, the records are read from that folder and no network is
-used; the two ways give equal records.
+used; the two ways give equal records, in the published order.
 """
 
 from __future__ import annotations
 
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -21,6 +22,9 @@ if TYPE_CHECKING:
 
 DATA_VARIABLE = "LM_EVAL_EXT_DATA"
 """Environment variable that names the folder of local data."""
+
+
+Record = Mapping[str, Any]
 
 
 class Published(NamedTuple):
@@ -35,13 +39,45 @@ class Published(NamedTuple):
     files
         Split -> name of the JSON Lines file in a local folder.
     fields
-        Fields that every record has.
+        Fields that every record has; others are left out.
+    belongs
+        Whether a record of the local file is in a split, where the file holds more than one split
+        or configuration.
     """
 
     hub_id: str
     configuration: str
     files: Mapping[str, str]
     fields: tuple[str, ...]
+    belongs: Callable[[Record, str], bool] | None = None
+
+
+MATH_SUBJECTS = {
+    "algebra": "Algebra",
+    "counting_and_probability": "Counting & Probability",
+    "geometry": "Geometry",
+    "intermediate_algebra": "Intermediate Algebra",
+    "number_theory": "Number Theory",
+    "prealgebra": "Prealgebra",
+    "precalculus": "Precalculus",
+}
+"""The subjects of MATH: configuration on the Hub -> ``type`` of its records."""
+
+MBPP_SPLITS = {
+    "prompt": range(1, 11),
+    "test": range(11, 511),
+    "validation": range(511, 601),
+    "train": range(601, 975),
+}
+"""The splits of MBPP, of the sanitized version too: the ``task_id`` of their records."""
+
+
+def _is_of_subject(record: Record, split: str, *, subject: str) -> bool:
+    return bool(record["type"] == subject)
+
+
+def _is_of_mbpp_split(record: Record, split: str) -> bool:
+    return record["task_id"] in MBPP_SPLITS[split]
 
 
 PUBLISHED = {
@@ -50,6 +86,36 @@ PUBLISHED = {
         configuration="main",
         files={"train": "gsm8k_train.jsonl", "test": "gsm8k_test.jsonl"},
         fields=("question", "answer"),
+    ),
+    "math500": Published(
+        hub_id="HuggingFaceH4/MATH-500",
+        configuration="default",
+        files={"test": "math500.jsonl"},
+        fields=("problem", "solution", "answer", "subject", "level", "unique_id"),
+    ),
+    **{
+        f"math_{configuration}": Published(
+            hub_id="EleutherAI/hendrycks_math",
+            configuration=configuration,
+            files={"test": "math_test.jsonl"},
+            fields=("problem", "level", "type", "solution"),
+            belongs=partial(_is_of_subject, subject=subject),
+        )
+        for configuration, subject in MATH_SUBJECTS.items()
+    },
+    "mbpp": Published(
+        hub_id="google-research-datasets/mbpp",
+        configuration="full",
+        files=dict.fromkeys(MBPP_SPLITS, "mbpp.jsonl"),
+        fields=("task_id", "text", "code", "test_list", "test_setup_code", "challenge_test_list"),
+        belongs=_is_of_mbpp_split,
+    ),
+    "mbpp_sanitized": Published(
+        hub_id="google-research-datasets/mbpp",
+        configuration="sanitized",
+        files=dict.fromkeys(MBPP_SPLITS, "mbpp_sanitized.jsonl"),
+        fields=("task_id", "prompt", "code", "test_imports", "test_list"),
+        belongs=_is_of_mbpp_split,
     ),
 }
 """Data sets by name."""
@@ -60,7 +126,43 @@ def gsm8k(**metadata: Any) -> dict[str, Dataset]:
 
     lm-eval passes the whole task metadata; only ``data_folder`` is read.
     """
-    return {"test": load_split("gsm8k", "test", data_folder=metadata.get("data_folder"))}
+    return _splits("gsm8k", metadata, "test")
+
+
+def math500(**metadata: Any) -> dict[str, Dataset]:
+    """Return the 500 questions of MATH-500 as split ``test``; see `gsm8k`."""
+    return _splits("math500", metadata, "test")
+
+
+def math(**metadata: Any) -> dict[str, Dataset]:
+    """Return the test split of one subject of MATH; see `gsm8k`.
+
+    The subject is the key ``subject`` of the task's ``dataset_kwargs``, one of `MATH_SUBJECTS`.
+
+    Raises
+    ------
+    UserError
+        For a missing or unknown subject, and as `load_split`.
+    """
+    subject = metadata.get("subject")
+    if subject not in MATH_SUBJECTS:
+        raise UserError(f"subject={subject!r} is unknown: use one of {', '.join(MATH_SUBJECTS)}")
+    return _splits(f"math_{subject}", metadata, "test")
+
+
+def mbpp(**metadata: Any) -> dict[str, Dataset]:
+    """Return the splits ``test`` and ``prompt`` (the exemplars) of MBPP; see `gsm8k`."""
+    return _splits("mbpp", metadata, "test", "prompt")
+
+
+def mbpp_sanitized(**metadata: Any) -> dict[str, Dataset]:
+    """Return the splits ``test`` and ``prompt`` of the sanitized MBPP; see `gsm8k`."""
+    return _splits("mbpp_sanitized", metadata, "test", "prompt")
+
+
+def _splits(name: str, metadata: Mapping[str, Any], *splits: str) -> dict[str, Dataset]:
+    folder = metadata.get("data_folder")
+    return {split: load_split(name, split, data_folder=folder) for split in splits}
 
 
 def load_split(name: str, split: str, *, data_folder: str | None = None) -> Dataset:
@@ -79,7 +181,7 @@ def load_split(name: str, split: str, *, data_folder: str | None = None) -> Data
     Returns
     -------
     datasets.Dataset
-        The records as published, in order.
+        The records as published, in order, with the fields of `PUBLISHED`.
 
     Raises
     ------
@@ -102,7 +204,15 @@ def load_split(name: str, split: str, *, data_folder: str | None = None) -> Data
             f"{source} has no file {path.name}: put it there (the {split} split of "
             f"{published.hub_id} as JSON Lines) or unset {DATA_VARIABLE} to use the Hub"
         )
-    return Dataset.from_list(read_json_lines(path, fields=published.fields))
+    records = read_json_lines(path, fields=published.fields)
+    if published.belongs is not None:
+        records = [record for record in records if published.belongs(record, split)]
+        if not records:
+            raise UserError(
+                f"{path} has no records of the {split} split of {name}: replace it by the complete "
+                "file"
+            )
+    return Dataset.from_list([{f: record[f] for f in published.fields} for record in records])
 
 
 def read_json_lines(path: str | Path, *, fields: tuple[str, ...] = ()) -> list[dict[str, Any]]:
@@ -130,36 +240,6 @@ def read_json_lines(path: str | Path, *, fields: tuple[str, ...] = ()) -> list[d
     return records
 
 
-def gsm8k_exemplars() -> list[dict[str, str]]:
-    """Return the eight chain-of-thought exemplars of GSM8K, as ``question`` and ``target``.
-
-    They are read from the task ``gsm8k_cot`` of the installed lm-eval, so that the prompt of
-    ``gsm8k_passn`` cannot drift from the one the literature and lm-eval use.
-
-    Raises
-    ------
-    UserError
-        If that task has moved or holds no exemplars.
-
-    References
-    ----------
-    Wei et al. 2022, Chain-of-Thought Prompting, arXiv:2201.11903, appendix G, table 20.
-    """
-    import lm_eval.tasks
-    import yaml
-
-    path = Path(next(iter(lm_eval.tasks.__path__)), "gsm8k", "gsm8k-cot.yaml")
-    try:
-        task = yaml.safe_load(path.read_text(encoding="utf-8"))
-        samples: list[dict[str, str]] = task["fewshot_config"]["samples"]
-    except (OSError, yaml.YAMLError, KeyError, TypeError) as error:
-        raise UserError(
-            f"the installed lm-eval has no chain-of-thought exemplars in {path} "
-            f"({type(error).__name__}): use the task gsm8k_passn_chat or lm-eval 0.4.13"
-        ) from error
-    return samples
-
-
 def _lookup(name: str, split: str) -> Published:
     if name not in PUBLISHED:
         raise UserError(f"name={name!r} is unknown: use one of {', '.join(sorted(PUBLISHED))}")
@@ -182,7 +262,13 @@ def _from_hub(published: Published, split: str) -> Dataset:
             f"{DATA_VARIABLE} to a folder with {published.files[split]}"
         ) from error
     assert isinstance(dataset, Dataset)
-    return dataset
+    missing = sorted(set(published.fields) - set(dataset.column_names))
+    if missing:
+        raise UserError(
+            f"{published.hub_id} on the Hugging Face Hub has no {', '.join(missing)} any more: set "
+            f"{DATA_VARIABLE} to a folder with {published.files[split]}"
+        )
+    return dataset.select_columns(list(published.fields))
 
 
 def _record(line: bytes, place: str, fields: tuple[str, ...]) -> dict[str, Any]:

@@ -1,47 +1,16 @@
-"""One question after its attempts: what is logged of each, and the metrics of the question.
-
-Everything a metric needs is in the logged details of the attempts, which are plain JSON. A metric
-can therefore be computed again from a ``--log_samples`` file, and gives the same number.
-"""
+"""One question after its attempts: the metrics that have a value for it, and what is logged."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
-from typing import Any, NamedTuple, TypedDict
+from typing import Any, NamedTuple
 
-import numpy as np
-from numpy.typing import NDArray
+from lm_eval_ext.attempt_details import Question
+from lm_eval_ext.confidence_sources import Source, confidence_sources
 
-from lm_eval_ext.generation import Generation, GenerationRecord
-from lm_eval_ext.grading.attempt import Attempt
-
-
-class AttemptDetails(TypedDict, total=False):
-    """One attempt in the ``attempts`` entry of a logged sample.
-
-    ``attempt`` (its number) is always there, ``answer`` (canonical, null when invalid) and
-    ``correct`` when it was graded. The rest comes from the record of a `Generation` and is absent
-    for models that return plain strings: ``finish_reason`` (``stop``, ``eos`` or ``length``),
-    ``n_tokens``, the means over the tokens ``mean_logprob``, ``mean_entropy`` and
-    ``mean_self_certainty`` in nats and ``mean_margin`` in [0, 1], and ``extra``, whatever the model
-    wrapper adds.
-    """
-
-    attempt: int
-    answer: str | None
-    correct: bool
-    finish_reason: str
-    n_tokens: int
-    mean_logprob: float
-    mean_entropy: float
-    mean_self_certainty: float
-    mean_margin: float
-    extra: dict[str, Any]
-
-
-Question = Sequence[AttemptDetails]
-"""All attempts at one question, in order."""
+Aggregate = Callable[[Sequence[Any]], float]
+"""From the values of all questions to the metric."""
 
 
 class QuestionMetric(NamedTuple):
@@ -53,8 +22,7 @@ class QuestionMetric(NamedTuple):
         Its name in lm-eval's result table.
     value
         From the attempts at a question to its value; None gives the question no value, and where
-        no question has one there is no row. Any type the aggregation takes: a metric that pools
-        attempts over questions returns a list of them.
+        no question has one there is no row.
     higher_is_better
         Direction, or None where there is none.
     aggregation
@@ -66,129 +34,97 @@ class QuestionMetric(NamedTuple):
     name: str
     value: Callable[[Question], Any]
     higher_is_better: bool | None
-    aggregation: str | Callable[[Sequence[Any]], float] = "mean"
+    aggregation: str | Aggregate = "mean"
 
 
-def question_metrics(n_attempts: int, ks: Iterable[int]) -> list[QuestionMetric]:
-    """Return the metrics of a task with ``n_attempts`` attempts, and pass@k for each of ``ks``.
-
-    This list is the place to add one.
-    """
-    return [
-        *(QuestionMetric(f"pass@{k}", _pass_at(k), True) for k in ks),
-        QuestionMetric(f"maj@{n_attempts}", _majority_of(n_attempts), True),
-        QuestionMetric("invalid_rate", _invalid_rate, False),
-        QuestionMetric("truncated_rate", _truncated_rate, False),
-        QuestionMetric("mean_tokens", _mean_tokens, None),
-    ]
-
-
-def attempt_details(number: int, response: Any, attempt: Attempt | None) -> AttemptDetails:
-    """Describe an attempt for the log.
+class SourceMetric(NamedTuple):
+    """A metric of a confidence, reported once for each source as ``name:source``.
 
     Parameters
     ----------
-    number
-        Position of the attempt among those of its question, from 0; the number in the response's
-        own record takes precedence.
-    response
-        The model's response, a `Generation` or a plain string.
-    attempt
-        The verdict, or None when nothing is graded.
+    name
+        Its name before the colon.
+    value
+        From the attempts at a question and what the source says of them to the question's value,
+        any type the aggregation takes; None gives the question no value.
+    higher_is_better, aggregation
+        As of a `QuestionMetric`.
     """
-    details = AttemptDetails(attempt=number)
-    if attempt is not None:
-        details.update({"answer": attempt.answer, "correct": bool(attempt.correct)})
-    record = record_of(response)
-    if record is None:
-        return details
-    details["attempt"] = record.attempt
-    details["finish_reason"] = record.finish_reason
-    details["n_tokens"] = record.n_tokens
-    if record.statistics is not None:
-        statistics = record.statistics
-        details["mean_logprob"] = _mean(statistics.log_prob)
-        details["mean_entropy"] = _mean(statistics.entropy)
-        details["mean_self_certainty"] = _mean(statistics.self_certainty)
-        details["mean_margin"] = _mean(statistics.margin)
-    if record.extra:
-        details["extra"] = dict(record.extra)
-    return details
+
+    name: str
+    value: Callable[[Question, Source], Any]
+    higher_is_better: bool | None
+    aggregation: str | Aggregate = "mean"
 
 
-def record_of(response: Any) -> GenerationRecord | None:
-    """Return the record of a response, or None where the model gave none."""
-    # Every attempt has at least one token, be it the end of the sequence; without any, the record
-    # is the default one of a string made by lm-eval.
-    if isinstance(response, Generation) and response.record.token_ids:
-        return response.record
-    return None
+class MetricSuite:
+    """The metrics of a kind of task.
+
+    Parameters
+    ----------
+    metrics
+        Those with a name of their own.
+    source_metrics
+        Those reported for each confidence source.
+    """
+
+    def __init__(
+        self, metrics: Sequence[QuestionMetric], source_metrics: Sequence[SourceMetric] = ()
+    ) -> None:
+        self.metrics = {metric.name: metric for metric in metrics}
+        self.source_metrics = {metric.name: metric for metric in source_metrics}
+
+    def values(self, question: Question) -> dict[str, Any]:
+        """Return the values of a question by metric, those it has."""
+        values = {name: metric.value(question) for name, metric in self.metrics.items()}
+        for source_name, source in confidence_sources(question).items():
+            for name, metric in self.source_metrics.items():
+                values[f"{name}:{source_name}"] = metric.value(question, source)
+        return {name: value for name, value in values.items() if value is not None}
+
+    def __getitem__(self, name: str) -> QuestionMetric | SourceMetric:
+        """Return the metric a value's name belongs to.
+
+        Raises
+        ------
+        KeyError
+            If there is none.
+        """
+        if name in self.metrics:
+            return self.metrics[name]
+        before, colon, _ = name.partition(":")
+        if not colon:
+            raise KeyError(name)
+        return self.source_metrics[before]
 
 
 class QuestionResult(dict[str, Any]):
     """What ``process_results`` returns: the metrics of a question, and the details to log with it.
 
-    lm-eval writes the whole mapping to the sample file and then takes every pair of ``items()`` for
-    a metric, aggregated and shown in the table. Details are no metric: they are in the mapping and
-    not among its ``items()``.
+    lm-eval writes the whole mapping to the sample file, and takes every pair of ``items()`` for a
+    metric, aggregated and shown in the table. Here the two differ: details are in the mapping and
+    not among its ``items()``; values that are lists, of metrics which pool attempts over questions,
+    are among its ``items()`` only, since the details hold all there is in them.
 
     Examples
     --------
-    >>> result = QuestionResult({"pass@1": 0.5}, attempts=[{"attempt": 0}])
-    >>> list(result.items()), sorted(result), dict(result)["attempts"]
-    ([('pass@1', 0.5)], ['attempts', 'pass@1'], [{'attempt': 0}])
+    >>> result = QuestionResult({"pass@1": 0.5, "ece": [(0.9, 1)]}, attempts=[{"attempt": 0}])
+    >>> list(result.items())
+    [('pass@1', 0.5), ('ece', [(0.9, 1)])]
+    >>> dict(result)
+    {'pass@1': 0.5, 'attempts': [{'attempt': 0}]}
     """
 
     def __init__(self, metrics: Mapping[str, Any], **details: Any) -> None:
-        super().__init__(metrics, **details)
-        self._details = frozenset(details)
+        single = {name: v for name, v in metrics.items() if not isinstance(v, list)}
+        super().__init__(single, **details)
+        self._metrics = dict(metrics)
+        self._details = details
 
     def items(self) -> Iterator[tuple[str, Any]]:  # type: ignore[override]
         """Iterate over the metrics only."""
-        return ((name, value) for name, value in super().items() if name not in self._details)
+        return iter(self._metrics.items())
 
     def __reduce__(self) -> tuple[Any, ...]:
-        """Pickle the details too; pickle itself goes by ``items()``."""
-        details = {name: self[name] for name in self._details}
-        return (partial(QuestionResult, **details), (dict(self.items()),))
-
-
-def _pass_at(k: int) -> Callable[[Question], float]:
-    def value(question: Question) -> float:
-        from lm_eval_ext.metrics import pass_at_k
-
-        n_correct = sum(attempt["correct"] for attempt in question)
-        return float(pass_at_k(n_correct, len(question), k))
-
-    return value
-
-
-def _majority_of(k: int) -> Callable[[Question], float]:
-    def value(question: Question) -> float:
-        from lm_eval_ext.metrics import maj_at_k
-
-        answers = [attempt["answer"] for attempt in question]
-        correct = [attempt["correct"] for attempt in question]
-        return float(maj_at_k(answers, correct, k).score)
-
-    return value
-
-
-def _invalid_rate(question: Question) -> float:
-    return _mean([attempt["answer"] is None for attempt in question])
-
-
-def _truncated_rate(question: Question) -> float | None:
-    if not all("finish_reason" in attempt for attempt in question):
-        return None
-    return _mean([attempt["finish_reason"] == "length" for attempt in question])
-
-
-def _mean_tokens(question: Question) -> float | None:
-    if not all("n_tokens" in attempt for attempt in question):
-        return None
-    return _mean([attempt["n_tokens"] for attempt in question])
-
-
-def _mean(values: Sequence[float] | NDArray[np.float32]) -> float:
-    return float(np.mean(values, dtype=np.float64))
+        """Pickle all of it; pickle itself goes by ``items()``."""
+        return (partial(QuestionResult, **self._details), (self._metrics,))

@@ -5,6 +5,7 @@ A task file names the class and the grader of its answers::
     task: gsm8k_passn
     class: !function lm_eval_ext.task.AttemptsTask
     grader: gsm8k
+    metrics: passn
     ...
 
 An existing task, lm-eval's own included, gets N attempts from a group around it; its own filters
@@ -28,12 +29,15 @@ from typing import Any
 from lm_eval.api.instance import Instance
 from lm_eval.api.registry import get_aggregation
 from lm_eval.api.task import ConfigurableTask
+from tqdm import tqdm
 
-from lm_eval_ext.attempt_settings import read_settings
+from lm_eval_ext.attempt_details import attempt_details
+from lm_eval_ext.attempt_settings import read_settings, single_answer
 from lm_eval_ext.errors import UserError
 from lm_eval_ext.generation import Generation
-from lm_eval_ext.grading import Attempt, check_family, grade_many
-from lm_eval_ext.question import QuestionResult, attempt_details, question_metrics
+from lm_eval_ext.grading import Attempt, check_family, grade_many, grade_questions
+from lm_eval_ext.metric_suites import suite
+from lm_eval_ext.question import MetricSuite, QuestionResult
 from lm_eval_ext.task_config import for_attempts, invalid_answers, is_greedy
 
 logger = logging.getLogger(__name__)
@@ -42,7 +46,7 @@ logger = logging.getLogger(__name__)
 class AttemptsTask(ConfigurableTask):
     """A generation task with N attempts per question.
 
-    Two keys of a task file are its own, beside those of lm-eval:
+    Three keys of a task file are its own, beside those of lm-eval:
 
     ``grader``
         Family of `lm_eval_ext.grading` that judges the attempts. Without it, each attempt goes
@@ -50,8 +54,11 @@ class AttemptsTask(ConfigurableTask):
     ``verdict``
         Without a grader: which metric of the task says whether an attempt is correct. It must be
         aggregated by ``mean`` and is read as 0 or 1; the first of ``metric_list`` by default.
+    ``metrics``
+        A suite of `lm_eval_ext.metric_suites`: ``passn``, the default, or ``calib``, which makes
+        one attempt whatever the metadata says.
 
-    In ``metadata``, ``attempts`` and ``ks`` are reserved; see `read_settings`.
+    In ``metadata``, ``attempts`` and the options of the metrics are reserved; see `read_settings`.
 
     Parameters
     ----------
@@ -61,8 +68,8 @@ class AttemptsTask(ConfigurableTask):
     Raises
     ------
     UserError
-        For a task that does not generate, an unknown grader, a metric that cannot be a verdict, or
-        invalid settings.
+        For a task that does not generate, an unknown grader or suite, a metric that cannot be a
+        verdict, or invalid settings.
     """
 
     def __init__(self, config: Mapping[str, Any]) -> None:
@@ -78,18 +85,18 @@ class AttemptsTask(ConfigurableTask):
                 "AttemptsTask needs a task with output_type: generate_until"
             )
         metadata = dict(config.get("metadata") or {})
-        self.settings = read_settings(metadata, config.get("repeats"))
-        self.metrics = question_metrics(*self.settings)
-        super().__init__(config=for_attempts(config, metadata, self.settings, self.grader))
+        metrics = config.pop("metrics", "passn")
+        self.settings = (
+            single_answer(metadata)
+            if metrics == "calib"
+            else read_settings(metadata, config.get("repeats"))
+        )
+        self.metrics = suite(metrics, self.settings)
+        super().__init__(config=for_attempts(config, metadata, self.settings, self.grader, metrics))
         if self.grader is None:
             self._verdict = self._check_verdict()
-        self._aggregation_list = {
-            metric.name: get_aggregation(metric.aggregation)
-            if isinstance(metric.aggregation, str)
-            else metric.aggregation
-            for metric in self.metrics
-        }
-        self._higher_is_better = {metric.name: metric.higher_is_better for metric in self.metrics}
+        self._aggregation_list = _Aggregations(self.metrics)
+        self._higher_is_better = {}
         self._invalid_answers = invalid_answers(self.config.filter_list or [])
         self._warned: set[str] = set()
 
@@ -152,6 +159,25 @@ class AttemptsTask(ConfigurableTask):
                     _with_record(next(filtered).filtered_resps[pipeline.name], response)
                     for response in instance.resps
                 ]
+            if self.grader is not None and "bypass" not in self._metric_fn_list:
+                self._grade(pipeline.name, self.grader)
+
+    def _grade(self, pipeline: str, grader: str) -> None:
+        """Grade all questions, several at once; the verdicts go along with the attempts."""
+        questions = [
+            ([str(_first(text)) for text in instance.filtered_resps[pipeline]], instance.doc)
+            for instance in self._instances
+        ]
+        verdicts = tqdm(
+            grade_questions(grader, questions),
+            total=len(questions),
+            desc=f"Grading {self.task_name}",
+            unit="question",
+            disable=None,
+        )
+        for instance, attempts in zip(self._instances, verdicts, strict=True):
+            filtered = instance.filtered_resps[pipeline]
+            instance.filtered_resps[pipeline] = Graded(filtered, attempts)
 
     def process_results(self, doc: Mapping[str, Any], results: Sequence[Any]) -> QuestionResult:
         """Judge the attempts at one question and compute its metrics.
@@ -184,10 +210,10 @@ class AttemptsTask(ConfigurableTask):
             attempt_details(i, _first(text), attempt)
             for i, (text, attempt) in enumerate(zip(filtered, attempts, strict=True))
         ]
-        values = {metric.name: metric.value(question) for metric in self.metrics}
-        return QuestionResult(
-            {name: value for name, value in values.items() if value is not None}, attempts=question
-        )
+        values = self.metrics.values(question)
+        for name in values.keys() - self._higher_is_better.keys():
+            self._higher_is_better[name] = self.metrics[name].higher_is_better
+        return QuestionResult(values, attempts=question)
 
     def dump_config(self) -> dict[str, Any]:
         """Return the configuration for the results file, functions by their names."""
@@ -199,6 +225,8 @@ class AttemptsTask(ConfigurableTask):
         return config
 
     def _judge(self, doc: Mapping[str, Any], filtered: Sequence[Any]) -> list[Attempt]:
+        if isinstance(filtered, Graded):
+            return filtered.verdicts
         if self.grader is not None:
             return grade_many(self.grader, [str(_first(text)) for text in filtered], doc)
         return [self._judge_by_metric(doc, text) for text in filtered]
@@ -243,6 +271,26 @@ class AttemptsTask(ConfigurableTask):
         if message not in self._warned:
             self._warned.add(message)
             logger.warning("%s: " + message, self.task_name, *values)
+
+
+class Graded(list[Any]):
+    """The filtered attempts at a question, with their verdicts."""
+
+    def __init__(self, filtered: Sequence[Any], verdicts: list[Attempt]) -> None:
+        super().__init__(filtered)
+        self.verdicts = verdicts
+
+
+class _Aggregations(dict[str, Any]):
+    """Aggregation by metric; those of a confidence source are known only once a model names it."""
+
+    def __init__(self, metrics: MetricSuite) -> None:
+        super().__init__()
+        self._metrics = metrics
+
+    def __missing__(self, name: str) -> Any:
+        aggregation = self._metrics[name].aggregation
+        return get_aggregation(aggregation) if isinstance(aggregation, str) else aggregation
 
 
 def _with_record(filtered: Any, response: Any) -> Any:

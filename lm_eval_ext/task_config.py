@@ -6,7 +6,7 @@ import logging
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from lm_eval_ext.attempt_settings import AttemptSettings
+from lm_eval_ext.attempt_settings import AttemptSettings, described
 from lm_eval_ext.errors import UserError
 
 DEFAULT_TEMPERATURE = 0.7
@@ -23,14 +23,14 @@ def for_attempts(
     metadata: Mapping[str, Any],
     settings: AttemptSettings,
     grader: str | None,
+    metrics: str,
 ) -> dict[str, Any]:
     """Return the configuration lm-eval's own class gets; the results file shows it."""
-    n_attempts, ks = settings
     adapted = {
         **config,
-        "repeats": n_attempts,
-        "generation_kwargs": sampling_kwargs(config.get("generation_kwargs"), n_attempts),
-        "metadata": {**metadata, "attempts": n_attempts, "ks": list(ks)},
+        "repeats": settings.n_attempts,
+        "generation_kwargs": sampling_kwargs(config.get("generation_kwargs"), settings.n_attempts),
+        "metadata": {**metadata, **described(settings), "metrics": metrics},
     }
     if grader is not None:
         adapted["metadata"]["grader"] = grader

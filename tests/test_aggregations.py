@@ -20,7 +20,7 @@ from lm_eval_ext import aggregations, bridge, metrics
 from lm_eval_ext.aggregations import Aggregation
 from lm_eval_ext.errors import UserError
 from lm_eval_ext.metrics import UndefinedMetricWarning, cluster_bootstrap, mean_over_questions
-from lm_eval_ext.question import QuestionMetric
+from lm_eval_ext.question import MetricSuite, QuestionMetric
 from lm_eval_ext.task import AttemptsTask
 
 N_QUESTIONS, N_ATTEMPTS, K = 40, 6, 4
@@ -345,7 +345,7 @@ def test_attempts_task_pools_attempts_over_questions(scripted_lm, monkeypatch, a
         return [(0.75, attempt["correct"]) for attempt in question] or None
 
     pooled = QuestionMetric("brier:constant", pairs, False, aggregation)
-    monkeypatch.setattr("lm_eval_ext.task.question_metrics", lambda *settings: [pooled])
+    monkeypatch.setattr("lm_eval_ext.task.suite", lambda *chosen: MetricSuite([pooled]))
 
     def sums(**metadata):
         rows = [{"question": f"{i} + 0?", "answer": f"#### {i}"} for i in range(N_QUESTIONS)]

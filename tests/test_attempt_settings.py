@@ -2,7 +2,7 @@
 
 import pytest
 
-from lm_eval_ext.attempt_settings import read_settings
+from lm_eval_ext.attempt_settings import AttemptSettings, described, read_settings, single_answer
 
 
 @pytest.mark.parametrize(
@@ -20,7 +20,21 @@ from lm_eval_ext.attempt_settings import read_settings
 def test_the_command_line_goes_before_the_task_and_the_task_before_the_default(
     metadata, repeats, expected
 ):
-    assert read_settings(metadata, repeats) == expected
+    settings = read_settings(metadata, repeats)
+    assert (settings.n_attempts, settings.ks) == expected
+    assert settings.vote_ks == (settings.n_attempts,)
+
+
+def test_the_options_of_the_metrics_are_read_and_written():
+    metadata = {"attempts": 8, "ks": [1, 8], "vote_ks": [8, 4], "tau": 0.5, "n_bins": 15}
+    settings = read_settings(metadata)
+    assert settings == AttemptSettings(8, (1, 8), (4, 8), 0.5, 15)
+    assert read_settings(described(settings)) == settings
+
+
+def test_a_single_answer_takes_nothing_from_the_attempts_of_other_tasks():
+    settings = single_answer({"attempts": 8, "ks": [1, 8], "vote_ks": [8], "n_bins": 5})
+    assert settings == AttemptSettings(1, (1,), (1,), 1.0, 5)
 
 
 @pytest.mark.parametrize(
@@ -36,7 +50,12 @@ def test_the_command_line_goes_before_the_task_and_the_task_before_the_default(
         ({"ks": []}, r"ks=\[\] must be a list"),
         ({"ks": [0, 1]}, r"every k in ks must be .* got 0"),
         ({"ks": [1.5]}, r"every k in ks must be .* got 1\.5"),
-        ({"attempts": 4, "ks": [1, 8]}, r"pass@8 of 4 attempts: raise attempts to 8"),
+        ({"attempts": 4, "ks": [1, 8]}, r"k=8 of 4 attempts: raise attempts to 8"),
+        ({"attempts": 4, "vote_ks": [8]}, r"vote_ks=\[8\] asks for k=8 of 4 attempts"),
+        ({"tau": 0}, r"tau must be a number above 0, got 0"),
+        ({"tau": "0.5"}, r"tau must be a number above 0, got '0\.5'"),
+        ({"tau": float("inf")}, r"tau must be a number above 0, got inf"),
+        ({"n_bins": 0}, r"n_bins must be a whole number"),
     ],
 )
 def test_invalid_settings_are_refused_in_one_line(metadata, message):

@@ -13,7 +13,8 @@ from lm_eval.loggers import EvaluationTracker
 from lm_eval.tasks import TaskManager
 from lm_eval.utils import make_table
 
-from lm_eval_ext.question import question_metrics
+from lm_eval_ext.attempt_settings import read_settings
+from lm_eval_ext.metric_suites import suite
 from lm_eval_ext.task import AttemptsTask
 
 pytestmark = pytest.mark.usefixtures("quick_evaluator")
@@ -85,7 +86,10 @@ def test_the_table_has_the_metrics_and_nothing_else(scripted_lm):
         "name",
         "alias",
         "sample_len",
-        *(metric.name for metric in question_metrics(2, (1, 2))),
+        *("pass@1", "pass@2", "pass^2", "maj@2", "invalid_rate", "truncated_rate", "mean_tokens"),
+        *("ece:vote_share", "debiased_ece:vote_share", "brier:vote_share", "nll:vote_share"),
+        *("hallucination_auroc:vote_share", "auprc:vote_share", "aurc:vote_share"),
+        "prr:vote_share",
     }
     assert "attempts" not in make_table(results)
     directions = results["higher_is_better"]["sums"]
@@ -119,6 +123,10 @@ def test_settings_are_in_the_results_and_json(scripted_lm):
         "version": 1.0,
         "attempts": 2,
         "ks": [1, 2],
+        "vote_ks": [2],
+        "tau": 1.0,
+        "n_bins": 10,
+        "metrics": "passn",
         "grader": "gsm8k",
         "config_source": "inline",
     }
@@ -139,10 +147,23 @@ def test_the_sample_file_holds_the_attempts_and_gives_the_same_metrics(scripted_
         {"attempt": 1, "answer": "2", "correct": True, "finish_reason": "eos", "n_tokens": 2},
         {"attempt": 2, "answer": "99", "correct": False, "finish_reason": "eos", "n_tokens": 3},
     ]
-    for metric in question_metrics(8, (1, 2, 4, 8)):
-        values = [metric.value(sample["attempts"]) for sample in samples]
-        assert values == [sample[metric.name] for sample in samples]
-        assert np.mean(values) == pytest.approx(results["results"]["sums"][f"{metric.name},none"])
+    values = suite("passn", read_settings({"attempts": 8})).values
+    for sample in samples:
+        single = {k: v for k, v in values(sample["attempts"]).items() if not isinstance(v, list)}
+        assert single.items() <= sample.items()
+    pass_at_2 = np.mean([sample["pass@2"] for sample in samples])
+    assert results["results"]["sums"]["pass@2,none"] == pytest.approx(pass_at_2)
+    # What is pooled is in the details already.
+    assert "ece:vote_share" not in samples[0]
+
+
+def test_a_task_of_one_answer_ignores_the_attempts_of_the_command_line(scripted_lm):
+    lm = scripted_lm(lambda question, attempt: f"#### {question % 2}", True)
+    results = evaluate(lm, config(metrics="calib"), metadata={"attempts": 8})
+    assert len(lm.requests) == N_DOCS
+    assert results["results"]["sums"]["accuracy,none"] == pytest.approx(2 / 6)
+    assert results["configs"]["sums"]["repeats"] == 1
+    assert results["higher_is_better"]["sums"]["accuracy"] is True
 
 
 def test_predict_only_grades_nothing_and_logs_the_records(scripted_lm):
@@ -220,8 +241,9 @@ def test_cached_requests_get_this_runs_attempts_and_sampling(scripted_lm, tmp_pa
     ("changes", "message"),
     [
         ({"grader": "chess"}, "family='chess' is unknown"),
+        ({"metrics": "all"}, "metrics='all' is unknown"),
         ({"output_type": "loglikelihood"}, "needs a task with output_type: generate_until"),
-        ({"metadata": {"attempts": 2, "ks": [4]}}, "asks for pass@4 of 2 attempts"),
+        ({"metadata": {"attempts": 2, "ks": [4]}}, "asks for k=4 of 2 attempts"),
         ({"repeats": 0}, "attempts must be a whole number of at least 1, got 0"),
     ],
 )

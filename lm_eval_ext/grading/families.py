@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from importlib import import_module
 from typing import Any
 
@@ -15,7 +16,8 @@ FAMILIES = {
     "mbpp": "lm_eval_ext.grading.mbpp",
 }
 """Family -> module with ``grade_many(completions, doc) -> list[Attempt]``, imported on first use:
-a grader may need heavy packages that the others do not."""
+a grader may need heavy packages that the others do not. A module whose ``grade_many`` mostly waits
+for other processes also has ``max_concurrency()``, how many calls of it to run at once."""
 
 
 def check_family(family: str) -> None:
@@ -80,3 +82,38 @@ def grade_many(family: str, completions: Sequence[str], doc: Mapping[str, Any]) 
     grader = import_module(FAMILIES[family])
     attempts: list[Attempt] = grader.grade_many(completions, doc)
     return attempts
+
+
+def grade_questions(
+    family: str, questions: Sequence[tuple[Sequence[str], Mapping[str, Any]]]
+) -> Iterator[list[Attempt]]:
+    """Grade many questions, several at once where the grader allows it.
+
+    Parameters
+    ----------
+    family
+        Name of a grader, one of `FAMILIES`.
+    questions
+        The attempts at each question, and its record.
+
+    Yields
+    ------
+    list of Attempt
+        The verdicts of each question, in order, each as soon as those before it are there.
+
+    Raises
+    ------
+    UserError
+        As for `grade`.
+    """
+    check_family(family)
+    grader = import_module(FAMILIES[family])
+    n_threads = min(getattr(grader, "max_concurrency", lambda: 1)(), len(questions))
+    if n_threads <= 1:
+        yield from (grader.grade_many(completions, doc) for completions, doc in questions)
+        return
+    with ThreadPoolExecutor(n_threads) as pool:
+        try:
+            yield from pool.map(lambda question: grader.grade_many(*question), questions)
+        finally:
+            pool.shutdown(cancel_futures=True)
