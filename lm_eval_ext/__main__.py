@@ -41,6 +41,9 @@ COMMANDS = {
         "lm_eval_ext.leaderboard.compare", "compare lm_eval output folders in one table"
     ),
     "path": Command("lm_eval_ext.path", "print the folder of a model shipped with the package"),
+    "score": Command(
+        "lm_eval_ext.score", "compute the metrics of a finished run again, without a model"
+    ),
     "tiny train": Command("lm_eval_ext.tiny.train", "train the tiny model that is shipped"),
 }
 """The sub-commands by name; a name of two words is a sub-command of a group."""

@@ -202,6 +202,26 @@ class Aggregation:
 
         Parameters
         ----------
+        items, bootstrap_iters, seed
+            As in `interval`.
+
+        Returns
+        -------
+        float
+            NaN where the metric is undefined on the sample or on more than a quarter of the
+            resamples, or fewer than two questions have an attempt. Warns when more than 5% of the
+            resamples are undefined.
+        """
+        interval = self.interval(items, bootstrap_iters, seed)
+        return float("nan") if interval is None else float(interval.standard_error)
+
+    def interval(
+        self, items: Sequence[Any], bootstrap_iters: int = MAX_RESAMPLES, seed: int = 0
+    ) -> metrics.BootstrapInterval | None:
+        """Return the metric with its 95% interval, by resampling whole questions.
+
+        Parameters
+        ----------
         items
             One per question.
         bootstrap_iters
@@ -211,10 +231,8 @@ class Aggregation:
 
         Returns
         -------
-        float
-            NaN where the metric is undefined on the sample or on more than a quarter of the
-            resamples, or fewer than two questions have an attempt. Warns when more than 5% of the
-            resamples are undefined.
+        BootstrapInterval or None
+            None where no question has an attempt.
         """
         n_resamples = max(2, min(bootstrap_iters, MAX_RESAMPLES))
         with warnings.catch_warnings():
@@ -222,7 +240,7 @@ class Aggregation:
             warnings.simplefilter("ignore", metrics.UndefinedMetricWarning)
             data, questions = self._sample(items)
             if _is_empty(data):
-                return float("nan")
+                return None
             interval = metrics.cluster_bootstrap(
                 self._metric, data, clusters=questions, n_resamples=n_resamples, seed=seed
             )
@@ -233,9 +251,9 @@ class Aggregation:
                 f"standard error{' (NaN)' if share > MANY_UNDEFINED else ''}: too few questions "
                 "decide it",
                 metrics.UndefinedMetricWarning,
-                stacklevel=2,
+                stacklevel=3,
             )
-        return float(interval.standard_error)
+        return interval
 
     def _sample(self, items: Sequence[Any]) -> Sample:
         try:

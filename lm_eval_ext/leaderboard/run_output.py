@@ -1,14 +1,12 @@
-"""Read what ``lm_eval --output_path FOLDER --log_samples`` wrote."""
+"""A run as it is compared: the values of every question, by task and metric."""
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from lm_eval_ext.errors import UserError
+from lm_eval_ext.run_files import newest_run, read_samples
 
 
 @dataclass(frozen=True)
@@ -69,43 +67,17 @@ def read_run(folder: Path, *, label: str | None = None) -> RunOutput:
     UserError
         If there is no run, or a file is damaged: one line with the file, the place and the remedy.
     """
-    if not folder.is_dir():
-        raise UserError(f"{folder}: no such folder; give the --output_path of an lm_eval run")
-    found = sorted(folder.rglob("results_*.json"), key=lambda path: path.name)
-    if not found:
-        raise UserError(
-            f"{folder}: holds no results_*.json; run lm_eval with --output_path {folder} "
-            "--log_samples"
-        )
-    newest = found[-1]
-    results = _read_json(newest)
-    stamp = newest.stem.removeprefix("results_")
-    tasks = {}
-    for task in results.get("n-samples", {}):
-        samples = newest.with_name(f"samples_{task}_{stamp}.jsonl")
-        if not samples.is_file():
-            raise UserError(
-                f"{newest.parent}: no {samples.name} beside {newest.name}; run lm_eval with "
-                "--log_samples"
-            )
-        directions = results.get("higher_is_better", {}).get(task, {})
-        tasks[task] = _read_task(samples, directions)
-    return RunOutput(label or folder.name, results, tasks)
-
-
-def _read_json(path: Path) -> dict[str, Any]:
-    try:
-        value = json.loads(path.read_text(encoding="utf-8"))
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise UserError(f"{path}: not valid JSON ({error}); run lm_eval again") from error
-    if not isinstance(value, dict):
-        raise UserError(f"{path}: not a results file of lm_eval; run lm_eval again")
-    return value
+    run = newest_run(folder)
+    tasks = {
+        task: _read_task(samples, run.results.get("higher_is_better", {}).get(task, {}))
+        for task, samples in run.samples.items()
+    }
+    return RunOutput(label or folder.name, run.results, tasks)
 
 
 def _read_task(path: Path, directions: dict[str, bool | None]) -> TaskOutput:
     task = TaskOutput({}, {}, {})
-    samples = list(_samples(path))
+    samples = list(read_samples(path))
     several = len({sample["filter"] for sample in samples}) > 1
     for sample in samples:
         question = int(sample["doc_id"])
@@ -118,18 +90,3 @@ def _read_task(path: Path, directions: dict[str, bool | None]) -> TaskOutput:
             task.values.setdefault(name, {})[question] = float(value)
             task.higher_is_better[name] = directions.get(metric)
     return task
-
-
-def _samples(path: Path) -> Iterator[dict[str, Any]]:
-    with path.open(encoding="utf-8") as lines:
-        for number, line in enumerate(lines, start=1):
-            try:
-                sample = json.loads(line)
-                missing = {"doc_id", "doc_hash", "filter", "metrics"} - sample.keys()
-            except (json.JSONDecodeError, AttributeError) as error:
-                raise UserError(
-                    f"{path}, line {number}: not a complete sample (cut off?); run lm_eval again"
-                ) from error
-            if missing:
-                raise UserError(f"{path}, line {number}: no {sorted(missing)[0]} in this sample")
-            yield sample

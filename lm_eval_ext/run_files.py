@@ -1,0 +1,100 @@
+"""Find and read the files of ``lm_eval --output_path FOLDER --log_samples``."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from lm_eval_ext.errors import UserError
+
+
+class RunFiles(NamedTuple):
+    """The files of one run.
+
+    Parameters
+    ----------
+    path
+        The results file.
+    results
+        What it holds.
+    samples
+        The sample file of each task, by name.
+    """
+
+    path: Path
+    results: dict[str, Any]
+    samples: dict[str, Path]
+
+
+def newest_run(folder: Path) -> RunFiles:
+    """Find the newest run below a folder.
+
+    Parameters
+    ----------
+    folder
+        What was given to lm_eval as ``--output_path``.
+
+    Raises
+    ------
+    UserError
+        If there is no run, its results file is damaged, or a task has no sample file.
+    """
+    if not folder.is_dir():
+        raise UserError(f"{folder}: no such folder; give the --output_path of an lm_eval run")
+    found = sorted(folder.rglob("results_*.json"), key=lambda path: path.name)
+    if not found:
+        raise UserError(
+            f"{folder}: holds no results_*.json; run lm_eval with --output_path {folder} "
+            "--log_samples"
+        )
+    newest = found[-1]
+    results = _read_json(newest)
+    stamp = newest.stem.removeprefix("results_")
+    samples = {}
+    for task in results.get("n-samples", {}):
+        samples[task] = newest.with_name(f"samples_{task}_{stamp}.jsonl")
+        if not samples[task].is_file():
+            raise UserError(
+                f"{newest.parent}: no {samples[task].name} beside {newest.name}; run lm_eval with "
+                "--log_samples"
+            )
+    return RunFiles(newest, results, samples)
+
+
+def read_samples(path: Path) -> Iterator[dict[str, Any]]:
+    """Yield the samples of a task, one per question and filter.
+
+    Parameters
+    ----------
+    path
+        A ``samples_*.jsonl`` file.
+
+    Raises
+    ------
+    UserError
+        For a line that is cut off or is no sample; the message names the line.
+    """
+    with path.open(encoding="utf-8") as lines:
+        for number, line in enumerate(lines, start=1):
+            try:
+                sample = json.loads(line)
+                missing = {"doc_id", "doc_hash", "filter", "metrics"} - sample.keys()
+            except (json.JSONDecodeError, AttributeError) as error:
+                raise UserError(
+                    f"{path}, line {number}: not a complete sample (cut off?); run lm_eval again"
+                ) from error
+            if missing:
+                raise UserError(f"{path}, line {number}: no {sorted(missing)[0]} in this sample")
+            yield sample
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    try:
+        value = json.loads(path.read_text(encoding="utf-8"))
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise UserError(f"{path}: not valid JSON ({error}); run lm_eval again") from error
+    if not isinstance(value, dict):
+        raise UserError(f"{path}: not a results file of lm_eval; run lm_eval again")
+    return value
