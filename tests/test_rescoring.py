@@ -11,10 +11,12 @@ from lm_eval.loggers import EvaluationTracker
 from lm_eval.tasks import TaskManager
 
 from lm_eval_ext.__main__ import main
+from lm_eval_ext.confidence_sources import confidence_sources
+from lm_eval_ext.metrics import ece
 from lm_eval_ext.rescoring import Score, group_score
 from lm_eval_ext.task import AttemptsTask
 
-N_DOCS, N_ATTEMPTS = 12, 8
+N_DOCS, N_ATTEMPTS = 24, 8
 
 
 def sums(**metadata):
@@ -69,6 +71,11 @@ def scored(folder, *options, tmp_path):
     return json.loads(output.read_text())["tasks"]
 
 
+def logged(folder, task):
+    (path,) = folder.rglob(f"samples_{task}_2*.jsonl")
+    return [json.loads(line)["attempts"] for line in path.read_text().splitlines()]
+
+
 def test_the_numbers_are_those_of_the_run(finished_run, tmp_path, capsys):
     folder, results = finished_run
     tasks = scored(folder, tmp_path=tmp_path)
@@ -93,24 +100,29 @@ def test_the_numbers_are_those_of_the_run(finished_run, tmp_path, capsys):
 
 def test_other_options_need_no_new_run(finished_run, tmp_path):
     folder, results = finished_run
-    options = ["--tasks", "sums", "--ks", "3,8", "--vote-ks", "3,5", "--bins", "4"]
+    options = ["--tasks", "sums", "--ks", "3,8", "--vote-ks", "3,5", "--bins", "3"]
     tasks = scored(folder, *options, tmp_path=tmp_path)
     assert list(tasks) == ["sums"]
     metrics = tasks["sums"]["metrics"]
     assert {"pass@3", "pass@8", "maj@3", "maj@5"} < metrics.keys()
     assert not {"pass@1", "maj@8"} & metrics.keys()
     assert metrics["pass@8"]["value"] == pytest.approx(results["sums"]["pass@8,none"])
-    assert metrics["ece:vote_share"]["value"] != results["sums"]["ece:vote_share,none"]
-    assert tasks["sums"]["settings"]["n_bins"] == 4
+    rows = [confidence_sources(attempts)["vote_share"] for attempts in logged(folder, "sums")]
+    confidence = [row.confidence[0] for row in rows]
+    correct = [row.correct[0] for row in rows]
+    expected = ece(confidence, correct, n_bins=3)
+    assert expected != ece(confidence, correct, n_bins=10)
+    assert metrics["ece:vote_share"]["value"] == pytest.approx(expected)
+    assert tasks["sums"]["settings"]["n_bins"] == 3
 
 
 def test_fewer_attempts_are_the_first_of_each_question(finished_run, tmp_path):
     folder, _ = finished_run
     task = scored(folder, "--attempts", "2", tmp_path=tmp_path)["sums"]
     assert task["n_attempts"] == 2
-    (path,) = folder.rglob("samples_sums_2*.jsonl")
-    samples = [json.loads(line) for line in path.read_text().splitlines()]
-    expected = np.mean([[a["correct"] for a in s["attempts"][:2]] for s in samples])
+    expected = np.mean(
+        [[a["correct"] for a in question[:2]] for question in logged(folder, "sums")]
+    )
     assert task["metrics"]["pass@1"]["value"] == pytest.approx(expected)
     assert "pass@4" not in task["metrics"]
 
