@@ -19,4 +19,4 @@ evaluate rsp rsp pretrained=tiny,length=8
 evaluate real_tokens rsp pretrained=tiny,length=8,control=real_tokens
 
 lm-eval-ext leaderboard compare "$out/sampled" "$out/rsp" "$out/real_tokens" \
-    --plot "$out/pass_at_k.png"
+    --metrics 'pass@*,maj@*,invalid_rate,truncated_rate,mean_tokens' --plot "$out/pass_at_k.png"

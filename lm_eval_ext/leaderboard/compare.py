@@ -29,6 +29,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="--output_path of an lm_eval run with --log_samples; the first is the baseline",
     )
     parser.add_argument(
+        "--metrics",
+        type=lambda text: text.split(","),
+        default=["*"],
+        metavar="NAMES",
+        help="only these, separated by commas, with * for anything: 'pass@*,maj@*'; Holm's "
+        "correction is over the differences shown (default: all with a value per question)",
+    )
+    parser.add_argument(
         "--format",
         choices=("text", "markdown"),
         default="text",
@@ -44,7 +52,7 @@ def run(args: argparse.Namespace) -> int:
     if len(args.runs) < 2:
         raise UserError(f"{args.runs[0]}: give at least two folders to compare")
     runs = [read_run(folder) for folder in args.runs]
-    compared = compare_runs(runs)
+    compared = compare_runs(runs, metrics=args.metrics)
     console = Console()
     if not console.is_terminal:
         console.width = 200  # a pipe has no width of its own: do not wrap cells

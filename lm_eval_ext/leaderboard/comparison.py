@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from fnmatch import fnmatchcase
 from typing import NamedTuple
 
 import numpy as np
@@ -50,18 +51,22 @@ class MetricComparison(NamedTuple):
     p_values: list[float | None]
 
 
-def compare_runs(runs: Sequence[RunOutput]) -> list[MetricComparison]:
-    """Compare every metric of the tasks that all runs have with the first run.
+def compare_runs(
+    runs: Sequence[RunOutput], *, metrics: Sequence[str] = ("*",)
+) -> list[MetricComparison]:
+    """Compare metrics of the tasks that all runs have with the first run.
 
     Parameters
     ----------
     runs
         Two or more runs.
+    metrics
+        Names or patterns of the metrics to compare, with ``*`` for anything.
 
     Raises
     ------
     UserError
-        If the runs share no task, or saw different questions of a task.
+        If the runs share no task, saw different questions of a task, or no metric fits.
     """
     shared = [task for task in runs[0].tasks if all(task in run.tasks for run in runs)]
     if not shared:
@@ -73,7 +78,10 @@ def compare_runs(runs: Sequence[RunOutput]) -> list[MetricComparison]:
     for task in shared:
         check_same_questions(runs, task)
         for metric in dict.fromkeys(name for run in runs for name in run.tasks[task].values):
-            compared.append(_compare_metric(runs, task, metric))
+            if any(fnmatchcase(metric, pattern) for pattern in metrics):
+                compared.append(_compare_metric(runs, task, metric))
+    if not compared:
+        raise UserError(f"--metrics={','.join(metrics)}: no such metric in {', '.join(shared)}")
     return _with_corrected_p_values(compared)
 
 

@@ -62,6 +62,16 @@ def test_values_differences_and_corrected_p(write_run):
     assert by_metric["mean_tokens"].p_values == [None]
 
 
+def test_chosen_metrics_only(write_run, capsys):
+    a, b = (str(write_run(name, [0.0, 1.0, 0.5, 1.0])) for name in "ab")
+    assert main(["leaderboard", "compare", a, b, "--metrics", "pass@*"]) == 0
+    table = capsys.readouterr().out
+    assert "pass@1" in table
+    assert "mean_tokens" not in table
+    assert main(["leaderboard", "compare", a, b, "--metrics", "maj@*,chess"]) == 2
+    assert "--metrics=maj@*,chess: no such metric in toy_passn" in capsys.readouterr().err
+
+
 def test_newest_run_of_a_folder_is_read(write_run):
     folder = write_run("a", [0.0] * 5)
     write_run("a", [1.0] * 5, stamp="2026-02-01T00-00-00.000000")
