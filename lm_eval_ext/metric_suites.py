@@ -1,7 +1,8 @@
 """Which metrics a task reports; the place to add one.
 
 A task file names its suite by the key ``metrics``: ``passn`` for N sampled attempts per question,
-``calib`` for one answer and the confidence in it.
+``calib`` for one answer and the confidence in it, ``eu`` for one answer and the uncertainty at each
+of its tokens.
 """
 
 from __future__ import annotations
@@ -19,6 +20,8 @@ from lm_eval_ext.attempt_settings import AttemptSettings
 from lm_eval_ext.confidence_sources import Source
 from lm_eval_ext.errors import UserError
 from lm_eval_ext.question import MetricSuite, QuestionMetric, SourceMetric
+from lm_eval_ext.token_aggregations import cross_fitted, token_pairs, token_ranks
+from lm_eval_ext.token_estimates import TokenEstimate, token_estimates
 
 VoteRule = Literal["softmax", "linear", "best_of_n"]
 
@@ -71,8 +74,37 @@ def calib(settings: AttemptSettings) -> MetricSuite:
     )
 
 
-SUITES: dict[str, Callable[[AttemptSettings], MetricSuite]] = {"passn": passn, "calib": calib}
+def eu(settings: AttemptSettings) -> MetricSuite:
+    """Return how close estimates of the tokens' uncertainty come to the reference."""
+    after_fit = Aggregation("rmse", metrics.rmse, cross_fitted)
+    return MetricSuite(
+        [
+            QuestionMetric("accuracy", _share(metrics.pass_at_k, 1), True),
+            QuestionMetric("eu_rmse:mean", _zero_pairs, False, after_fit),
+            *_RATES,
+        ],
+        [
+            SourceMetric(name, _token_pairs, higher_is_better, aggregation)
+            for name, higher_is_better, aggregation in (
+                ("eu_rmse", False, Aggregation("rmse", metrics.rmse, token_pairs)),
+                ("eu_mae", False, Aggregation("mae", metrics.mae, token_pairs)),
+                ("eu_affine_rmse", False, after_fit),
+                ("eu_spearman", True, Aggregation("spearman", metrics.pearson, token_ranks)),
+            )
+        ],
+        token_estimates,
+    )
+
+
+SUITES: dict[str, Callable[[AttemptSettings], MetricSuite]] = {
+    "passn": passn,
+    "calib": calib,
+    "eu": eu,
+}
 """Suites by the name a task file uses."""
+
+SINGLE_ANSWER = frozenset({"calib", "eu"})
+"""Suites of tasks that make one attempt per question."""
 
 
 def suite(name: str, settings: AttemptSettings) -> MetricSuite:
@@ -132,6 +164,15 @@ def _triples(question: Question, source: Source) -> list[tuple[float, bool, floa
     if np.isnan(source.n_tokens).any():
         return None
     return list(zip(source.confidence, source.correct, source.n_tokens, strict=True))
+
+
+def _token_pairs(question: Question, source: TokenEstimate) -> list[tuple[float, float]]:
+    return list(zip(source.estimate, source.reference, strict=True))
+
+
+def _zero_pairs(question: Question) -> list[tuple[float, float]] | None:
+    zero = token_estimates(question).get("zero")
+    return None if zero is None else list(zip(zero.estimate, zero.reference, strict=True))
 
 
 def _calibration(n_bins: int) -> list[SourceMetric]:

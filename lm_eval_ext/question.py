@@ -7,7 +7,7 @@ from functools import partial
 from typing import Any, NamedTuple
 
 from lm_eval_ext.attempt_details import Question
-from lm_eval_ext.confidence_sources import Source, confidence_sources
+from lm_eval_ext.confidence_sources import confidence_sources
 
 Aggregate = Callable[[Sequence[Any]], float]
 """From the values of all questions to the metric."""
@@ -38,7 +38,7 @@ class QuestionMetric(NamedTuple):
 
 
 class SourceMetric(NamedTuple):
-    """A metric of a confidence, reported once for each source as ``name:source``.
+    """A metric of a confidence, or another estimate, reported for each source as ``name:source``.
 
     Parameters
     ----------
@@ -52,7 +52,7 @@ class SourceMetric(NamedTuple):
     """
 
     name: str
-    value: Callable[[Question, Source], Any]
+    value: Callable[[Question, Any], Any]
     higher_is_better: bool | None
     aggregation: str | Aggregate = "mean"
 
@@ -65,19 +65,25 @@ class MetricSuite:
     metrics
         Those with a name of their own.
     source_metrics
-        Those reported for each confidence source.
+        Those reported for each source.
+    sources
+        From the attempts at a question to its sources by name.
     """
 
     def __init__(
-        self, metrics: Sequence[QuestionMetric], source_metrics: Sequence[SourceMetric] = ()
+        self,
+        metrics: Sequence[QuestionMetric],
+        source_metrics: Sequence[SourceMetric] = (),
+        sources: Callable[[Question], Mapping[str, Any]] = confidence_sources,
     ) -> None:
+        self.sources = sources
         self.metrics = {metric.name: metric for metric in metrics}
         self.source_metrics = {metric.name: metric for metric in source_metrics}
 
     def values(self, question: Question) -> dict[str, Any]:
         """Return the values of a question by metric, those it has."""
         values = {name: metric.value(question) for name, metric in self.metrics.items()}
-        for source_name, source in confidence_sources(question).items():
+        for source_name, source in self.sources(question).items():
             for name, metric in self.source_metrics.items():
                 values[f"{name}:{source_name}"] = metric.value(question, source)
         return {name: value for name, value in values.items() if value is not None}

@@ -13,6 +13,7 @@ from rich.console import Console
 from rich.table import Table
 
 from lm_eval_ext.errors import UserError
+from lm_eval_ext.metric_suites import SINGLE_ANSWER
 from lm_eval_ext.rescoring import TaskScores, group_score, score_task
 from lm_eval_ext.run_files import RunFiles, newest_run
 
@@ -84,7 +85,7 @@ def score_run(files: RunFiles, args: argparse.Namespace) -> dict[str, TaskScores
     scored = {}
     for task in args.tasks or files.samples:
         metadata = files.results.get("configs", {}).get(task, {}).get("metadata", {})
-        single = metadata.get("metrics") == "calib"
+        single = metadata.get("metrics") in SINGLE_ANSWER
         found = score_task(
             files.samples[task],
             metadata,

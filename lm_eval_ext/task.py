@@ -36,7 +36,7 @@ from lm_eval_ext.attempt_settings import read_settings, single_answer
 from lm_eval_ext.errors import UserError
 from lm_eval_ext.generation import Generation
 from lm_eval_ext.grading import Attempt, check_family, grade_many, grade_questions
-from lm_eval_ext.metric_suites import suite
+from lm_eval_ext.metric_suites import SINGLE_ANSWER, suite
 from lm_eval_ext.question import MetricSuite, QuestionResult
 from lm_eval_ext.task_config import for_attempts, invalid_answers, is_greedy
 
@@ -55,8 +55,8 @@ class AttemptsTask(ConfigurableTask):
         Without a grader: which metric of the task says whether an attempt is correct. It must be
         aggregated by ``mean`` and is read as 0 or 1; the first of ``metric_list`` by default.
     ``metrics``
-        A suite of `lm_eval_ext.metric_suites`: ``passn``, the default, or ``calib``, which makes
-        one attempt whatever the metadata says.
+        A suite of `lm_eval_ext.metric_suites`: ``passn``, the default, or ``calib`` or ``eu``,
+        which make one attempt whatever the metadata says.
 
     In ``metadata``, ``attempts`` and the options of the metrics are reserved; see `read_settings`.
 
@@ -88,7 +88,7 @@ class AttemptsTask(ConfigurableTask):
         metrics = config.pop("metrics", "passn")
         self.settings = (
             single_answer(metadata)
-            if metrics == "calib"
+            if metrics in SINGLE_ANSWER
             else read_settings(metadata, config.get("repeats"))
         )
         self.metrics = suite(metrics, self.settings)

@@ -7,12 +7,16 @@ import pytest
 
 from lm_eval_ext.datasets import (
     DATA_VARIABLE,
+    MATH_SUBJECTS,
+    PUBLISHED,
     gsm8k,
-    gsm8k_exemplars,
     load_split,
+    math,
+    math500,
+    mbpp,
+    mbpp_sanitized,
     read_json_lines,
 )
-from lm_eval_ext.grading import grade
 
 RECORDS = [{"question": f"{i} + {i}?", "answer": f"#### {2 * i}"} for i in range(5)]
 
@@ -107,15 +111,102 @@ def test_unknown_names_are_refused(name, split):
         load_split(name, split)
 
 
-def test_the_exemplars_are_the_eight_of_the_paper_and_can_be_graded():
-    exemplars = gsm8k_exemplars()
-    answers = [6, 5, 39, 8, 9, 29, 33, 8]
-    assert len({exemplar["question"] for exemplar in exemplars}) == 8
-    for exemplar, answer in zip(exemplars, answers, strict=True):
-        assert grade("gsm8k", exemplar["target"], {"answer": f"#### {answer}"}).correct
+MATH_RECORD = {"problem": "2 + 2?", "level": "Level 1", "solution": "$\\boxed{4}$"}
+MBPP_RECORD = {
+    "text": "Write f.",
+    "code": "def f(x): return x",
+    "test_list": ["assert f(1) == 1"],
+    "test_setup_code": "",
+    "challenge_test_list": [],
+}
+
+
+@pytest.fixture
+def mixed_folder(tmp_path):
+    """Return a folder whose files hold several subjects and splits, unordered."""
+    math_records = [
+        {**MATH_RECORD, "type": subject, "idx": number}
+        for number in range(3)
+        for subject in MATH_SUBJECTS.values()
+    ]
+    mbpp_records = [
+        {**MBPP_RECORD, "task_id": task_id} for task_id in (601, 511, 510, 11, 10, 1, 974, 600)
+    ]
+    for name, records in (("math_test", math_records), ("mbpp", mbpp_records)):
+        lines = [json.dumps(record) for record in records]
+        (tmp_path / f"{name}.jsonl").write_text("\n".join(lines) + "\n")
+    return str(tmp_path)
+
+
+@pytest.mark.parametrize("subject", MATH_SUBJECTS)
+def test_a_subject_of_math_is_picked_from_the_one_local_file(mixed_folder, subject):
+    (records,) = math(subject=subject, data_folder=mixed_folder).values()
+    assert records.to_list() == [{**MATH_RECORD, "type": MATH_SUBJECTS[subject]}] * 3
+
+
+@pytest.mark.parametrize("subject", [None, "Algebra", "topology"])
+def test_a_subject_that_is_none_is_refused(subject):
+    with pytest.raises(ValueError, match=r"subject=.* is unknown: use one of algebra, "):
+        math(subject=subject)
+
+
+def test_the_splits_of_mbpp_go_by_task_number(mixed_folder):
+    found = {
+        split: load_split("mbpp", split, data_folder=mixed_folder)["task_id"][:]
+        for split in ("prompt", "test", "validation", "train")
+    }
+    assert found == {"prompt": [10, 1], "test": [510, 11], "validation": [511, 600]} | {
+        "train": [601, 974]
+    }
+    assert set(mbpp(data_folder=mixed_folder, version=1.0)) == {"test", "prompt"}
+
+
+def test_a_file_without_the_split_is_reported(tmp_path):
+    (tmp_path / "mbpp.jsonl").write_text(json.dumps({**MBPP_RECORD, "task_id": 700}) + "\n")
+    with pytest.raises(ValueError, match=r"mbpp\.jsonl has no records of the test split of mbpp"):
+        mbpp(data_folder=str(tmp_path))
+
+
+@pytest.mark.parametrize(
+    ("name", "arguments"),
+    [
+        ("math500", ("HuggingFaceH4/MATH-500", "default")),
+        ("math_number_theory", ("EleutherAI/hendrycks_math", "number_theory")),
+        ("mbpp", ("google-research-datasets/mbpp", "full")),
+        ("mbpp_sanitized", ("google-research-datasets/mbpp", "sanitized")),
+    ],
+)
+def test_the_hub_is_asked_for_the_published_configuration(monkeypatch, name, arguments):
+    record = dict.fromkeys((*PUBLISHED[name].fields, "a field of no interest"), "x")
+    asked = []
+    monkeypatch.delenv(DATA_VARIABLE, raising=False)
+    monkeypatch.setattr(
+        datasets,
+        "load_dataset",
+        lambda *args, **kwargs: (
+            asked.append((args, kwargs)) or datasets.Dataset.from_list([record])
+        ),
+    )
+    assert load_split(name, "test").to_list() == [dict.fromkeys(PUBLISHED[name].fields, "x")]
+    assert asked == [(arguments, {"split": "test"})]
+
+
+def test_a_hub_data_set_that_changed_is_reported(monkeypatch):
+    changed = datasets.Dataset.from_list([{"problem": "2 + 2?", "final": "4"}])
+    monkeypatch.delenv(DATA_VARIABLE, raising=False)
+    monkeypatch.setattr(datasets, "load_dataset", lambda *args, **kwargs: changed)
+    with pytest.raises(ValueError, match=r"MATH-500.* has no answer, level, .*LM_EVAL_EXT_DATA"):
+        load_split("math500", "test")
 
 
 def test_the_published_files_are_complete(published_data, monkeypatch):
     monkeypatch.setenv(DATA_VARIABLE, str(published_data))
     assert len(gsm8k()["test"]) == 1319
     assert len(load_split("gsm8k", "train")) == 7473
+    assert len(math500()["test"]) == 500
+    sizes = {subject: len(math(subject=subject)["test"]) for subject in MATH_SUBJECTS}
+    assert sizes == dict(zip(MATH_SUBJECTS, (1187, 474, 479, 903, 540, 871, 546), strict=True))
+    for name, expected in (("mbpp", (10, 500, 90, 374)), ("mbpp_sanitized", (7, 257, 43, 120))):
+        found = tuple(len(load_split(name, split)) for split in PUBLISHED[name].files)
+        assert found == expected
+    assert len(mbpp_sanitized()["test"]) == 257

@@ -27,6 +27,7 @@ from lm_eval_ext.metrics.estimation import (
     fit_affine,
     mae,
     partial_correlation,
+    pearson,
     rmse,
     spearman,
 )
@@ -98,6 +99,7 @@ __all__ = [
     "partial_correlation",
     "pass_at_k",
     "pass_hat_k",
+    "pearson",
     "proportion_interval",
     "prr",
     "reliability_curve",

@@ -159,6 +159,22 @@ def _correlation(a: FloatArray, b: FloatArray) -> float:
     return float((a * b).sum() / scale) if scale > 0 else float("nan")
 
 
+def pearson(estimate: ArrayLike, reference: ArrayLike) -> float:
+    """Return the linear correlation; range [-1, 1], NaN if an array is constant.
+
+    Parameters
+    ----------
+    estimate, reference
+        As in `rmse`.
+
+    Examples
+    --------
+    >>> pearson([1, 2, 3], [2, 4, 6]).__round__(12)
+    1.0
+    """
+    return _correlation(*_pair(estimate, reference))
+
+
 def spearman(estimate: ArrayLike, reference: ArrayLike) -> float:
     """Return Spearman's rank correlation. Range [-1, 1], higher is better.
 

@@ -1,0 +1,60 @@
+"""Per-token estimates of epistemic uncertainty beside the reference they are measured against.
+
+A model wrapper leaves both among the ``token_scores`` of an attempt; the reference is called
+``reference_eu``. Every other token score is an estimate under its own name, and ``zero`` is the
+estimate that there is none, a yardstick like ``target_entropy``.
+"""
+
+from __future__ import annotations
+
+import warnings
+from typing import NamedTuple
+
+from lm_eval_ext.attempt_details import Question
+from lm_eval_ext.metrics import UndefinedMetricWarning
+
+REFERENCE = "reference_eu"
+
+
+class TokenEstimate(NamedTuple):
+    """What one estimate says of the tokens of a question's attempts.
+
+    Parameters
+    ----------
+    estimate
+        Estimated uncertainty of each token, nats, the attempts one after another.
+    reference
+        Reference uncertainty of each token, nats.
+    """
+
+    estimate: list[float]
+    reference: list[float]
+
+
+def token_estimates(question: Question) -> dict[str, TokenEstimate]:
+    """Return the estimates of a question by name; without a reference there are none.
+
+    Examples
+    --------
+    >>> attempt = {"token_scores": {"draft_eu": [0.5, 1.0], "reference_eu": [0.25, 1.5]}}
+    >>> token_estimates([attempt])["draft_eu"]
+    TokenEstimate(estimate=[0.5, 1.0], reference=[0.25, 1.5])
+    """
+    scores = [attempt.get("token_scores", {}) for attempt in question]
+    if not all(REFERENCE in by_name for by_name in scores):
+        warnings.warn(
+            "attempts carry no reference uncertainty: run --model draft-eu with "
+            "--model_args reference=tokur",
+            UndefinedMetricWarning,
+            stacklevel=2,
+        )
+        return {}
+    reference = [value for by_name in scores for value in by_name[REFERENCE]]
+    names = dict.fromkeys(name for by_name in scores for name in by_name if name != REFERENCE)
+    estimates = {
+        name: [value for by_name in scores for value in by_name[name]]
+        for name in names
+        if all(name in by_name for by_name in scores)
+    }
+    estimates["zero"] = [0.0] * len(reference)
+    return {name: TokenEstimate(values, reference) for name, values in estimates.items()}
