@@ -96,7 +96,7 @@ class AttemptsTask(ConfigurableTask):
         if self.grader is None:
             self._verdict = self._check_verdict()
         self._aggregation_list = _Aggregations(self.metrics)
-        self._higher_is_better = {}
+        self._higher_is_better: dict[str, bool | None] = {}
         self._invalid_answers = invalid_answers(self.config.filter_list or [])
         self._warned: set[str] = set()
 

@@ -10,7 +10,6 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-from scipy.stats import rankdata
 
 from lm_eval_ext.aggregations import Sample
 from lm_eval_ext.metrics import fit_affine
@@ -75,5 +74,7 @@ def token_ranks(items: Sequence[Any]) -> Sample:
     ValueError
         If an item is no list of pairs.
     """
+    from scipy.stats import rankdata  # slow to import
+
     data, questions = token_pairs(items)
     return Sample({name: rankdata(values) for name, values in data.items()}, questions)

@@ -26,6 +26,8 @@ _ANNOUNCEMENT = re.compile(
     re.IGNORECASE | re.MULTILINE,
 )
 
+_BRACE = re.compile(r"(?<!\\)[{}]")
+
 
 def after_thinking(completion: str) -> str:
     """Return what follows the thinking section; all of it where there is none.
@@ -59,8 +61,15 @@ def hash_marked(text: str) -> Iterator[str]:
         end = start
 
 
-def boxed(text: str) -> Iterator[str]:
+def boxed(text: str, max_length: int = MAX_LENGTH) -> Iterator[str]:
     r"""Yield the inside of each brace-matched ``\boxed{...}`` or ``\fbox{...}``, the last first.
+
+    Parameters
+    ----------
+    text
+        A completion.
+    max_length
+        Characters after which the search for the closing brace ends; a longer box is no box.
 
     Examples
     --------
@@ -72,7 +81,7 @@ def boxed(text: str) -> Iterator[str]:
         start = max(text.rfind("\\boxed{", 0, end), text.rfind("\\fbox{", 0, end))
         if start < 0:
             return
-        inside = _braced(text, text.index("{", start))
+        inside = _braced(text, text.index("{", start), max_length)
         if inside is not None:
             yield inside
         end = start
@@ -85,12 +94,11 @@ def announced(text: str) -> Iterator[str]:
         yield text[match.end() : match.end() + MAX_LENGTH].lstrip(" \t\r\n*_")
 
 
-def _braced(text: str, opening: int) -> str | None:
+def _braced(text: str, opening: int, max_length: int) -> str | None:
     """Return what stands between the brace at ``opening`` and its partner, if that is near."""
     depth = 0
-    for position in range(opening, min(len(text), opening + MAX_LENGTH)):
-        if text[position] in "{}" and text[position - 1] != "\\":
-            depth += 1 if text[position] == "{" else -1
-            if depth == 0:
-                return text[opening + 1 : position]
+    for match in _BRACE.finditer(text, opening, opening + max_length):
+        depth += 1 if match[0] == "{" else -1
+        if depth == 0:
+            return text[opening + 1 : match.start()]
     return None

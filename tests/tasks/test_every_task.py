@@ -4,121 +4,99 @@ from pathlib import Path
 
 import pytest
 import yaml
-from lm_eval.tasks import TaskManager
 
+from lm_eval_ext.errors import UserError
 from lm_eval_ext.task import AttemptsTask
-from lm_eval_ext.tiny.formats import prompt as tiny_prompt
-from lm_eval_ext.tiny.problems import load_split
 
 FOLDER = Path(__file__).resolve().parents[2] / "tasks"
-FILES = {path.stem: path for path in sorted(FOLDER.rglob("*.yaml"))}
-PUBLISHED = {"gsm8k_test.jsonl": '{"question": "2 + 2?", "answer": "2+2=<<2+2=4>>4\\n#### 4"}\n'}
-
-
-@pytest.fixture(scope="module")
-def manager():
-    return TaskManager(
-        include_path=str(FOLDER), include_defaults=False, metadata={"attempts": 2, "length": 8}
-    )
-
-
-@pytest.fixture
-def load(manager, tmp_path, monkeypatch):
-    """Return a function that loads a task on small local copies of the published files."""
-    for name, content in PUBLISHED.items():
-        (tmp_path / name).write_text(content)
-    monkeypatch.setenv("LM_EVAL_EXT_DATA", str(tmp_path))
-    return lambda name: manager.load(name)["tasks"][name]
+ALL_FILES = {path.stem: path for path in sorted(FOLDER.rglob("*.yaml"))}
+GROUPS = {name for name, path in ALL_FILES.items() if "\ngroup: " in path.read_text("utf-8")}
+FILES = {name: path for name, path in ALL_FILES.items() if name not in GROUPS}
+# The seven subjects of MATH share all but the data: one of them stands for all.
+SHAPES = [name for name in FILES if not name.startswith("math_") or "_algebra_" in name]
+SHAPES = [name for name in SHAPES if "intermediate" not in name]
+SOLUTION = {"gsm8k": "answer", "math": "solution", "mbpp": "code"}
 
 
 def test_there_are_tasks():
-    assert {"gsm8k_passn", "gsm8k_passn_chat", "tiny_gsm8k_passn"} <= set(FILES)
+    data_sets = ["gsm8k", "math500", "mbpp", "mbpp_instruct", "mbpp_sanitized"]
+    data_sets += ["math_algebra", "tiny_gsm8k", "tiny_math", "tiny_mbpp"]
+    chats = ["gsm8k", "math500", "math_algebra"]
+    kinds = ["passn", "calib"]
+    expected = {f"{name}_{kind}" for name in data_sets for kind in kinds}
+    expected |= {f"{name}_{kind}_chat" for name in chats for kind in kinds}
+    assert expected == set(SHAPES)
+    assert GROUPS == {"math_passn", "math_calib", "math_passn_chat", "math_calib_chat"}
 
 
-@pytest.mark.parametrize("name", FILES)
+@pytest.mark.parametrize("name", ALL_FILES)
 def test_the_file_is_indexed_under_its_name_and_documented(manager, name):
-    assert name in manager.all_subtasks
-    readme = (FILES[name].parent / "README.md").read_text(encoding="utf-8")
-    assert f"`{name}`" in readme
+    assert name in (manager.all_groups if name in GROUPS else manager.all_subtasks)
+    folder, *below = ALL_FILES[name].relative_to(FOLDER).parts[:-1]
+    stated = f"math_<subject>_{below[0]}" if below and name not in GROUPS else name
+    for page in (FOLDER / folder / "README.md", FOLDER.parent / "docs" / "tasks.md"):
+        assert f"`{stated}`" in page.read_text(encoding="utf-8")
 
 
 @pytest.mark.parametrize("name", FILES)
-def test_the_task_loads_with_version_attempts_and_sampling(load, name):
+def test_the_task_loads_with_version_attempts_and_decoding(load, name):
     task = load(name)
+    sampled = "passn" in name
     assert isinstance(task, AttemptsTask)
     assert task.task_name == name
     assert isinstance(task.VERSION, float)
-    assert task.config.repeats == 2
-    assert task.config.generation_kwargs["do_sample"] is True
-    assert task.config.generation_kwargs["temperature"] == 0.7
+    assert task.config.repeats == (2 if sampled else 1)
+    assert task.config.generation_kwargs["do_sample"] is sampled
+    assert task.config.generation_kwargs["temperature"] == (0.7 if sampled else 0.0)
     assert task.config.generation_kwargs["max_gen_toks"] >= 100
     assert len(task.eval_docs) >= 1
 
 
-@pytest.mark.parametrize("name", FILES)
-def test_the_published_solution_is_correct_and_its_cut_text_is_not(load, name):
+@pytest.mark.parametrize("name", SHAPES)
+def test_the_published_solution_is_correct_and_other_text_is_not(load, name):
     task = load(name)
-    for doc in list(task.eval_docs)[:20]:
-        solution = doc["answer"]
-        result = task.process_results(doc, [[solution, solution.rpartition("####")[0]]])
-        assert [attempt["correct"] for attempt in result["attempts"]] == [True, False]
-        assert result["invalid_rate"] == 0.5
+    for doc in list(task.eval_docs)[:10]:
+        solution = doc[SOLUTION[task.grader]]
+        completions = [solution, "I do not know."][: task.config.repeats]
+        try:
+            result = task.process_results(doc, [completions])
+        except UserError as error:
+            if "isolation" in str(error):
+                pytest.skip(str(error))
+            raise
+        verdicts = [attempt["correct"] for attempt in result["attempts"]]
+        assert verdicts == [True, False][: task.config.repeats]
 
 
-@pytest.mark.parametrize("name", FILES)
+@pytest.mark.parametrize("name", SHAPES)
 def test_no_stop_string_cuts_a_valid_answer(load, name):
     task = load(name)
-    completions = [doc["answer"] for doc in list(task.eval_docs)[:100]]
+    completions = [doc[SOLUTION[task.grader]] for doc in list(task.eval_docs)[:100]]
     completions += ["The answer is 4.", "\\boxed{4}", "Answer: 4", "**Final Answer:**\n\n4"]
+    completions += ["```python\ndef f(x):\n    return x\n```", "<think>\nOk.\n</think>\n\n4"]
     for stop in task.config.generation_kwargs["until"]:
         assert not [completion for completion in completions if stop in completion]
 
 
-def prompts(task, **options):
-    task.set_fewshot_seed(1234)
-    task.build_all_requests(limit=1, **options)
-    return task.instances[0].args[0]
+@pytest.mark.parametrize("name", SHAPES)
+def test_the_stop_strings_end_a_model_that_goes_on_with_the_next_question(load, prompt_of, name):
+    task = load(name)
+    if name.endswith("_chat") or "instruct" in name:
+        pytest.skip("a chat model ends its turn")
+    if task.grader == "mbpp":
+        following = task.doc_to_target(task.eval_docs[0])
+    else:
+        following = task.config.fewshot_delimiter + task.doc_to_text(task.eval_docs[0])
+    assert [stop for stop in task.config.generation_kwargs["until"] if stop in following]
 
 
-def chat(messages, add_generation_prompt=True):
-    return "".join(f"[{turn['role']}]{turn['content']}" for turn in messages) + "[assistant]"
-
-
-def test_gsm8k_passn_shows_eight_solved_questions(load):
-    prompt = prompts(load("gsm8k_passn"))
-    assert prompt.startswith("Q: There are 15 trees in the grove.")
-    assert prompt.count("\n\nQ: ") == 8
-    assert prompt.count("\nA: ") == prompt.count("The answer is ") == 8
-    assert prompt.endswith("The answer is 8.\n\nQ: 2 + 2?\nA:")
-
-
-def test_gsm8k_passn_as_a_chat(load):
-    options = {"apply_chat_template": True, "chat_template": chat}
-    turns = prompts(load("gsm8k_passn"), fewshot_as_multiturn=True, **options).split("[")
-    assert len(turns) == 1 + 2 * 8 + 2
-    single = prompts(load("gsm8k_passn"), fewshot_as_multiturn=False, **options)
-    assert single.count("[user]") == 1
-    assert single.endswith("Q: 2 + 2?\nA:[assistant]")
-
-
-def test_gsm8k_passn_chat_asks_for_a_box(load):
-    options = {"apply_chat_template": True, "chat_template": chat}
-    prompt = prompts(load("gsm8k_passn_chat"), **options)
-    assert prompt.startswith("[user]2 + 2?\n\nThink step by step")
-    assert prompt.endswith(" in \\boxed{}.[assistant]")
-
-
-def test_the_tiny_prompts_are_those_of_the_training_text(load):
-    task = load("tiny_gsm8k_passn")
-    docs = list(task.eval_docs)
-    assert docs == load_split("gsm8k", "test")
-    for doc in docs[:20]:
-        assert task.doc_to_text(doc) == tiny_prompt("gsm8k", doc)
-    assert prompts(task) == tiny_prompt("gsm8k", docs[0])
+@pytest.mark.parametrize("name", FILES)
+def test_code_is_run_only_with_consent(load, name):
+    assert getattr(load(name), "UNSAFE_CODE", False) is ("mbpp" in name)
 
 
 def test_lm_eval_finds_no_fault_in_the_included_files():
     # Files without the suffix .yaml are bases: they must not be tasks themselves.
     for path in FOLDER.rglob("_*_yaml"):
         text = path.read_text(encoding="utf-8").replace("!function ", "")
-        assert "task" not in yaml.safe_load(text)
+        assert not {"task", "group", "tag"} & set(yaml.safe_load(text))
