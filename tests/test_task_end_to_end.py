@@ -88,7 +88,11 @@ def test_the_command_line_sets_everything(random_model, tmp_path):
     assert run.returncode == 0, run.stderr
     table = [line.split("|") for line in run.stdout.splitlines() if "none" in line]
     names = {cells[5].strip() for cells in table}
-    assert names == {"pass@1", "pass@4", "maj@4", "invalid_rate"}
+    of_confidence = "ece debiased_ece brier nll hallucination_auroc auprc aurc prr".split()
+    assert names == {
+        *("pass@1", "pass@4", "pass^4", "maj@4", "invalid_rate"),
+        *(f"{name}:vote_share" for name in of_confidence),
+    }
     (samples,) = (tmp_path / "out").rglob("samples_gsm8k_passn_*.jsonl")
     (sample,) = [json.loads(line) for line in samples.read_text().splitlines()]
     assert [attempt["attempt"] for attempt in sample["attempts"]] == [0, 1, 2, 3]
