@@ -1,0 +1,170 @@
+r"""Grader of MATH: an answer in LaTeX, compared by mathematical equality.
+
+`lm_eval_ext.grading.math_extraction` says where the answer of a completion is looked for. An answer
+is right if it equals the record's reference answer (``answer``, or else what the solution boxes):
+the same text but for typography, the same plain number, or, in all other cases, the verdict of
+math-verify, gold first. That runs in worker processes, each comparison under a deadline of
+`lm_eval_ext.grading.math_pool.DEADLINE_SECONDS`; nothing an answer contains is run as Python, and
+answers that are too large or too deep are not compared at all. What has no verdict is wrong, with
+the reason: ``too long``, ``too deep``, ``too many entries``, ``timeout`` or ``worker died``.
+
+For voting, the answers at one question are grouped by the same comparison, and `Attempt.answer` is
+the same string throughout a group: the reference answer for all that are right; for wrong ones the
+shortest member, of several the first in code point order. As math-verify's equality is not
+transitive (50% equals both 50 and 0.5), groups are formed in that order: right answers first, then
+each wrong answer joins the first group whose string it equals. Neither the order of the attempts
+nor their number changes a verdict. At most `MAX_GROUPINGS` comparisons are made for this; answers
+left over form groups of their own.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+from lm_eval_ext.grading.attempt import Attempt
+from lm_eval_ext.grading.math_extraction import extract, reference
+from lm_eval_ext.grading.math_pool import (
+    Compare,
+    ComparisonError,
+    WorkerPool,
+    default_size,
+    shared_pool,
+)
+from lm_eval_ext.grading.math_text import MAX_ANSWER, decide, refusal, tidy
+
+MAX_GROUPINGS = 100
+"""Comparisons by math-verify between the wrong answers at one question."""
+
+SHOWN_LENGTH = 80
+"""Characters kept of an answer that is refused for its size."""
+
+
+class Verdict(NamedTuple):
+    """What was found out about one answer.
+
+    Parameters
+    ----------
+    answer
+        The string that stands for its group.
+    correct
+        Whether it equals the reference answer.
+    reason
+        Why it could not be compared, if so.
+    """
+
+    answer: str
+    correct: bool
+    reason: str | None = None
+
+
+def max_concurrency() -> int:
+    """Return how many questions are compared at the same time at most, in as many threads."""
+    return default_size()
+
+
+def grade_many(
+    completions: Sequence[str], doc: Mapping[str, Any], *, pool: WorkerPool | None = None
+) -> list[Attempt]:
+    r"""Grade all attempts at one question; see `lm_eval_ext.grading.grade_many`.
+
+    Threads may call it at the same time, up to `max_concurrency` of them with profit.
+
+    Parameters
+    ----------
+    completions
+        The attempts, of shape (n_attempts,).
+    doc
+        A record of MATH or MATH-500, with ``answer`` or ``solution``.
+    pool
+        Worker processes to use instead of those that all calls share.
+
+    Raises
+    ------
+    UserError
+        If the record has no reference answer, or math-verify is not installed.
+
+    Examples
+    --------
+    >>> completions = [r"\boxed{0.5}", r"so $\frac24$", r"\boxed{2"]
+    >>> for attempt in grade_many(completions, {"answer": "1/2"}):
+    ...     print(attempt)
+    Attempt(answer='1/2', correct=True, reason=None)
+    Attempt(answer='1/2', correct=True, reason=None)
+    Attempt(answer=None, correct=False, reason=None)
+    """
+    gold = tidy(reference(doc))
+    answers = [_tidy_if_short(extract(text) or "") for text in completions]
+    verdicts = _verdicts(gold, sorted({a for a in answers if a}, key=_order), pool)
+    return [
+        Attempt(*verdicts[answer]) if answer else Attempt(answer=None, correct=False)
+        for answer in answers
+    ]
+
+
+def _tidy_if_short(answer: str) -> str:
+    """Return the answer without typography; one that will be refused for its length as it is."""
+    return tidy(answer) if len(answer) <= 2 * MAX_ANSWER else answer
+
+
+def _order(answer: str) -> tuple[int, str]:
+    return len(answer), answer
+
+
+def _verdicts(gold: str, answers: Sequence[str], pool: WorkerPool | None) -> dict[str, Verdict]:
+    """Return the verdict on each of some distinct answers, given in the order of grouping."""
+    verdicts: dict[str, Verdict] = {}
+    with (pool or shared_pool()).borrowed() as compare:
+        for answer in answers:
+            verdicts[answer] = _judge(gold, answer, compare)
+        wrong = [a for a in answers if not verdicts[a].correct and not verdicts[a].reason]
+        for answer, representative in _grouped(wrong, compare).items():
+            verdicts[answer] = Verdict(representative, correct=False)
+    return verdicts
+
+
+def _judge(gold: str, answer: str, compare: Compare) -> Verdict:
+    certain = decide(gold, answer)
+    if certain is None:
+        reason = refusal(answer)
+        if reason:
+            return Verdict(_shown(answer), correct=False, reason=reason)
+        try:
+            certain = compare(gold, answer).equal
+        except ComparisonError as error:
+            return Verdict(answer, correct=False, reason=str(error))
+    return Verdict(gold if certain else answer, correct=certain)
+
+
+def _grouped(answers: Sequence[str], compare: Compare) -> dict[str, str]:
+    """Return for each answer the first in the given order that it equals, possibly itself."""
+    representatives: list[str] = []
+    groups: dict[str, str] = {}
+    left = MAX_GROUPINGS
+    for answer in answers:
+        groups[answer] = answer
+        for representative in representatives:
+            certain = decide(representative, answer)
+            if certain is None and left > 0:
+                left -= 1
+                certain = _equal(representative, answer, compare)
+            if certain:
+                groups[answer] = representative
+                break
+        else:
+            representatives.append(answer)
+    return groups
+
+
+def _equal(first: str, second: str, compare: Compare) -> bool:
+    try:
+        return compare(first, second).equal
+    except ComparisonError:
+        return False
+
+
+def _shown(answer: str) -> str:
+    """Return a short string that stands for an answer of any length."""
+    if len(answer) <= SHOWN_LENGTH:
+        return answer
+    return f"{answer[:SHOWN_LENGTH]}... ({len(answer)} characters)"

@@ -1,0 +1,201 @@
+r"""What can be said about two answers without a computer algebra system, and what is refused.
+
+`tidy` rewrites notation that means the same to a reader (``5,\!525``, ``\$3``, ``\dfrac12``), so
+that equal answers are often equal strings; `decide` compares exactly where both are plain; and
+`refusal` names what is too large to be worth a parser's time.
+"""
+
+from __future__ import annotations
+
+import re
+from fractions import Fraction
+
+MAX_ANSWER = 1000
+"""Characters of an answer that is verified; the longest reference answer of MATH has 81."""
+
+MAX_DEPTH = 25
+"""Brackets inside one another."""
+
+MAX_ENTRIES = 100
+"""Separators (``&``, commas, semicolons): entries of a matrix, a tuple or a set."""
+
+MAX_TOWER = 2
+"""Exponents on top of one another, and factorial signs in a row."""
+
+MAX_DIGITS = 300
+"""Digits of one number."""
+
+_CHARACTERS = {
+    "\u2212": "-", "\u2013": "-", "\u2014": "-", "\u00d7": r"\times ", "\u00b7": r"\cdot ",
+    "\u00f7": r"\div ", "\u03c0": r"\pi ", "\u221e": r"\infty ", "\u2264": r"\le ",
+    "\u2265": r"\ge ", "\u2260": r"\ne ", "\u222a": r"\cup ", "\u2229": r"\cap ",
+    "\u2208": r"\in ", "\u211d": r"\mathbb{R}", "\u2205": r"\emptyset ", "\u00b1": r"\pm ",
+    "\u00b0": r"^\circ ", "\u00b2": "^2", "\u00b3": "^3", "\u00bd": r"\frac{1}{2}",
+    "\u00bc": r"\frac{1}{4}", "\u00be": r"\frac{3}{4}", "\u00a0": " ", "\u2009": " ",
+    "\u202f": " ", "\u2019": "'",
+}  # fmt: skip
+_TRANSLATION = str.maketrans(_CHARACTERS)
+_ROOT = re.compile(r"\u221a\s*(?:\(([^()]*)\)|([0-9]+|[a-z]))")
+_THOUSANDS = re.compile(r"(?<=[0-9])(?:,?\\!|\\[,: ]|\{,\})\s*(?=[0-9]{3}(?![0-9]))")
+_FRACTION = re.compile(r"\\[dtc]frac(?![A-Za-z])")
+_SIZING = re.compile(r"\\(?:left|right|[bB]igg?[lr]?)(?![A-Za-z])")
+_SPACING = re.compile(
+    r"(?<!\\)\\(?:[!,;:> ]|(?:quad|qquad|displaystyle)(?![A-Za-z]))|~"  # but not a row's end
+)
+_DEGREES = re.compile(r"\s*(?:\^\s*\{?\s*\\circ\s*\}?|\\degree(?![A-Za-z]))")
+_CURRENCY = re.compile(r"\\?\$|\\(?:pounds|euro|textdollar)(?![A-Za-z])\s*|[\u20ac\u00a3\u00a5]")
+_FONT = re.compile(r"\\(?:text(?:bf|it|rm|normal|sf|tt)|mathrm|mathbf|mathit|mbox|emph)\s*\{")
+_PERCENT = re.compile(r"\s*(?:\\text\s*\{\s*)?\b(?:percent|per cent)\b(?:\s*\})?")
+_BLACKBOARD = re.compile(r"\\mathbb\s*([A-Z])")
+_EMPTY_TEXT = re.compile(r"\\text\{\s*\}")
+# TeX reads one token where no brace opens an argument.
+_TOKEN = r"\s*(\{[^{}]*\}|\\pi(?![A-Za-z])|[0-9A-Za-z])"
+_SHORT_FRACTION = re.compile(rf"\\frac{_TOKEN}{_TOKEN}")
+_SHORT_ROOT = re.compile(r"\\sqrt\s*([0-9A-Za-z])")
+_BLANK = re.compile(r"\s+")
+# Space that separates nothing; "1, 234" keeps its own, as "1,234" is one number.
+_NEEDLESS_SPACE = re.compile(r"(?<![0-9A-Za-z,])\s+|\s+(?![0-9A-Za-z])|(?<=,)\s+(?![0-9])")
+
+_TEXT = re.compile(r"\\text\{([^{}]*)\}")
+_ONLY_WORDS = re.compile(r"[A-Za-z]{3,}(?: [A-Za-z]{2,})*")
+
+_INTEGER = r"-?[0-9]{1,60}"
+_PLAIN = re.compile(
+    rf"(?:(?P<integer>{_INTEGER})|(?P<decimal>-?[0-9]{{0,60}}\.[0-9]{{1,60}})"
+    rf"|(?P<sign>-?)\\frac\{{(?P<over>{_INTEGER})\}}\{{(?P<under>{_INTEGER})\}}"
+    rf"|(?P<upper>{_INTEGER})/(?P<lower>[0-9]{{1,60}}))"
+)
+_BASED = re.compile(r"(?P<digits>[0-9][0-9A-Fa-f]{0,60})_\{?(?P<base>[0-9]{1,2})\}?")
+
+
+def tidy(text: str) -> str:
+    r"""Return an answer without typography: sizes, spacing, currency signs, odd dashes.
+
+    Examples
+    --------
+    >>> tidy(r"\left( 5,\!525,\; \dfrac{1}{2} \right)."), tidy(r"\$1,200"), tidy("30\u00b0")
+    ('(5525,\\frac{1}{2})', '1,200', '30')
+    """
+    text = _ROOT.sub(lambda match: rf"\sqrt{{{match[1] or match[2]}}}", text)
+    text = text.translate(_TRANSLATION)
+    text = _THOUSANDS.sub("", text)
+    text = _SIZING.sub("", _FRACTION.sub(r"\\frac", text))
+    text = _SPACING.sub(" ", text)
+    if "," not in text:  # "45^\circ,135^\circ" must not become one number
+        text = _DEGREES.sub(" ", text)
+    text = _PERCENT.sub(r"\\%", _CURRENCY.sub("", text))
+    text = _BLACKBOARD.sub(r"\\mathbb{\1}", text.replace("\\varnothing", "\\emptyset"))
+    text = _EMPTY_TEXT.sub(" ", _FONT.sub(r"\\text{", text))
+    text = _SHORT_ROOT.sub(r"\\sqrt{\1}", text)
+    text = _SHORT_FRACTION.sub(lambda match: rf"\frac{_braced(match[1])}{_braced(match[2])}", text)
+    text = _NEEDLESS_SPACE.sub("", _BLANK.sub(" ", text))
+    return text.strip(' ,;:*`"').removesuffix("\\").rstrip(". ")
+
+
+def _braced(argument: str) -> str:
+    return argument if argument.startswith("{") else f"{{{argument}}}"
+
+
+def decide(gold: str, answer: str) -> bool | None:
+    r"""Compare two tidy answers where that is certain without algebra, else return None.
+
+    Equal strings are equal, words with or without ``\text``; so are plain numbers of equal value.
+    Integers and fractions of unequal value are unequal; with a decimal among them the verdict is
+    left to math-verify, which rounds. Numerals with a stated base are compared by digits and base,
+    as math-verify ignores the base.
+
+    Examples
+    --------
+    >>> decide("0.5", r"\frac{1}{2}"), decide("3", "4"), decide("0.33", r"\frac{1}{3}")
+    (True, False, None)
+    >>> decide("101_2", "101_{3}"), decide("5", "x=5")
+    (False, None)
+    """
+    if gold == answer or _words(gold) == _words(answer):
+        return True
+    bases = _BASED.fullmatch(gold), _BASED.fullmatch(answer)
+    if bases[0] and bases[1]:
+        return bases[0]["base"] == bases[1]["base"] and (
+            bases[0]["digits"].upper() == bases[1]["digits"].upper()
+        )
+    numbers = _plain(gold), _plain(answer)
+    if numbers[0] is None or numbers[1] is None:
+        return None
+    if numbers[0] == numbers[1]:
+        return True
+    return None if "." in gold or "." in answer else False
+
+
+def refusal(text: str) -> str | None:
+    r"""Say why an answer is not verified, or return None for one of ordinary size.
+
+    Examples
+    --------
+    >>> refusal("9^{9^{9^9}}"), refusal("{" * 200), refusal("3" * 2000)
+    ('too deep', 'too deep', 'too long')
+    >>> refusal(r"\begin{pmatrix}1&2\\3&4\end{pmatrix}") is None
+    True
+    """
+    if len(text) > MAX_ANSWER:
+        return "too long"
+    if _bracket_depth(text) > MAX_DEPTH or _tower(text) > MAX_TOWER:
+        return "too deep"
+    if sum(map(text.count, "&,;")) > MAX_ENTRIES:
+        return "too many entries"
+    if re.search(rf"[0-9]{{{MAX_DIGITS + 1}}}", text):
+        return "too long"
+    return None
+
+
+def _words(text: str) -> str:
+    """Return the text with its words bare, in lower case if there is nothing but words."""
+    bare = _BLANK.sub(" ", _TEXT.sub(r" \1 ", text)).strip()
+    return bare.lower() if _ONLY_WORDS.fullmatch(bare) else bare
+
+
+def _plain(text: str) -> Fraction | None:
+    """Return the exact value of an integer, a decimal or a fraction of integers."""
+    match = _PLAIN.fullmatch(text)
+    if match is None:
+        return None
+    if match["integer"] or match["decimal"]:
+        return Fraction(match["integer"] or match["decimal"])
+    over, under = (
+        (match["over"], match["under"]) if match["over"] else (match["upper"], match["lower"])
+    )
+    if int(under) == 0:
+        return None
+    value = Fraction(int(over), int(under))
+    return -value if match["sign"] else value
+
+
+def _bracket_depth(text: str) -> int:
+    """Return how many brackets of any kind are open at most."""
+    depth = deepest = 0
+    for character in text:
+        if character in "{[(":
+            depth += 1
+            deepest = max(deepest, depth)
+        elif character in "}])":
+            depth = max(0, depth - 1)
+    return deepest
+
+
+def _tower(text: str) -> int:
+    """Return the longest chain of exponents or factorial signs, at least as it is written."""
+    factorials = max((len(run) for run in re.findall(r"!+", text.replace(" ", ""))), default=0)
+    powers = text.replace("**", "^").replace(" ", "")
+    chain = longest = 0
+    open_exponents: list[bool] = []
+    for position, character in enumerate(powers):
+        if character == "{":
+            open_exponents.append(position > 0 and powers[position - 1] == "^")
+        elif character == "}" and open_exponents:
+            open_exponents.pop()
+        elif character == "^":
+            chain = 1 + sum(open_exponents)
+            longest = max(longest, chain)
+    unbraced = max(
+        (run.count("^") for run in re.findall(r"(?:\^\(?[0-9A-Za-z]+)+", powers)), default=0
+    )
+    return max(factorials, longest, unbraced)
