@@ -5,7 +5,7 @@ import sys
 
 import pytest
 
-from lm_eval_ext.grading import FAMILIES, grade, grade_many
+from lm_eval_ext.grading import FAMILIES, grade, grade_many, grade_questions
 
 
 @pytest.mark.parametrize("function", [grade, grade_many])
@@ -15,12 +15,31 @@ def test_an_unknown_family_names_the_known_ones(function):
     assert all(family in str(error.value) for family in FAMILIES)
 
 
+QUESTIONS = {
+    "gsm8k": ({"answer": "#### 4"}, ["#### 4", "#### 5", "nothing"]),
+    "math": ({"answer": "4"}, [r"\boxed{4}", r"\boxed{5}", "nothing"]),
+    "mbpp": (
+        {"test_list": ["assert double(2) == 4"], "test_setup_code": ""},
+        ["def double(x):\n    return 2 * x", "def double(x):\n    return x", ""],
+    ),
+}
+
+
 @pytest.mark.parametrize("family", FAMILIES)
 def test_grade_is_grade_many_of_one(family):
-    doc = {"answer": "#### 4"}
-    completions = ["#### 4", "#### 5", "nothing"]
-    assert grade_many(family, completions, doc) == [grade(family, c, doc) for c in completions]
+    doc, completions = QUESTIONS[family]
+    verdicts = grade_many(family, completions, doc)
+    assert verdicts == [grade(family, c, doc) for c in completions]
+    assert [verdict.correct for verdict in verdicts] == [True, False, False]
     assert grade_many(family, [], doc) == []
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_many_questions_come_back_in_their_order(family):
+    doc, completions = QUESTIONS[family]
+    questions = [(completions[i:], doc) for i in (0, 1, 2, 0)]
+    verdicts = list(grade_questions(family, questions))
+    assert verdicts == [grade_many(family, texts, doc) for texts, doc in questions]
 
 
 def test_importing_the_graders_is_cheap():
