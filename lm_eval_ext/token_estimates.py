@@ -1,8 +1,9 @@
 """Per-token estimates of epistemic uncertainty beside the reference they are measured against.
 
-A model wrapper leaves both among the ``token_scores`` of an attempt; the reference is called
-``reference_eu``. Every other token score is an estimate under its own name, and ``zero`` is the
-estimate that there is none, a yardstick like ``target_entropy``.
+A model wrapper leaves both among the ``token_scores`` of an attempt: the reference is
+``reference_eu``, and the estimates are those of `ESTIMATES`. Two of these are yardsticks, which an
+estimate must beat to be worth anything, and so is ``zero``, the estimate that there is no
+uncertainty.
 """
 
 from __future__ import annotations
@@ -14,6 +15,14 @@ from lm_eval_ext.attempt_details import Question
 from lm_eval_ext.metrics import UndefinedMetricWarning
 
 REFERENCE = "reference_eu"
+ESTIMATES = {
+    "draft_eu": "eu",
+    "draft_jsd": "jsd",
+    "draft_kl": "kl",
+    "single_draft": "single_draft",
+    "target_entropy": "target_entropy",
+}
+"""Name in the tables -> name of the token score."""
 
 
 class TokenEstimate(NamedTuple):
@@ -36,7 +45,7 @@ def token_estimates(question: Question) -> dict[str, TokenEstimate]:
 
     Examples
     --------
-    >>> attempt = {"token_scores": {"draft_eu": [0.5, 1.0], "reference_eu": [0.25, 1.5]}}
+    >>> attempt = {"token_scores": {"eu": [0.5, 1.0], "reference_eu": [0.25, 1.5]}}
     >>> token_estimates([attempt])["draft_eu"]
     TokenEstimate(estimate=[0.5, 1.0], reference=[0.25, 1.5])
     """
@@ -50,11 +59,10 @@ def token_estimates(question: Question) -> dict[str, TokenEstimate]:
         )
         return {}
     reference = [value for by_name in scores for value in by_name[REFERENCE]]
-    names = dict.fromkeys(name for by_name in scores for name in by_name if name != REFERENCE)
     estimates = {
-        name: [value for by_name in scores for value in by_name[name]]
-        for name in names
-        if all(name in by_name for by_name in scores)
+        name: [value for by_name in scores for value in by_name[score]]
+        for name, score in ESTIMATES.items()
+        if all(score in by_name for by_name in scores)
     }
     estimates["zero"] = [0.0] * len(reference)
     return {name: TokenEstimate(values, reference) for name, values in estimates.items()}

@@ -171,7 +171,8 @@ def estimated(rng, n_tokens):
     reference = rng.exponential(size=n_tokens)
     scores = {
         "reference_eu": reference.tolist(),
-        "draft_eu": (0.5 * reference + 0.1 * rng.random(n_tokens)).tolist(),
+        "eu": (0.5 * reference + 0.1 * rng.random(n_tokens)).tolist(),
+        "reference_au": [0.0] * n_tokens,
         "target_entropy": rng.exponential(size=n_tokens).tolist(),
     }
     return [{"answer": "4", "correct": True, "token_scores": scores}]
@@ -186,13 +187,16 @@ def test_estimates_of_uncertainty_are_compared_over_all_tokens():
         for name, value in metric_suite.values(question).items():
             rows.setdefault(name, []).append(value)
 
+    estimates = {name.partition(":")[2] for name in rows if name.startswith("eu_rmse:")}
+    assert estimates == {"draft_eu", "target_entropy", "zero", "mean"}
+
     def aggregated(name):
         return metric_suite[name].aggregation(rows[name])
 
     def tokens(name, chosen=questions):
         return np.concatenate([q[0]["token_scores"][name] for q in chosen])
 
-    reference, estimate = tokens("reference_eu"), tokens("draft_eu")
+    reference, estimate = tokens("reference_eu"), tokens("eu")
     assert aggregated("eu_rmse:draft_eu") == pytest.approx(metrics.rmse(estimate, reference))
     assert aggregated("eu_mae:draft_eu") == pytest.approx(metrics.mae(estimate, reference))
     assert aggregated("eu_spearman:draft_eu") == pytest.approx(

@@ -33,6 +33,8 @@ def test_there_are_tasks():
     kinds = ["passn", "calib"]
     expected = {f"{name}_{kind}" for name in data_sets for kind in kinds}
     expected |= {f"{name}_{kind}_chat" for name in chats for kind in kinds}
+    uncertain = ["gsm8k", "math500", "mbpp", "tiny_gsm8k", "tiny_math", "tiny_mbpp"]
+    expected |= {f"{name}_eu" for name in uncertain}
     assert expected == set(SHAPES)
     assert {"math_passn", "math_calib", "math_passn_chat", "math_calib_chat"} == GROUPS
 

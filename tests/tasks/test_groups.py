@@ -16,6 +16,8 @@ TAGS = {
     "reasoning_calib": {"gsm8k_calib", "math500_calib", "mbpp_calib"},
     "reasoning_passn_chat": {"gsm8k_passn_chat", "math500_passn_chat", "mbpp_instruct_passn"},
     "reasoning_calib_chat": {"gsm8k_calib_chat", "math500_calib_chat", "mbpp_instruct_calib"},
+    "reasoning_eu": {"gsm8k_eu", "math500_eu", "mbpp_eu"},
+    "tiny_eu": {"tiny_gsm8k_eu", "tiny_math_eu", "tiny_mbpp_eu"},
     "tiny": {f"tiny_{f}_{k}" for f in ("gsm8k", "math", "mbpp") for k in ("passn", "calib")},
 }
 GROUPS = ["math_passn", "math_calib", "math_passn_chat", "math_calib_chat"]
