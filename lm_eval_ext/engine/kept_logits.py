@@ -1,0 +1,102 @@
+"""Keep the logits of decoding, so that scoring a response needs no second pass over it.
+
+A response's full next-token distributions are a by-product of sampling it. Where they fit in
+memory they are kept; an attempt whose logits are not complete is read again by whoever needs them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import torch
+
+from lm_eval_ext.engine.decoding import Decoder, _Row
+from lm_eval_ext.engine.request import AttemptRequest, AttemptResult
+
+
+class LogitStore:
+    """Logits of many attempts, one row per generated token.
+
+    Parameters
+    ----------
+    max_bytes
+        Most memory to use; it is taken as it fills, in one block.
+    """
+
+    def __init__(self, max_bytes: int) -> None:
+        self.max_bytes = max_bytes
+        self._rows: torch.Tensor | None = None
+        self._n_rows = 0
+
+    def append(self, logits: torch.Tensor) -> range | None:
+        """Copy rows of logits and return their numbers, or None where there is no room.
+
+        Parameters
+        ----------
+        logits
+            Shape (n, vocabulary).
+        """
+        if self._rows is None:
+            capacity = self.max_bytes // (logits.shape[-1] * logits.element_size())
+            # The operating system hands out the pages as they are written.
+            self._rows = logits.new_empty((capacity, logits.shape[-1]))
+        rows = range(self._n_rows, self._n_rows + len(logits))
+        if rows.stop > len(self._rows):
+            return None
+        self._rows[rows.start : rows.stop] = logits
+        self._n_rows = rows.stop
+        return rows
+
+    def take(self, rows: Sequence[int]) -> torch.Tensor:
+        """Return the rows of the given numbers, shape (n, vocabulary)."""
+        assert self._rows is not None
+        return self._rows[torch.tensor(rows, device=self._rows.device)]
+
+    def clear(self) -> None:
+        """Give the memory back."""
+        self._rows, self._n_rows = None, 0
+
+
+class KeepingDecoder(Decoder):
+    """A `Decoder` that keeps the logits behind every token it samples.
+
+    Parameters
+    ----------
+    model
+        As for `Decoder`.
+    store
+        Where to keep them.
+    kept
+        Filled with the row numbers of each finished attempt, by the place of its request; an
+        attempt that found no room is missing.
+    **arguments
+        As for `Decoder`.
+    """
+
+    def __init__(
+        self, model: Any, *, store: LogitStore, kept: dict[int, list[int]], **arguments: Any
+    ) -> None:
+        super().__init__(model, **arguments)
+        self._store = store
+        self._kept = kept
+        self._incomplete: set[int] = set()
+
+    def run(self, requests: Sequence[AttemptRequest]) -> Iterator[tuple[int, AttemptResult]]:
+        """Yield results as `Decoder.run` does."""
+        self._kept.clear()
+        self._incomplete.clear()
+        yield from super().run(requests)
+
+    def _extend(self, rows: list[_Row], logits: torch.Tensor) -> list[_Row]:
+        running = [i for i, row in enumerate(rows) if row.finish_reason is None]
+        chosen = logits if len(running) == len(rows) else logits[running]
+        numbers = self._store.append(chosen)
+        for j, i in enumerate(running):
+            place = rows[i].index
+            if numbers is None or place in self._incomplete:
+                self._incomplete.add(place)
+                self._kept.pop(place, None)
+            else:
+                self._kept.setdefault(place, []).append(numbers[j])
+        return super()._extend(rows, logits)

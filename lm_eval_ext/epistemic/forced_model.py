@@ -1,0 +1,131 @@
+"""A model that reads finished responses, packed where it can and plainly where it cannot."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+import torch
+
+from lm_eval_ext.engine.memory import free_bytes
+from lm_eval_ext.engine.packed import (
+    ForcedAttempt,
+    PackedAttempts,
+    packed_logits,
+    packed_misfit,
+    packed_mode,
+    plain_logits,
+)
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+# More tokens per pass than this only fill the CPU's cache; a GPU wants more to be busy.
+_MOST_TOKENS_ON_CPU = 2048
+_MOST_TOKENS_ON_GPU = 16384
+# Share of the free memory that the logits of a pass may fill, all models together.
+_USABLE_SHARE = 0.2
+
+
+class ForcedModel:
+    """Gives the logits along finished responses.
+
+    Parameters
+    ----------
+    model
+        Any causal model.
+
+    Attributes
+    ----------
+    misfit
+        Why packed passes do not fit the model, or None: see `lm_eval_ext.engine.packed`.
+    """
+
+    def __init__(self, model: PreTrainedModel) -> None:
+        self.model = model
+        self.misfit = packed_misfit(model)
+
+    @contextmanager
+    def ready(self) -> Iterator[None]:
+        """Prepare the model for any number of passes."""
+        if self.misfit is not None:
+            yield
+            return
+        with packed_mode(self.model):
+            yield
+
+    def logits(self, attempts: Sequence[ForcedAttempt], packed: PackedAttempts) -> torch.Tensor:
+        """Return the logits that predict the response tokens, shape (n_tokens, vocabulary).
+
+        Parameters
+        ----------
+        attempts
+            The attempts.
+        packed
+            The same, laid out.
+        """
+        if self.misfit is not None:
+            return plain_logits(self.model, attempts)
+        return packed_logits(self.model, packed)
+
+    @property
+    def n_bytes(self) -> int:
+        """Memory of the parameters."""
+        return sum(p.numel() * p.element_size() for p in self.model.parameters())
+
+
+def tokens_per_pass(device: torch.device, *, width: int, n_logits: int) -> int:
+    """Return how many tokens to read at once.
+
+    Parameters
+    ----------
+    device
+        Where the logits are compared.
+    width
+        Size of the vocabulary.
+    n_logits
+        How many logits of the vocabulary are held per token, all models together.
+    """
+    most = _MOST_TOKENS_ON_CPU if device.type == "cpu" else _MOST_TOKENS_ON_GPU
+    fitting = _USABLE_SHARE * free_bytes(device) / (4 * width * n_logits)
+    return max(1, min(most, int(fitting)))
+
+
+def blocks(attempts: Sequence[ForcedAttempt], max_tokens: int) -> Iterator[list[int]]:
+    """Yield the places of attempts to read together: those of a prompt first, then equal lengths.
+
+    Parameters
+    ----------
+    attempts
+        The attempts.
+    max_tokens
+        Most tokens of a block, prompts counted once; an attempt longer than that is alone.
+    """
+    longest: dict[tuple[int, ...], int] = {}
+    for attempt in attempts:
+        length = len(attempt.response_ids)
+        longest[attempt.prompt_ids] = max(length, longest.get(attempt.prompt_ids, 0))
+    order = sorted(
+        range(len(attempts)),
+        key=lambda i: (
+            -longest[attempts[i].prompt_ids],
+            attempts[i].prompt_ids,
+            -len(attempts[i].response_ids),
+        ),
+    )
+    block: list[int] = []
+    prompts: set[tuple[int, ...]] = set()
+    n_tokens = 0
+    for i in order:
+        prompt_ids, response_ids = attempts[i]
+        cost = len(response_ids) + (0 if prompt_ids in prompts else len(prompt_ids))
+        if block and n_tokens + cost > max_tokens:
+            yield block
+            block, prompts, n_tokens = [], set(), 0
+            cost = len(response_ids) + len(prompt_ids)
+        block.append(i)
+        prompts.add(prompt_ids)
+        n_tokens += cost
+    if block:
+        yield block
