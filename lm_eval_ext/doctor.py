@@ -203,6 +203,33 @@ def shipped_models() -> Iterator[Finding]:
             yield Finding(f"model files {name}", "ok", f"{size:.1f} MB in {folder}")
 
 
+def sandbox() -> Iterator[Finding]:
+    """Attack the sandbox that model-written programs run in, and say which layers hold."""
+    from lm_eval_ext.errors import UserError
+    from lm_eval_ext.sandbox.layers import examine
+    from lm_eval_ext.sandbox.pool import Pool
+
+    pool = Pool(size=1)
+    try:
+        zygote = pool.zygote()
+        layers = examine(zygote)
+    except UserError as error:
+        reasons, _, remedy = str(error).rpartition("): ")
+        yield Finding("sandbox", "warn", f"{reasons})", remedy)
+        return
+    finally:
+        pool.close()
+    broken = [layer.name for layer in layers if layer.needed and not layer.holds]
+    if broken:
+        detail = f"{zygote.back_end}: used as you said so, without: {', '.join(broken)}"
+        yield Finding("sandbox", "warn", detail, "see docs/sandbox.md")
+    else:
+        yield Finding("sandbox", "ok", f"{zygote.back_end}: model-written programs are isolated")
+    for layer in layers:
+        status: Status = "ok" if layer.holds else "warn"
+        yield Finding(f"sandbox, {layer.name}", status, layer.detail)
+
+
 LOOKS: tuple[Callable[[], Iterator[Finding]], ...] = (
     python_version,
     packages,
@@ -212,6 +239,7 @@ LOOKS: tuple[Callable[[], Iterator[Finding]], ...] = (
     devices,
     data,
     shipped_models,
+    sandbox,
     extras,
 )
 """What `examine` looks at, in order."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import functools
 import importlib.metadata
 import json
 import types
@@ -71,6 +72,8 @@ def entry_point(name: str, value: str) -> importlib.metadata.EntryPoint:
 
 def test_models_are_loaded_through_lm_eval(monkeypatch) -> None:
     bridge.arm()
+    import lm_eval.models  # noqa: F401  # its first import registers: ours, not those below
+
     ours = [
         entry_point("dummy", "lm_eval_ext.model_wrappers.mine:Mine"),  # lm-eval's own name
         entry_point("nowhere", "lm_eval_ext.model_wrappers.nowhere:Nowhere"),
@@ -139,6 +142,42 @@ def test_shipped_model(monkeypatch, tmp_path: Path) -> None:
     finding = next(doctor.shipped_models())
     assert finding.status == "FAIL"
     assert finding.detail.endswith("lacks model.safetensors, tokenizer.json")
+
+
+def test_the_layers_of_the_sandbox_are_attacked(monkeypatch) -> None:
+    """What it says holds is what held: with a layer left out, the line about it changes."""
+    from lm_eval_ext.sandbox import pool
+
+    found = statuses(doctor.sandbox)
+    if found == {"sandbox": "warn"}:
+        pytest.skip("no sandbox on this machine")
+    assert found["sandbox"] == "ok"
+    for name in ("files outside cannot be read", "no network", "memory has a limit"):
+        assert found[f"sandbox, {name}"] == "ok"
+    monkeypatch.setattr(
+        pool, "Pool", functools.partial(pool.Pool, ["process"], without=["seccomp", "landlock"])
+    )
+    monkeypatch.delenv(pool.UNSANDBOXED, raising=False)
+    (refused,) = doctor.sandbox()
+    assert refused.status == "warn"
+    assert "files outside cannot be read" in refused.detail
+    assert pool.UNSANDBOXED in refused.remedy
+    monkeypatch.setenv(pool.UNSANDBOXED, "1")
+    bare = {finding.subject: finding for finding in doctor.sandbox()}
+    assert bare["sandbox"].status == "warn"
+    assert bare["sandbox, files outside cannot be read"].status == "warn"
+    assert bare["sandbox, files outside cannot be read"].detail == "it worked"
+    assert bare["sandbox, seccomp"].detail == "left out"
+
+
+def test_without_a_sandbox_it_is_a_warning(monkeypatch) -> None:
+    from lm_eval_ext.sandbox import pool
+
+    monkeypatch.setattr(pool.sys, "platform", "win32")
+    (finding,) = doctor.sandbox()
+    assert finding.status == "warn"
+    assert "only on Linux" in finding.detail
+    assert pool.UNSANDBOXED in finding.remedy
 
 
 @pytest.mark.parametrize(
