@@ -41,8 +41,23 @@ COMMANDS = {
         "lm_eval_ext.leaderboard.compare", "compare lm_eval output folders in one table"
     ),
     "path": Command("lm_eval_ext.path", "print the folder of a model shipped with the package"),
+    "prune analyse": Command(
+        "lm_eval_ext.pruning.analyse", "set ablations of single heads against their sink scores"
+    ),
+    "prune export": Command(
+        "lm_eval_ext.pruning.export", "write a pruned checkpoint that loads with transformers"
+    ),
+    "prune score": Command(
+        "lm_eval_ext.pruning.score", "score heads and blocks, and draw the sink scores"
+    ),
+    "prune sweep": Command(
+        "lm_eval_ext.pruning.sweep", "measure criteria and ratios of pruning on tasks and text"
+    ),
     "score": Command(
         "lm_eval_ext.score", "compute the metrics of a finished run again, without a model"
+    ),
+    "train drafts": Command(
+        "lm_eval_ext.training.drafts", "distil small drafts of a model, for --model draft-eu"
     ),
     "tiny train": Command("lm_eval_ext.tiny.train", "train the tiny model that is shipped"),
 }

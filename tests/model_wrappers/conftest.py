@@ -15,6 +15,12 @@ QUESTIONS = [
 WRAPPERS = {
     "sampled": ("sampled:SampledLM", {}, {}),
     "rsp": ("rsp:RSP", {"length": 4}, {"length": 0}),
+    "draft-eu": ("draft_eu:DraftEU", {"drafts": "tiny"}, {"drafts": "tiny+tiny"}),
+    "sink-pruned": (
+        "sink_pruned:SinkPrunedLM",
+        {"ratio": 0.25, "calibration": "tiny"},
+        {"ratio": 0},
+    ),
 }
 
 

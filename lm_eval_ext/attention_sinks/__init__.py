@@ -1,0 +1,1 @@
+"""Attention sinks: how much attention each head gives to the first token."""

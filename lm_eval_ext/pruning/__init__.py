@@ -1,0 +1,1 @@
+"""Removing attention heads and blocks: which ones, how, and what is left."""
