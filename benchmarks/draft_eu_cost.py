@@ -9,38 +9,15 @@ ever adds time. TokUR runs without drafts: a copy of the target is one that cost
 from __future__ import annotations
 
 import argparse
-import tempfile
 import time
-from pathlib import Path
 
 from lm_eval_ext import harness
 from lm_eval_ext.model_wrappers.draft_eu import DraftEU
 from lm_eval_ext.model_wrappers.sampled import SampledLM
-from lm_eval_ext.tiny import SHIPPED, model_path
 from lm_eval_ext.tiny.formats import prompt
 from lm_eval_ext.tiny.problems import load_split
 
-N_DRAFTS = 4
 ROUNDS = 3
-
-
-def truncated_drafts(folder: Path) -> str:
-    """Write the first two layers of the tiny model, each copy moved a little, and name them."""
-    import torch
-    from transformers import AutoModelForCausalLM, AutoTokenizer
-
-    paths = []
-    for number in range(N_DRAFTS):
-        model = AutoModelForCausalLM.from_pretrained(model_path("tiny"))
-        model.model.layers = model.model.layers[:2]
-        model.config.num_hidden_layers = 2
-        generator = torch.Generator().manual_seed(number)
-        for parameter in model.parameters():
-            parameter.data += 0.01 * torch.randn(parameter.shape, generator=generator)
-        paths.append(str(folder / f"draft-{number}"))
-        model.save_pretrained(paths[-1])
-        AutoTokenizer.from_pretrained(model_path("tiny")).save_pretrained(paths[-1])
-    return "+".join(paths)
 
 
 def seconds(lms: dict[str, SampledLM], prompts: list[str], n_attempts: int) -> dict[str, float]:
@@ -61,31 +38,25 @@ def seconds(lms: dict[str, SampledLM], prompts: list[str], n_attempts: int) -> d
 def main() -> None:
     """Measure all three and print the ratios."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("--drafts", help="as for --model draft-eu (default: the shipped ones)")
+    parser.add_argument("--drafts", default="tiny-drafts", help="as for --model draft-eu")
     parser.add_argument("--attempts", type=int, default=16, help="attempts per question")
     parser.add_argument("--quick", action="store_true", help="16 questions instead of 64")
     options = parser.parse_args()
     n_questions = 16 if options.quick else 64
     prompts = [prompt("gsm8k", doc) for doc in load_split("gsm8k", "test", size=n_questions)]
-    with tempfile.TemporaryDirectory() as folder:
-        which, drafts = "given drafts", options.drafts
-        if drafts is None and "tiny-drafts" in SHIPPED:
-            which, drafts = "tiny-drafts", "tiny-drafts"
-        elif drafts is None:
-            which, drafts = "2 of 6 layers of the target", truncated_drafts(Path(folder))
-        lms = {
-            "sampled": SampledLM("tiny", seed=0),
-            "draft-eu": DraftEU("tiny", drafts=drafts, seed=0),
-            "tokur": DraftEU("tiny", drafts="tiny", reference="tokur", seed=0),
-        }
-        times = seconds(lms, prompts, options.attempts)
+    lms = {
+        "sampled": SampledLM("tiny", seed=0),
+        "draft-eu": DraftEU("tiny", drafts=options.drafts, seed=0),
+        "tokur": DraftEU("tiny", drafts="tiny", reference="tokur", seed=0),
+    }
+    times = seconds(lms, prompts, options.attempts)
     named = ", ".join(f"{name} {time:.2f}" for name, time in times.items())
     print(f"{n_questions} questions x {options.attempts}, seconds: {named}")
     print(f"tokur / sampled: {times['tokur'] / times['sampled']:.2f} (10 samples, sequence)")
     n_drafts = len(lms["draft-eu"].run_record()["draft_eu"]["drafts"])
     print(
         f"ratio: {times['draft-eu'] / times['sampled']:.2f} (draft-eu / sampled, wall time, "
-        f"{n_drafts} drafts: {which})"
+        f"{n_drafts} drafts of {options.drafts})"
     )
 
 

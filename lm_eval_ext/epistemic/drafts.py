@@ -12,13 +12,15 @@ import torch
 
 from lm_eval_ext.epistemic.vocabulary import check_vocabulary
 from lm_eval_ext.errors import UserError
-from lm_eval_ext.tiny import SHIPPED, model_path
+from lm_eval_ext.tiny import SHIPPED, SHIPPED_DRAFTS, model_path
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 MANIFEST = "drafts.json"
 """File in a folder of drafts whose ``drafts`` lists the folders of the models."""
+
+_SHIPPED = (*SHIPPED_DRAFTS, *SHIPPED)
 
 
 class Drafts(NamedTuple):
@@ -59,7 +61,7 @@ def draft_names(drafts: str | Sequence[str]) -> list[str]:
     ['some/model', 'other/model']
     """
     if isinstance(drafts, str):
-        whole = drafts in SHIPPED or Path(drafts).is_dir()  # a path may hold a plus sign
+        whole = drafts in _SHIPPED or Path(drafts).is_dir()  # a path may hold a plus sign
         given = [drafts] if whole else re.split(r"[+;]", drafts)
     else:
         given = list(drafts)
@@ -73,7 +75,7 @@ def draft_names(drafts: str | Sequence[str]) -> list[str]:
 
 
 def _models_of(name: str) -> list[str]:
-    folder = Path(model_path(name) if name in SHIPPED else name)
+    folder = Path(model_path(name) if name in _SHIPPED else name)
     manifest = folder / MANIFEST
     if manifest.is_file():
         try:
@@ -200,7 +202,7 @@ def _load(
         reason = str(error).strip().partition("\n")[0]
         raise UserError(
             f"drafts={name}: {reason} (give Hub ids or folders of causal models joined by +, the "
-            f"folder of lm-eval-ext train drafts, or one of {', '.join(SHIPPED)})"
+            f"folder of lm-eval-ext train drafts, or one of {', '.join(_SHIPPED)})"
         ) from error
     return model.to(device).eval()
 

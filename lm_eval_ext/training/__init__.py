@@ -1,0 +1,1 @@
+"""Training of small models beside a target: its responses, their split, and distillation."""

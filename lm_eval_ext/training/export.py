@@ -1,0 +1,68 @@
+"""A trained draft on disk, and the summary of its losses."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+
+def export_draft(
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    folder: Path,
+    *,
+    target: PreTrainedModel,
+) -> None:
+    """Write a draft that ``AutoModelForCausalLM`` and ``AutoTokenizer`` load.
+
+    Weights are stored in the target's precision, or in half precision where that is single. The
+    folder appears whole or not at all.
+
+    Parameters
+    ----------
+    model
+        The trained draft; it is moved and converted.
+    tokenizer
+        The target's.
+    folder
+        Where to; an existing folder is replaced.
+    target
+        Gives the precision to compute in and the generation settings.
+    """
+    stored = torch.float16 if target.dtype == torch.float32 else target.dtype
+    half = model.eval().to("cpu", stored)
+    half.generation_config = target.generation_config
+    scratch = folder.with_name(f".writing-{folder.name}")
+    shutil.rmtree(scratch, ignore_errors=True)
+    half.save_pretrained(scratch)
+    tokenizer.save_pretrained(scratch)
+    config = json.loads((scratch / "config.json").read_text())
+    # Storing in half precision only saves space: a CPU is slow at computing in it.
+    config["dtype"] = str(target.dtype).removeprefix("torch.")
+    (scratch / "config.json").write_text(json.dumps(config, indent=2) + "\n")
+    for file in scratch.iterdir():
+        file.chmod(0o644)
+    shutil.rmtree(folder, ignore_errors=True)
+    scratch.rename(folder)
+
+
+def loss_curve(losses: Sequence[float], points: int = 50) -> list[list[Any]]:
+    """Return ``[last step, mean loss]`` for each of at most so many stretches of a run.
+
+    Examples
+    --------
+    >>> loss_curve([4.0, 2.0, 1.0, 1.0], points=2)
+    [[2, 3.0], [4, 1.0]]
+    """
+    length = max(1, -(-len(losses) // points))
+    parts = [losses[i : i + length] for i in range(0, len(losses), length)]
+    ends = [min(i + length, len(losses)) for i in range(0, len(losses), length)]
+    return [[end, round(sum(part) / len(part), 6)] for end, part in zip(ends, parts, strict=True)]
