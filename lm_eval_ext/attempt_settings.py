@@ -2,11 +2,18 @@
 
 from __future__ import annotations
 
+import logging
 import math
 from collections.abc import Mapping, Sequence
+from difflib import get_close_matches
 from typing import Any, NamedTuple
 
 from lm_eval_ext.errors import UserError
+
+logger = logging.getLogger(__name__)
+
+RESERVED = ("attempts", "ks", "vote_ks", "tau", "n_bins", "data_folder")
+"""Names in the metadata of a task that mean something to this package."""
 
 DEFAULT_ATTEMPTS = 16
 """Attempts per question where neither the command line nor the task says."""
@@ -68,6 +75,7 @@ def read_settings(metadata: Mapping[str, Any], repeats: int | None = None) -> At
     >>> read_settings({}, repeats=64)
     AttemptSettings(n_attempts=64, ks=(1, 2, 4, 8, 16, 32, 64), vote_ks=(64,), tau=1.0, n_bins=10)
     """
+    _warn_of_misspelt_names(metadata)
     stated = metadata.get("attempts")
     if stated is None:
         stated = repeats if repeats not in (None, 1) else DEFAULT_ATTEMPTS
@@ -89,6 +97,16 @@ def single_answer(metadata: Mapping[str, Any]) -> AttemptSettings:
     """
     options = {name: metadata[name] for name in ("tau", "n_bins") if name in metadata}
     return read_settings({**options, "attempts": 1})
+
+
+def _warn_of_misspelt_names(metadata: Mapping[str, Any]) -> None:
+    """Warn of names that are nearly ours; others belong to the model or to the task."""
+    for name in metadata.keys() - set(RESERVED):
+        close = get_close_matches(name, RESERVED, n=1, cutoff=0.8)
+        if close:
+            logger.warning(
+                "metadata has %r, which means nothing here: did you mean %r?", name, *close
+            )
 
 
 def _ks(name: str, stated: Any, n_attempts: int, *, default: Sequence[int]) -> tuple[int, ...]:

@@ -17,16 +17,20 @@ what a wrapper puts into  no           attempt   any measure that is higher wher
 ``self_certainty``        no           attempt   mean KL from the uniform distribution to it, nats
 ========================  ===========  ========  ==================================================
 
-Calibration is measured on probabilities only. An uncertainty is never scaled into one.
+Calibration is measured on probabilities only. An uncertainty is never scaled into one. A value that
+is not finite (a NaN from a half-precision model) is no value: the attempt then has no confidence
+from that source.
 """
 
 from __future__ import annotations
 
 import math
+import warnings
 from collections import Counter
 from typing import NamedTuple
 
 from lm_eval_ext.attempt_details import AttemptDetails, Question
+from lm_eval_ext.metrics import UndefinedMetricWarning
 
 
 class Source(NamedTuple):
@@ -35,22 +39,26 @@ class Source(NamedTuple):
     Parameters
     ----------
     confidence
-        Higher where the attempt is more likely to be correct, one per row.
+        Higher where the attempt is more likely to be correct, one per row: all finite.
     correct
         Verdict of each row.
     n_tokens
         Length of each row's attempt; NaN where unknown or where a row is a question.
     is_probability
         Whether the confidences estimate the probability of being correct.
+    votes
+        What votes that go by this source have: a value for each attempt, the lowest for one without
+        a confidence; None where the source is not of attempts.
     vote_weight
-        Weight in [0, 1] of each attempt in a vote, or None where the source has none for every
-        attempt.
+        Weight in [0, 1] of each attempt in a vote, 0 for one without; None where the source has
+        none.
     """
 
     confidence: list[float]
     correct: list[bool]
     n_tokens: list[float]
     is_probability: bool
+    votes: list[float] | None = None
     vote_weight: list[float] | None = None
 
 
@@ -82,7 +90,7 @@ def _from_statistics(question: Question) -> dict[str, Source]:
     # The response probability of Taubenfeld et al. 2025 (arXiv:2502.06233), section 3, by which
     # their votes are weighted.
     per_token = [None if value is None else math.exp(value) for value in mean_logprob]
-    perplexity = [None if value is None else -math.exp(-value) for value in mean_logprob]
+    perplexity = [_negative(_exponential(_negative(value))) for value in mean_logprob]
     mean_entropy = [_negative(attempt.get("mean_entropy")) for attempt in question]
     self_certainty = [attempt.get("mean_self_certainty") for attempt in question]
     return {
@@ -113,14 +121,28 @@ def _source(
     is_probability: bool = False,
     vote_weight: list[float | None] | None = None,
 ) -> Source:
-    rows = [(a, c) for a, c in zip(question, confidence, strict=True) if c is not None]
-    weights = [weight for weight in vote_weight or [] if weight is not None]
+    finite = [c if c is not None and math.isfinite(c) else None for c in confidence]
+    rows = [(a, c) for a, c in zip(question, finite, strict=True) if c is not None]
+    weights = None
+    if vote_weight is not None:
+        weights = [
+            0.0 if c is None or weight is None else weight
+            for c, weight in zip(finite, vote_weight, strict=True)
+        ]
+    if any(c is not None and not math.isfinite(c) for c in confidence):
+        warnings.warn(
+            "attempts with a confidence that is not finite have none from that source",
+            UndefinedMetricWarning,
+            stacklevel=2,
+        )
+    lowest = min((c for _, c in rows), default=0.0)
     return Source(
         confidence=[c for _, c in rows],
         correct=[attempt["correct"] for attempt, _ in rows],
         n_tokens=[_length(attempt) for attempt, _ in rows],
         is_probability=is_probability,
-        vote_weight=weights if len(weights) == len(question) else None,
+        votes=[lowest if c is None else c for c in finite],
+        vote_weight=weights,
     )
 
 
@@ -130,6 +152,13 @@ def _names(mappings: list[dict[str, float]]) -> list[str]:
 
 def _negative(value: float | None) -> float | None:
     return None if value is None else -value
+
+
+def _exponential(value: float | None) -> float | None:
+    try:
+        return None if value is None else math.exp(value)
+    except OverflowError:
+        return math.inf
 
 
 def _length(attempt: AttemptDetails) -> float:

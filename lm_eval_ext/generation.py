@@ -139,7 +139,8 @@ class Generation(str):
         Raises
         ------
         ValueError
-            If a probability is outside [0, 1], or token scores do not fit the tokens.
+            If a probability is outside [0, 1], a source is both a probability and an uncertainty,
+            or token scores do not fit the tokens.
 
         Examples
         --------
@@ -157,13 +158,13 @@ class Generation(str):
                     f"token_scores[{name!r}] must have one value for each of the "
                     f"{record.n_tokens} tokens, got shape {np.shape(scores)}"
                 )
-        return Generation(
-            str(self),
-            replace(
-                record,
-                probabilities={**record.probabilities, **(probabilities or {})},
-                uncertainties={**record.uncertainties, **(uncertainties or {})},
-                token_scores={**record.token_scores, **(token_scores or {})},
-                extra={**record.extra, **(extra or {})},
-            ),
+        annotated = replace(
+            record,
+            probabilities={**record.probabilities, **(probabilities or {})},
+            uncertainties={**record.uncertainties, **(uncertainties or {})},
+            token_scores={**record.token_scores, **(token_scores or {})},
+            extra={**record.extra, **(extra or {})},
         )
+        for source in annotated.probabilities.keys() & annotated.uncertainties.keys():
+            raise ValueError(f"source {source!r} is a probability and an uncertainty: rename one")
+        return Generation(str(self), annotated)

@@ -138,8 +138,8 @@ def _majority_of(k: int) -> Callable[[Question], float]:
 def _vote(rule: VoteRule, k: int, tau: float) -> Callable[[Question, Source], float | None]:
     def value(question: Question, source: Source) -> float | None:
         # The best attempt needs an order only; a weight must be one on its own scale.
-        weight = source.confidence if rule == "best_of_n" else source.vote_weight
-        if weight is None or len(weight) != len(question):
+        weight = source.votes if rule == "best_of_n" else source.vote_weight
+        if weight is None:
             return None
         answers, correct = _answers(question)
         score = metrics.weighted_vote(answers, correct, weight, k, rule=rule, tau=tau).score

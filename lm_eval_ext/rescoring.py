@@ -21,7 +21,7 @@ from lm_eval_ext.errors import UserError
 from lm_eval_ext.grading import grade_questions
 from lm_eval_ext.metric_suites import suite
 from lm_eval_ext.metrics import proportion_interval, t_interval
-from lm_eval_ext.question import Aggregate
+from lm_eval_ext.question import Aggregate, MetricSuite
 from lm_eval_ext.run_files import read_samples
 
 
@@ -100,7 +100,7 @@ def score_task(
     UserError
         For a damaged file, more attempts than were made, or other impossible settings.
     """
-    settings = _settings(metadata, changes)
+    settings = changed_settings(metadata, changes)
     metric_suite = suite(metadata.get("metrics", "passn"), settings)
     by_filter: dict[str, list[dict[str, Any]]] = {}
     for sample in read_samples(samples):
@@ -109,17 +109,26 @@ def score_task(
     if not by_filter:
         return None
     scores = {}
-    for filter_name, rows in by_filter.items():
-        questions = _questions(rows, settings.n_attempts, grader)
-        items: dict[str, list[Any]] = {}
-        for question in questions:
-            for name, value in metric_suite.values(question).items():
-                items.setdefault(name, []).append(value)
-        for name, values in items.items():
-            metric = metric_suite[name]
-            key = name if len(by_filter) == 1 else f"{name},{filter_name}"
-            scores[key] = score(values, metric.aggregation, metric.higher_is_better)
+    try:
+        for filter_name, rows in by_filter.items():
+            found = _scores(_questions(rows, settings.n_attempts, grader), metric_suite)
+            several = len(by_filter) > 1
+            scores |= {f"{k},{filter_name}" if several else k: v for k, v in found.items()}
+    except (KeyError, TypeError, ValueError) as error:
+        reason = f"no {error}" if isinstance(error, KeyError) else str(error)
+        raise UserError(f"{samples}: its attempts cannot be scored ({reason})") from error
     return TaskScores(settings.n_attempts, described(settings), scores)
+
+
+def _scores(questions: Iterable[Question], metric_suite: MetricSuite) -> dict[str, Score]:
+    items: dict[str, list[Any]] = {}
+    for question in questions:
+        for name, value in metric_suite.values(question).items():
+            items.setdefault(name, []).append(value)
+    return {
+        name: score(values, metric_suite[name].aggregation, metric_suite[name].higher_is_better)
+        for name, values in items.items()
+    }
 
 
 def score(
@@ -155,6 +164,34 @@ def score(
     return Score(value, standard_error, float(mean.low), float(mean.high), n, higher_is_better)
 
 
+def changed_settings(metadata: Mapping[str, Any], changes: Mapping[str, Any]) -> AttemptSettings:
+    """Return a run's settings with some replaced.
+
+    Parameters
+    ----------
+    metadata, changes
+        As in `score_task`.
+
+    Raises
+    ------
+    UserError
+        For more attempts than were made, or other impossible settings.
+    """
+    logged = {**metadata, **changes}
+    made = metadata.get("attempts", 1)
+    if "attempts" in changes:
+        if changes["attempts"] > made:
+            raise UserError(
+                f"attempts={changes['attempts']}: the run made {made} per question; ask for at "
+                "most that"
+            )
+        # The run's own k may be more than is left.
+        for name in ("ks", "vote_ks"):
+            if name not in changes:
+                logged.pop(name, None)
+    return read_settings(logged)
+
+
 def group_score(members: Iterable[tuple[Score, int]]) -> tuple[float, float]:
     """Return the mean of the tasks of a group, weighted by size, and its standard error.
 
@@ -172,22 +209,6 @@ def group_score(members: Iterable[tuple[Score, int]]) -> tuple[float, float]:
     freedom = sizes.sum() - len(sizes)
     pooled = float((sizes - 1) @ variances / freedom) if freedom > 0 else math.nan
     return float(sizes @ values / sizes.sum()), math.sqrt(pooled / sizes.sum())
-
-
-def _settings(metadata: Mapping[str, Any], changes: Mapping[str, Any]) -> AttemptSettings:
-    logged = {**metadata, **changes}
-    made = metadata.get("attempts", 1)
-    if "attempts" in changes:
-        if changes["attempts"] > made:
-            raise UserError(
-                f"attempts={changes['attempts']}: the run made {made} per question; ask for at "
-                "most that"
-            )
-        # The run's own k may be more than is left.
-        for name in ("ks", "vote_ks"):
-            if name not in changes:
-                logged.pop(name, None)
-    return read_settings(logged)
 
 
 def _needed(sample: dict[str, Any], grader: str | None) -> dict[str, Any]:

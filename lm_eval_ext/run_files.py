@@ -53,7 +53,10 @@ def newest_run(folder: Path) -> RunFiles:
     results = _read_json(newest)
     stamp = newest.stem.removeprefix("results_")
     samples = {}
-    for task in results.get("n-samples", {}):
+    tasks = results.get("n-samples")
+    if not isinstance(tasks, dict) or not tasks:
+        raise UserError(f"{newest}: names no tasks (n-samples); run lm_eval again")
+    for task in tasks:
         samples[task] = newest.with_name(f"samples_{task}_{stamp}.jsonl")
         if not samples[task].is_file():
             raise UserError(
@@ -87,7 +90,18 @@ def read_samples(path: Path) -> Iterator[dict[str, Any]]:
                 ) from error
             if missing:
                 raise UserError(f"{path}, line {number}: no {sorted(missing)[0]} in this sample")
+            if "attempts" in sample and not _are_attempts(sample["attempts"]):
+                raise UserError(f"{path}, line {number}: damaged attempts; run lm_eval again")
             yield sample
+
+
+def _are_attempts(value: Any) -> bool:
+    """Tell whether a sample's attempts are the objects that `attempt_details` makes."""
+    return (
+        isinstance(value, list)
+        and len(value) > 0
+        and all(isinstance(attempt, dict) and "attempt" in attempt for attempt in value)
+    )
 
 
 def _read_json(path: Path) -> dict[str, Any]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import logging
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,8 @@ from rich.table import Table
 
 from lm_eval_ext.errors import UserError
 from lm_eval_ext.metric_suites import SINGLE_ANSWER
-from lm_eval_ext.rescoring import TaskScores, group_score, score_task
+from lm_eval_ext.metrics import UndefinedMetricWarning
+from lm_eval_ext.rescoring import TaskScores, changed_settings, group_score, score_task
 from lm_eval_ext.run_files import RunFiles, newest_run
 
 UNSAFE_GRADERS = frozenset({"mbpp"})
@@ -47,8 +49,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Score the newest run below the folder and print the table."""
+    if args.output is not None and not args.output.absolute().parent.is_dir():
+        raise UserError(f"--output={args.output}: no folder {args.output.parent}; make it first")
     files = newest_run(args.folder)
-    scored = score_run(files, args)
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always", UndefinedMetricWarning)
+        scored = score_run(files, args)
+    for message in dict.fromkeys(str(warning.message) for warning in caught):
+        logger.warning("%s", message)
     if not scored:
         raise UserError(
             f"{files.path.parent}: the samples of {', '.join(files.samples)} hold no attempts; "
@@ -82,21 +90,27 @@ def score_run(files: RunFiles, args: argparse.Namespace) -> dict[str, TaskScores
         "n_bins": args.bins,
     }
     changes = {name: value for name, value in changes.items() if value is not None}
+    plans = [_plan(task, files, changes, args) for task in args.tasks or files.samples]
     scored = {}
-    for task in args.tasks or files.samples:
-        metadata = files.results.get("configs", {}).get(task, {}).get("metadata", {})
-        single = metadata.get("metrics") in SINGLE_ANSWER
-        found = score_task(
-            files.samples[task],
-            metadata,
-            changes={k: v for k, v in changes.items() if not (single and k in _OF_ATTEMPTS)},
-            grader=_grader(task, metadata, args) if args.regrade else None,
-        )
+    for task, plan in plans:
+        found = score_task(files.samples[task], **plan)
         if found is None:
             logger.warning("%s: its samples hold no attempts, left out", task)
         else:
             scored[task] = found
     return scored
+
+
+def _plan(
+    task: str, files: RunFiles, changes: dict[str, Any], args: argparse.Namespace
+) -> tuple[str, dict[str, Any]]:
+    """Return how a task is to be scored; what is impossible is refused before any work."""
+    metadata = files.results.get("configs", {}).get(task, {}).get("metadata") or {}
+    if metadata.get("metrics") in SINGLE_ANSWER:
+        changes = {name: value for name, value in changes.items() if name not in _OF_ATTEMPTS}
+    changed_settings(metadata, changes)
+    grader = _grader(task, metadata, args) if args.regrade else None
+    return task, {"metadata": metadata, "changes": changes, "grader": grader}
 
 
 def group_scores(

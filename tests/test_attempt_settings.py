@@ -62,3 +62,10 @@ def test_invalid_settings_are_refused_in_one_line(metadata, message):
     with pytest.raises(ValueError, match=message) as error:
         read_settings(metadata)
     assert "\n" not in str(error.value)
+
+
+def test_a_name_that_is_nearly_ours_is_warned_of(caplog):
+    read_settings({"attemps": 4, "length": 8, "version": 1.0})
+    assert [record.getMessage() for record in caplog.records] == [
+        "metadata has 'attemps', which means nothing here: did you mean 'attempts'?"
+    ]

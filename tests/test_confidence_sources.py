@@ -5,6 +5,7 @@ import math
 import pytest
 
 from lm_eval_ext.confidence_sources import confidence_sources
+from lm_eval_ext.metrics import UndefinedMetricWarning
 
 
 def attempts(*verdicts, **annotations):
@@ -61,10 +62,28 @@ def test_what_wrappers_add_keeps_its_kind():
     assert (sources["eu"].confidence, sources["eu"].vote_weight) == ([-2.0, -2.0], None)
 
 
-def test_an_attempt_without_the_annotation_has_no_row_and_stops_the_votes():
+def test_an_attempt_without_the_annotation_has_no_row_and_no_weight():
     question = attempts(("4", True), ("5", False), ("6", False))
     question[0]["probabilities"] = {"self_eval": 0.75}
     question[2]["probabilities"] = {"self_eval": 0.5}
     source = confidence_sources(question)["self_eval"]
     assert (source.confidence, source.correct) == ([0.75, 0.5], [True, False])
-    assert source.vote_weight is None
+    assert (source.vote_weight, source.votes) == ([0.75, 0.0, 0.5], [0.75, 0.5, 0.5])
+
+
+@pytest.mark.parametrize("value", [math.nan, -math.inf])
+def test_what_is_not_finite_is_no_confidence(value):
+    question = attempts(("4", True), ("5", False), mean_entropy=1.0, mean_self_certainty=2.0)
+    question[0]["mean_logprob"], question[1]["mean_logprob"] = -0.5, value
+    with pytest.warns(UndefinedMetricWarning, match="not finite"):
+        sources = confidence_sources(question)
+    assert sources["mean_logprob"].confidence == [-0.5]
+    assert sources["mean_logprob"].vote_weight == [pytest.approx(math.exp(-0.5)), 0.0]
+    assert len(sources["perplexity"].confidence) == 1
+
+
+def test_a_likelihood_too_low_for_a_perplexity_is_no_error():
+    question = attempts(("4", True), mean_logprob=-800.0, mean_entropy=1.0, mean_self_certainty=2.0)
+    with pytest.warns(UndefinedMetricWarning):
+        sources = confidence_sources(question)
+    assert (sources["mean_logprob"].confidence, sources["perplexity"].confidence) == ([-800.0], [])

@@ -78,6 +78,11 @@ def test_an_impossible_probability_is_refused(generation, probability):
         generation.annotated(probabilities={"self_eval": probability})
 
 
+def test_a_source_is_a_probability_or_an_uncertainty(generation):
+    with pytest.raises(ValueError, match="'x' is a probability and an uncertainty"):
+        generation.annotated(probabilities={"x": 0.5}).annotated(uncertainties={"x": 0.5})
+
+
 def test_token_scores_must_fit_the_tokens(generation):
     with pytest.raises(ValueError, match="one value for each of the 2 tokens"):
         generation.annotated(token_scores={"eu": np.float32([0.25])})

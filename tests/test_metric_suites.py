@@ -96,6 +96,17 @@ def test_votes_are_weighted_by_each_source_that_has_weights():
     assert not [n for n in found if n.startswith(("cisc", "linear")) and "self_eval" not in n]
 
 
+def test_a_question_stays_in_the_vote_when_an_attempt_has_no_confidence():
+    attempts = self_evaluated(("4", True, 0.9), ("5", False, 0.3))
+    del attempts[0]["probabilities"]
+    found = values(attempts)
+    assert (found["maj@2"], found["linear@2:self_eval"], found["best_of@2:self_eval"]) == (
+        0.5,
+        0,
+        0.5,
+    )
+
+
 def test_likelihood_weighs_votes_as_the_probability_per_token():
     attempts = question(("4", True), ("5", False), ("5", False))
     for attempt, mean_logprob in zip(attempts, (-0.01, -2.0, -2.5), strict=True):

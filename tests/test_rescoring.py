@@ -182,11 +182,58 @@ def test_programs_are_run_only_with_consent(finished_run, tmp_path, capsys):
 
 
 def test_a_run_without_attempts_is_refused(finished_run, tmp_path, capsys):
-    copy = edited(finished_run[0], tmp_path, lambda sample: {**sample, "attempts": None})
-    (path,) = copy.rglob("samples_sums_2*.jsonl")
-    path.write_text(path.read_text().replace('"attempts": null, ', "").replace('"attempts"', '"a"'))
+    def without_attempts(sample):
+        del sample["attempts"]
+        return sample
+
+    copy = edited(finished_run[0], tmp_path, without_attempts)
     assert main(["score", str(copy), "--tasks", "sums"]) == 2
     assert "hold no attempts" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("attempts", "message"),
+    [
+        (None, "line 1: damaged attempts"),
+        ([], "line 1: damaged attempts"),
+        ([{"attempt": 0}] * N_ATTEMPTS, "its attempts cannot be scored (no 'correct')"),
+        ([{"attempt": 0, "correct": 2, "answer": "1"}] * N_ATTEMPTS, "cannot be scored"),
+    ],
+)
+def test_damaged_attempts_are_refused_in_one_line(
+    finished_run, tmp_path, capsys, attempts, message
+):
+    copy = edited(finished_run[0], tmp_path, lambda sample: {**sample, "attempts": attempts})
+    assert main(["score", str(copy)]) == 2
+    error = capsys.readouterr().err
+    assert message in error
+    assert error.count("\n") == 1
+
+
+@pytest.mark.parametrize("results", [{}, {"n-samples": 3}, {"n-samples": {}}])
+def test_a_results_file_without_tasks_is_refused(finished_run, tmp_path, capsys, results):
+    copy = tmp_path / "run"
+    shutil.copytree(finished_run[0], copy)
+    (path,) = copy.rglob("results_*.json")
+    path.write_text(json.dumps(results))
+    assert main(["score", str(copy)]) == 2
+    assert "names no tasks" in capsys.readouterr().err
+
+
+def test_a_record_the_grader_cannot_read_is_one_line(finished_run, tmp_path, capsys):
+    copy = edited(finished_run[0], tmp_path, lambda sample: {**sample, "doc": {}})
+    assert main(["score", str(copy), "--regrade"]) == 2
+    assert "its attempts cannot be scored" in capsys.readouterr().err
+
+
+def test_what_is_impossible_is_refused_before_any_work(finished_run, tmp_path, capsys, monkeypatch):
+    def no_work(*arguments, **keywords):
+        raise AssertionError
+
+    monkeypatch.setattr("lm_eval_ext.score.score_task", no_work)
+    for options in (["--ks", "9"], ["--output", str(tmp_path / "nowhere" / "x.json")]):
+        assert main(["score", str(finished_run[0]), *options]) == 2
+        assert capsys.readouterr().err.count("\n") == 1
 
 
 def test_a_file_cut_off_in_a_line_names_the_line(finished_run, tmp_path, capsys):

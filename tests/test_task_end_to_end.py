@@ -88,7 +88,16 @@ def test_the_command_line_sets_everything(random_model, tmp_path):
     assert run.returncode == 0, run.stderr
     table = [line.split("|") for line in run.stdout.splitlines() if "none" in line]
     names = {cells[5].strip() for cells in table}
-    of_confidence = "ece debiased_ece brier nll hallucination_auroc auprc aurc prr".split()
+    of_confidence = [
+        "ece",
+        "debiased_ece",
+        "brier",
+        "nll",
+        "hallucination_auroc",
+        "auprc",
+        "aurc",
+        "prr",
+    ]
     assert names == {
         *("pass@1", "pass@4", "pass^4", "maj@4", "invalid_rate"),
         *(f"{name}:vote_share" for name in of_confidence),

@@ -78,8 +78,8 @@ def answer_of(outcomes: Sequence[str]) -> str:
 
     Examples
     --------
-    >>> answer_of(["3", "4", "ZeroDivisionError"])
-    '3; 4; ZeroDivisionError'
+    >>> answer_of(["3", "4", "!ZeroDivisionError"])
+    '3; 4; !ZeroDivisionError'
     """
     text = "; ".join(outcomes)
     if len(text) <= MAX_SHOWN and text.isprintable():

@@ -2,7 +2,7 @@
 
 The rule, in this order, on what follows the thinking section:
 
-1. The text ends at the first ``[DONE]`` and begins after the last ``[BEGIN]`` before it, where
+1. The text ends at the first ``[DONE]`` outside a closed fence and begins after the last ``[BEGIN]`` before it, where
    there are such marks: the few-shot format of MBPP.
 2. Fenced blocks. Blocks marked as another language than Python are passed over. The last block
    that defines every name the tests use is taken; else the last that defines one of them; else the
@@ -49,7 +49,7 @@ def extract_code(completion: str, names: Sequence[str] = ()) -> str | None:
     >>> extract_code("I cannot answer that.") is None
     True
     """
-    text = after_thinking(completion).partition("[DONE]")[0].rpartition("[BEGIN]")[2]
+    text = _until_done(after_thinking(completion)).rpartition("[BEGIN]")[2]
     found = list(_FENCE.finditer(text))
     blocks = [match[2] for match in found if match[1].lower() in _PYTHON]
     blocks = [textwrap.dedent(block) for block in blocks if block.strip()]
@@ -57,6 +57,15 @@ def extract_code(completion: str, names: Sequence[str] = ()) -> str | None:
         return max(reversed(blocks), key=lambda block: _defined(block, names))
     if found or not _STATEMENT.search(text):
         return None
+    return text
+
+
+def _until_done(text: str) -> str:
+    """Return the text before the first ``[DONE]`` that is not part of a fenced program."""
+    closed = [match.span() for match in _FENCE.finditer(text) if match[0].rstrip().endswith("```")]
+    for mark in re.finditer(re.escape("[DONE]"), text):
+        if not any(start < mark.start() < end for start, end in closed):
+            return text[: mark.start()]
     return text
 
 

@@ -158,7 +158,11 @@ def run_tests(tests: CodeTests, program: str, session: Session) -> Verdict:
 
 
 class _Run:
-    """What happened so far while the tests ran."""
+    """What happened so far while the tests ran.
+
+    In an outcome, what failed stands after ``!``, which no returned value begins with: an exception
+    may be called ``1``.
+    """
 
     def __init__(self, session: Session) -> None:
         self.reason: str | None = None
@@ -176,15 +180,16 @@ class _Run:
             wrong = f"{name}: wrong value"
         except ProgramError as error:
             wrong = f"{name}: {error}"
-            self._returned.append(str(error))
+            self._returned.append(f"!{error}")
         except ProgramGone as gone:
             wrong = str(gone) if str(gone) == "timeout" else f"{name}: {gone}"
-            self._returned.append(str(gone))
+            self._returned.append(f"!{gone}")
         except HandleError:
             wrong = f"{name}: result is no plain data"
         except Exception as error:  # of the test itself, on a value of the wrong type
             wrong = f"{name}: {type(error).__name__}"
         if name != "program" or wrong is not None:
-            self.outcomes.append(", ".join(self._returned) or (wrong or "").partition(": ")[2])
+            failed = "!" + (wrong or "").partition(": ")[2]
+            self.outcomes.append(", ".join(self._returned) or failed)
         if self.reason is None:
             self.reason = wrong

@@ -217,6 +217,8 @@ class Session:
             reply = decode(reply, self._handle)
         except WireError:
             self._fail("malformed reply")
+        if self.deadline.remaining() <= 0:  # the time it took to read counts too
+            self._fail("timeout")
         match reply:
             case (int(number), True, value) if number == expected:
                 return value

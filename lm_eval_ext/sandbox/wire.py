@@ -35,6 +35,7 @@ _TYPES = {
 } | {"NoneType": type(None)}
 _NAMES = {kind: name for name, kind in _TYPES.items()}
 _MAX_EXPONENT = 10_000  # of a Decimal: int() of a larger one would fill the memory
+_MAX_FRACTION_BITS = 10_000  # reducing a fraction takes quadratic time
 _MAX_COLLISIONS = 200
 
 
@@ -297,6 +298,8 @@ def _fraction(elements: list[Any]) -> Fraction:
     numerator, denominator = elements
     if type(numerator) is not int or type(denominator) is not int:
         raise WireError("a fraction of something else than integers")
+    if max(numerator.bit_length(), denominator.bit_length()) > _MAX_FRACTION_BITS:
+        raise WireError(f"a fraction of numbers of more than {_MAX_FRACTION_BITS} bits")
     return Fraction(numerator, denominator)
 
 

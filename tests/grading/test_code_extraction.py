@@ -66,3 +66,12 @@ def test_the_block_with_all_names_is_taken() -> None:
 def test_a_megabyte_of_fences_takes_no_time() -> None:
     for text in ("```" * 300_000, "```python\n" * 100_000, " " * 1_000_000, "`" * 1_000_000):
         extract_code(text, ["f"])
+
+
+def test_the_mark_of_the_end_inside_a_fence_is_part_of_the_program():
+    program = "def f(text):\n    return text.split('[DONE]')\n"
+    assert extract_code(f"```python\n{program}```\n[DONE]\n```python\nf = 1\n```", ["f"]) == program
+    # A fence that is not closed does not protect it.
+    assert extract_code("```python\ndef f():\n    pass\n[DONE]\nf = 1", ["f"]) == (
+        "def f():\n    pass\n"
+    )

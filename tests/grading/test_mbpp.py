@@ -47,14 +47,14 @@ def sandbox() -> None:
         ("def half(x):\n    return x // 2", Attempt("2; 1", False, "test 2: wrong value")),
         (
             "def half(x):\n    return 2 / (x - 4)",
-            Attempt("ZeroDivisionError; -2", False, "test 1: ZeroDivisionError"),
+            Attempt("!ZeroDivisionError; -2", False, "test 1: ZeroDivisionError"),
         ),
-        ("def half(x) return x", Attempt("SyntaxError", False, "program: SyntaxError")),
-        ("def other(x): return x", Attempt("NameError; NameError", False, "test 1: NameError")),
-        ("half = 3", Attempt("TypeError; TypeError", False, "test 1: TypeError")),
-        ("import numpy\n" + GOOD, Attempt("ModuleNotFoundError", False)),
-        ("def half(x):\n    assert x > 3\n    return x / 2", Attempt("2; AssertionError", False)),
-        ("def half(x):\n    import os; os._exit(0)", Attempt("exited; exited", False)),
+        ("def half(x) return x", Attempt("!SyntaxError", False, "program: SyntaxError")),
+        ("def other(x): return x", Attempt("!NameError; !NameError", False, "test 1: NameError")),
+        ("half = 3", Attempt("!TypeError; !TypeError", False, "test 1: TypeError")),
+        ("import numpy\n" + GOOD, Attempt("!ModuleNotFoundError", False)),
+        ("def half(x):\n    assert x > 3\n    return x / 2", Attempt("2; !AssertionError", False)),
+        ("def half(x):\n    import os; os._exit(0)", Attempt("!exited; !exited", False)),
         ("I cannot.", Attempt(None, False, "no program")),
         ("", Attempt(None, False, "no program")),
         ("x = 1\n" * 100_000, Attempt("program too long", False)),
@@ -180,7 +180,7 @@ def test_a_foreseen_call_that_is_not_made_is_passed_over() -> None:
     }
     assert len(read_tests(doc).calls) == 3
     assert grade("mbpp", "def f(x): return x", doc) == (
-        "IndexError; 2; 3",
+        "!IndexError; 2; 3",
         False,
         "test 1: IndexError",
     )

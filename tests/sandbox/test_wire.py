@@ -298,3 +298,10 @@ def test_handles_go_by_number() -> None:
 
     data = encode([len, 1, {"a": max}], number_of)
     assert decode(data, kept.__getitem__) == [len, 1, {"a": max}]
+
+
+def test_a_fraction_that_takes_long_to_reduce_is_refused():
+    huge = Fraction(1)
+    huge._numerator, huge._denominator = 3**10_000, 2**15_000 + 1
+    with pytest.raises(WireError, match="a fraction of numbers of more than 10000 bits"):
+        decode(encode(huge))
