@@ -2,8 +2,8 @@
 
 The rule, in this order, on what follows the thinking section:
 
-1. The text ends at the first ``[DONE]`` outside a closed fence and begins after the last ``[BEGIN]`` before it, where
-   there are such marks: the few-shot format of MBPP.
+1. The text ends at the first ``[DONE]`` outside a closed fence and begins after the last
+   ``[BEGIN]`` before it, where there are such marks: the few-shot format of MBPP.
 2. Fenced blocks. Blocks marked as another language than Python are passed over. The last block
    that defines every name the tests use is taken; else the last that defines one of them; else the
    last block. A fence that is never closed, as in a completion cut off, runs to the end.

@@ -26,6 +26,10 @@ _ANNOUNCEMENT = re.compile(
     re.IGNORECASE | re.MULTILINE,
 )
 
+_HEADING = re.compile(
+    r"^[ \t*_>#-]{0,8}(?:the\s)?(?:final\s)?answer[ \t*_]{0,8}\n", re.IGNORECASE | re.MULTILINE
+)
+
 _BRACE = re.compile(r"(?<!\\)[{}]")
 
 
@@ -51,13 +55,14 @@ def after_thinking(completion: str) -> str:
 
 
 def hash_marked(text: str) -> Iterator[str]:
-    """Yield the rest of the line after each ``####``, the last first."""
+    """Yield the rest of the line after each ``####``, or the next one with text; the last first."""
     end = len(text)
     for _ in range(MAX_CANDIDATES):
         start = text.rfind("####", 0, end)
         if start < 0:
             return
-        yield text[start + 4 : start + 4 + MAX_LENGTH].partition("\n")[0]
+        line, _, below = text[start + 4 : start + 4 + MAX_LENGTH].partition("\n")
+        yield line if line.strip(" \t\r#*_") else _first_line(below)
         end = start
 
 
@@ -92,6 +97,26 @@ def announced(text: str) -> Iterator[str]:
     matches = list(_ANNOUNCEMENT.finditer(text))
     for match in matches[: -MAX_CANDIDATES - 1 : -1]:
         yield text[match.end() : match.end() + MAX_LENGTH].lstrip(" \t\r\n*_")
+
+
+def headed(text: str) -> Iterator[str]:
+    r"""Yield the next line with text after each heading "Final Answer", the last first.
+
+    Only headings after the last announcement in a sentence count: what comes last is meant.
+
+    Examples
+    --------
+    >>> list(headed("**Final Answer**\n\n18"))
+    ['18']
+    """
+    sentences = list(_ANNOUNCEMENT.finditer(text))
+    headings = list(_HEADING.finditer(text, sentences[-1].end() if sentences else 0))
+    for match in headings[: -MAX_CANDIDATES - 1 : -1]:
+        yield _first_line(text[match.end() : match.end() + MAX_LENGTH])
+
+
+def _first_line(text: str) -> str:
+    return text.lstrip().partition("\n")[0]
 
 
 def _braced(text: str, opening: int, max_length: int) -> str | None:

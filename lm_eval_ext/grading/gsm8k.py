@@ -4,9 +4,10 @@ The answer of a completion is looked for after its thinking section, in this ord
 the last place that holds a number, and the first step that finds one decides:
 
 1. ``#### 18``, alone on the rest of its line but for a unit (a Markdown heading ``#### 2. Next``
-   is not an answer);
+   is not an answer), or on the next line with text if nothing else is on its own;
 2. ``\boxed{18}`` or ``\fbox{18}``, braces matched;
-3. "the answer is 18", "final answer: 18" and close variants.
+3. "the answer is 18", "final answer: 18" and close variants, or a heading "Final Answer" and a
+   number alone on the next line with text, whichever of the two comes last.
 
 There is no fallback to the last number of the text: a completion that stopped half-way would then
 have an answer, and among N attempts such answers turn into correct ones by luck. An attempt without
@@ -24,10 +25,15 @@ from typing import Any
 
 from lm_eval_ext.errors import UserError
 from lm_eval_ext.grading.attempt import Attempt
-from lm_eval_ext.grading.extraction import after_thinking, announced, boxed, hash_marked
+from lm_eval_ext.grading.extraction import after_thinking, announced, boxed, hash_marked, headed
 from lm_eval_ext.grading.rational import parse_exact, parse_leading
 
-_STEPS = ((hash_marked, parse_exact), (boxed, parse_exact), (announced, parse_leading))
+_STEPS = (
+    (hash_marked, parse_exact),
+    (boxed, parse_exact),
+    (headed, parse_exact),
+    (announced, parse_leading),
+)
 
 
 def extract(completion: str) -> Fraction | None:

@@ -3,10 +3,13 @@ r"""Grader of MATH: an answer in LaTeX, compared by mathematical equality.
 `lm_eval_ext.grading.math_extraction` says where the answer of a completion is looked for. An answer
 is right if it equals the record's reference answer (``answer``, or else what the solution boxes):
 the same text but for typography, the same plain number, or, in all other cases, the verdict of
-math-verify, gold first. That runs in worker processes, each comparison under a deadline of
-`lm_eval_ext.grading.math_pool.DEADLINE_SECONDS`; nothing an answer contains is run as Python, and
-answers that are too large or too deep are not compared at all. What has no verdict is wrong, with
-the reason: ``too long``, ``too deep``, ``too many entries``, ``timeout`` or ``worker died``.
+math-verify, gold first, unless the two differ in something that it ignores, such as words that
+change a number or the order of a tuple (see `lm_eval_ext.grading.math_text.decide` and
+`lm_eval_ext.grading.math_comparison`). That runs in worker processes, each comparison under a
+deadline of `lm_eval_ext.grading.math_pool.DEADLINE_SECONDS`; nothing an answer contains is run as
+Python, and answers that are too large or too deep are not compared at all. What has no verdict is
+wrong, with the reason: ``too long``, ``too deep``, ``too many entries``, ``timeout`` or ``worker
+died``.
 
 For voting, the answers at one question are grouped by the same comparison, and `Attempt.answer` is
 the same string throughout a group: the reference answer for all that are right; for wrong ones the

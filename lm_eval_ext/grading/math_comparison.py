@@ -3,8 +3,10 @@ r"""Compare two answers by math-verify, in a worker process.
 The parts of math-verify that are unsafe here are left out: answers go through its LaTeX grammar
 only (`math_verify.parse` also tries text as a Python expression), and its timers are off (they
 raise an exception from a signal handler, which code in C never sees). Two things are added for
-speed, which change no verdict, and one that does: i is the imaginary unit in both answers if it
-occurs in one.
+speed, which change no verdict, and some that do: i is the imaginary unit in both answers if it
+occurs in one; a set is no tuple, and a tuple has an order, also where the other answer is a bare
+list; an inequality in one variable is an interval if the other answer is one; and an equation
+between numbers has to hold.
 """
 
 from __future__ import annotations
@@ -13,8 +15,15 @@ import contextlib
 import re
 from functools import lru_cache
 from importlib import import_module
-from typing import Any
+from typing import Any, NamedTuple
 
+_JOINT = re.compile(r",?\s*\\text\s*\{\s*(?:and|or)\s*\}")
+_LEFT_SIDE = re.compile(r"(?:\([A-Za-z](?:,[A-Za-z])+\)|[A-Za-z])=(?=[(\[\\])")
+_THOUSANDS = re.compile(r"-?[0-9]{1,3}(?:,[0-9]{3})+(?:\.[0-9]+)?")
+_ASSIGNMENT = re.compile(r"([A-Za-z](?:_\{?[0-9A-Za-z]\}?)?)=([^=]+)")
+_RELATION = re.compile(r"\s*(<|>|\\leq?(?![A-Za-z])|\\geq?(?![A-Za-z])|\\[lg]eqslant)\s*")
+_SURE_INTERVAL = re.compile(r"[(\[].*,.*[)\]]", re.DOTALL)
+_ARITHMETIC = re.compile(r"\\(?:frac|sqrt|cdot|times|div|pi|left|right)(?![A-Za-z])")
 _IMAGINARY_UNIT = re.compile(r"(?<![A-Za-z\\])i(?![A-Za-z])")
 
 
@@ -22,6 +31,10 @@ def compare(gold: str, answer: str) -> dict[str, Any]:
     """Return whether two answers are equal, and whether each is an expression of the grammar."""
     from math_verify import verify
 
+    forms = _comparable(gold, answer)
+    if forms is None:
+        return {"equal": False, "parsed": [True, True]}
+    gold, answer = forms
     equal, parsed = False, [False, False]
     # MemoryError and RecursionError among them: the answer is then not verified.
     with contextlib.suppress(Exception):
@@ -30,7 +43,145 @@ def compare(gold: str, answer: str) -> dict[str, Any]:
         parsed = [len(gold_forms) == 2, len(answer_forms) == 2]
         which = 0 if all(parsed) else -1
         equal = bool(verify(gold_forms[which], answer_forms[which], timeout_seconds=None))
+        equal = equal and not _is_false_equation(answer)
     return {"equal": equal, "parsed": parsed}
+
+
+def _is_false_equation(text: str) -> bool:
+    """Return whether two sides of an equation in nothing but exact numbers differ: 2+4 = 5."""
+    sides = text.split("=")
+    if len(sides) < 2 or re.search(r"[A-Za-z.,%]", _ARITHMETIC.sub(" ", text)):
+        return False
+    with contextlib.suppress(Exception):
+        values = [_expression(side, is_real=True) for side in sides]
+        return any(_far_apart(values[0], value) for value in values[1:])
+    return False
+
+
+class _Collection(NamedTuple):
+    """The entries of a set, a tuple, an interval or a list without brackets."""
+
+    kind: str
+    entries: list[str]
+
+    def as_tuple(self, names: list[str] | None = None) -> str:
+        """Return the entries in round brackets; the values of some names, if there are names."""
+        entries = self.entries
+        values = self.assigned()
+        if values:
+            entries = [values[name] for name in names or values]
+        return f"({','.join(entries)})"
+
+    def assigned(self) -> dict[str, str]:
+        """Return the values by name if every entry is one of a name of its own, else nothing."""
+        matches = [_ASSIGNMENT.fullmatch(entry) for entry in self.entries]
+        values = {match[1]: match[2] for match in matches if match}
+        return values if len(values) == len(matches) > 1 else {}
+
+
+def _comparable(gold: str, answer: str) -> tuple[str, str] | None:
+    """Return the forms in which math-verify compares two answers, or None if they are unequal."""
+    gold, answer = _as_intervals(gold, answer)
+    one, other = _collection(gold), _collection(answer)
+    if one is None or other is None:
+        return gold, answer
+    kinds = {one.kind, other.kind}
+    if "interval" in kinds:
+        return None if "list" in kinds else (gold, answer)
+    names = list(one.assigned()), list(other.assigned())
+    if names[0] and names[1] and "set" not in kinds:
+        if sorted(names[0]) != sorted(names[1]):
+            return None
+        return one.as_tuple(), other.as_tuple(names[0])
+    if kinds == {"set", "tuple"} or ("set" in kinds and (names[0] or names[1])):
+        return None
+    if kinds == {"list", "tuple"} or names[0] or names[1]:
+        return one.as_tuple(), other.as_tuple()
+    return gold, answer
+
+
+def _collection(text: str) -> _Collection | None:
+    """Return what an answer with several entries consists of; None for any other."""
+    text = _LEFT_SIDE.sub("", _JOINT.sub(",", text.strip()), count=1).strip()
+    if _THOUSANDS.fullmatch(text):
+        return None
+    entries = _split(text)
+    if len(entries) > 1:
+        return _Collection("list", entries)
+    if text.startswith("\\{") and text.endswith("\\}"):
+        return _Collection("set", _split(text[2:-2]))
+    if not _SURE_INTERVAL.fullmatch(text):
+        return None
+    entries = _split(text[1:-1])
+    if text[0] + text[-1] == "()" and "\\infty" not in text:
+        return _Collection("tuple", entries) if len(entries) > 1 and _is_closed(text) else None
+    return _Collection("interval", entries) if len(entries) == 2 and _is_closed(text) else None
+
+
+def _is_closed(text: str) -> bool:
+    """Return whether the first bracket of a text is closed by its last character."""
+    return all(_depth(text[:end]) > 0 for end in range(1, len(text)))
+
+
+def _depth(text: str) -> int:
+    return sum(map(text.count, "([{")) - sum(map(text.count, ")]}"))
+
+
+def _split(text: str) -> list[str]:
+    """Return what stands between the commas outside of brackets."""
+    parts, depth = [""], 0
+    for character in text:
+        depth += (character in "([{") - (character in ")]}")
+        if character == "," and depth == 0:
+            parts.append("")
+        else:
+            parts[-1] += character
+    return [part.strip() for part in parts]
+
+
+def _as_intervals(gold: str, answer: str) -> tuple[str, str]:
+    """Return two answers with an inequality as an interval, if the other answer is one, too.
+
+    math-verify does so for a reference answer that is an inequality. Round brackets around finite
+    ends may be a point, and stay one.
+    """
+    of_gold, of_answer = _interval(gold), _interval(answer)
+    is_interval = _SURE_INTERVAL.fullmatch(gold) and re.search(r"[\[\]]|\\infty", gold)
+    if of_answer and is_interval:
+        return gold, of_answer[1]
+    if of_gold and of_answer and of_gold[0] == of_answer[0]:
+        return of_gold[1], of_answer[1]
+    return gold, answer
+
+
+def _interval(text: str) -> tuple[str, str] | None:
+    """Return the variable of an inequality and the interval it is in; None for any other text."""
+    parts = _RELATION.split(text)
+    sides, signs = parts[::2], parts[1::2]
+    ascending = {sign == "<" or sign.startswith("\\l") for sign in signs}
+    if len(signs) not in (1, 2) or len(ascending) > 1 or re.search("[,=]", text):
+        return None
+    if ascending == {False}:
+        sides, signs = sides[::-1], signs[::-1]
+    strict = [sign in ("<", ">") for sign in signs]
+    if len(signs) == 1:
+        if _is_name(sides[0]) and not _has_name(sides[1]):
+            sides, strict = [r"-\infty", *sides], [True, *strict]
+        else:
+            sides, strict = [*sides, r"\infty"], [*strict, True]
+    low, variable, high = sides
+    if not _is_name(variable) or _has_name(low) or _has_name(high):
+        return None
+    return variable, f"{'(' if strict[0] else '['}{low},{high}{')' if strict[1] else ']'}"
+
+
+def _is_name(text: str) -> bool:
+    return bool(re.fullmatch("[A-Za-z]", text))
+
+
+def _has_name(text: str) -> bool:
+    """Return whether a side of an inequality is empty, or not a constant."""
+    return not text or bool(re.search("[A-Za-z]", re.sub(r"\\[A-Za-z]+", "", text)))
 
 
 def clear_cache() -> None:

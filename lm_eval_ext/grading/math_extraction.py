@@ -5,7 +5,10 @@ that finds one decides:
 
 1. the last brace-matched ``\boxed{...}`` or ``\fbox{...}`` (``\boxed 2`` where there is no other);
 2. the last "the answer is ...", "final answer: ..." and close variants: the formula that follows,
-   or the words up to the end of the sentence;
+   or the words up to the end of the sentence. A formula counts only after words that introduce it
+   ("equal to", "the fraction", ...); after others ("less than $5$") the words are the answer, which
+   is wrong then, and there is none if they are many. Words that change the number of the formula
+   ("$5$ million", "$5$ or more") are part of it;
 3. the last formula in dollars (or in ``\(...\)``, ``\[...\]``).
 
 There is no fallback to the last number of the text, for the reason given in
@@ -20,6 +23,7 @@ from typing import Any
 
 from lm_eval_ext.errors import UserError
 from lm_eval_ext.grading.extraction import after_thinking, announced, boxed
+from lm_eval_ext.grading.math_text import changing_words
 
 MAX_TEXT = 400_000
 """Characters of a completion that are read, counted from its end."""
@@ -47,6 +51,31 @@ _FORMULA = re.compile(
     re.DOTALL,
 )
 _SENTENCE_END = re.compile(r"[.!?](?=\s|$)|\n|\s(?:because|since|as|so|which|where|I hope)\s", re.I)
+# What may stand between "the answer is" and its formula.
+_LEAD_IN = re.compile(
+    r"(?:[\s:=(*_~\"'`,\u2248]|\([A-E]\)|\b(?:is|are|was|be|equals?|equal to|approximately|about"
+    r"|roughly|around|exactly|precisely|simply|just|only|actually|indeed|clearly|then|thus|hence"
+    r"|so|therefore|consequently|finally|again|given by|found to be|as follows|that|either|both"
+    r"|namely|we (?:have|get|find|obtain)|a|an|the|all|any|final|correct|ordered|unique|exact"
+    r"|simplified|closed|open|real|complex|common|mixed|following|single|positive"
+    r"|negative(?= (?:number|integer|real))|maximum|minimum|largest|smallest|greatest|least"
+    r"|(?:total|area|volume|length|distance|probability|perimeter|radius|cost|time|measure|value)"
+    r"(?: of)?|(?:number|integer|value|fraction|expression|equation|function|polynomial|formula|set"
+    r"|list|pair|triple|triplet|tuple|point|vector|matrix|interval|union|solution|root|choice"
+    r"|option|letter|coordinate|angle|line|form|result|answer)s?)\b)*",
+    re.IGNORECASE,
+)
+_INTRODUCTION = re.compile(r"[A-Za-z ,']{1,80}:\s*")
+_NEGATION = re.compile(r"(?:[-\u2212]|\b(?:minus|negative))\s*$", re.IGNORECASE)
+_SINGLE_TERM = re.compile(r"[0-9.,/]+|\\[dtc]?frac\s*(?:[0-9]{2}|\{[^{}]+\}\s*\{[^{}]+\})")
+# Words right after a formula, where some change it: "$5$ million", "$5$ eggs or more".
+_NEW_CLAUSE = r"(?!(?:since|because|as|so|which|where|that|when|if|is|are|not|and(?! [aot]))\b)"
+_FOLLOWING_WORDS = re.compile(
+    rf"[ -]{{0,3}}({_NEW_CLAUSE}[a-z]+(?: {_NEW_CLAUSE}[a-z]+){{0,3}})", re.I
+)
+_OPERATOR = re.compile(
+    r"\s*(?:\b(?:times|plus|minus|of|divided by|multiplied by)\b|[-+*/^\u2212])\s*(?:\$|\\[(\[])"
+)
 _JOINT = re.compile(r"\s*(?:,|;|,?\s*(?:and|or))\s*", re.I)
 
 
@@ -63,7 +92,14 @@ def extract(completion: str) -> str | None:
     True
     """
     text = after_thinking(completion)[-MAX_TEXT:]
-    return last_box(text) or _last_announced(text) or _last_formula(text)
+    box = last_box(text)
+    if box:
+        return box
+    for candidate in announced(text):
+        answer = _leading_answer(candidate)
+        if answer is not None:
+            return answer or None
+    return _last_formula(text)
 
 
 def last_box(text: str) -> str | None:
@@ -104,32 +140,55 @@ def reference(doc: Mapping[str, Any]) -> str:
     return found
 
 
-def _last_announced(text: str) -> str | None:
-    for candidate in announced(text):
-        answer = _leading_answer(candidate)
-        if answer:
-            return answer
-    return None
-
-
 def _leading_answer(candidate: str) -> str | None:
-    """Return the formulas a sentence leads to, or else its words if they are few."""
+    """Return the formulas a sentence leads to, or else its words if they are few.
+
+    A sentence that says something about a formula in more words than that is an empty answer.
+    """
     formula = _FORMULA.search(candidate)
-    if formula and not _says_something(candidate[: formula.start()]):
-        parts = [_inside(formula)]
-        following = _joined(candidate, formula.end())
-        while following:
-            parts.append(_inside(following))
-            following = _joined(candidate, following.end())
-        return ", ".join(parts)
-    end = _SENTENCE_END.search(candidate)
+    if formula and _SENTENCE_END.search(candidate[: formula.start()]):
+        formula = None
+    if formula:
+        sign = _sign(candidate[: formula.start()], _inside(formula))
+        if sign is not None and not _OPERATOR.match(candidate, formula.end()):
+            return sign + _formulas(candidate, formula)
+    end = _SENTENCE_END.search(candidate, formula.end() if formula else 0)
     words = candidate[: end.start() if end else len(candidate)].replace("$", "").strip(" \t:*_,;")
-    return words if 0 < len(words) <= MAX_WORDS else None
+    if len(words) > MAX_WORDS:
+        return "" if formula else None
+    return words or None
 
 
-def _says_something(before: str) -> bool:
-    """Return whether the text before a formula is a number, or ends the sentence."""
-    return bool(re.search(r"[0-9=]", before) or _SENTENCE_END.search(before))
+def _sign(before: str, inside: str) -> str | None:
+    """Return the sign that the words before a formula give it; None if they say anything else."""
+    negation = _NEGATION.search(before)
+    if negation and _SINGLE_TERM.fullmatch(inside):
+        return "-" if _introduces(before[: negation.start()]) else None
+    return "" if _introduces(before) else None
+
+
+def _introduces(before: str) -> bool:
+    """Return whether text leads to a formula and says nothing about its value."""
+    if _LEAD_IN.fullmatch(before):
+        return True
+    return bool(_INTRODUCTION.fullmatch(before)) and not changing_words(before)
+
+
+def _formulas(candidate: str, formula: re.Match[str]) -> str:
+    """Return a formula, those joined to it, and the words after them that change a number."""
+    parts = [_inside(formula)]
+    end = formula.end()
+    while following := _joined(candidate, end):
+        parts.append(_inside(following))
+        end = following.end()
+    words = _FOLLOWING_WORDS.match(candidate, end)
+    if words and _changes(words[1]):
+        parts[-1] += rf"\text{{ {words[1]}}}"
+    return ", ".join(parts)
+
+
+def _changes(words: str) -> bool:
+    return bool(changing_words(rf"1\text{{{words}}}"))
 
 
 def _joined(text: str, position: int) -> re.Match[str] | None:

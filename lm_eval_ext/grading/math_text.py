@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import re
 from fractions import Fraction
+from functools import lru_cache
+from itertools import pairwise
 
 MAX_ANSWER = 1000
 """Characters of an answer that is verified; the longest reference answer of MATH has 81."""
@@ -35,6 +37,8 @@ _CHARACTERS = {
     "\u202f": " ", "\u2019": "'",
 }  # fmt: skip
 _TRANSLATION = str.maketrans(_CHARACTERS)
+_CONTINUATION = re.compile(r",\s*(?:\.{3,}|\u2026)")
+_ELLIPSIS = re.compile(r"\\dotsc?(?![A-Za-z])")
 _ROOT = re.compile(r"\u221a\s*(?:\(([^()]*)\)|([0-9]+|[a-z]))")
 _THOUSANDS = re.compile(r"(?<=[0-9])(?:,?\\!|\\[,: ]|\{,\})\s*(?=[0-9]{3}(?![0-9]))")
 _FRACTION = re.compile(r"\\[dtc]frac(?![A-Za-z])")
@@ -43,6 +47,8 @@ _SPACING = re.compile(
     r"(?<!\\)\\(?:[!,;:> ]|(?:quad|qquad|displaystyle)(?![A-Za-z]))|~"  # but not a row's end
 )
 _DEGREES = re.compile(r"\s*(?:\^\s*\{?\s*\\circ\s*\}?|\\degree(?![A-Za-z]))")
+_ANGLE_FUNCTION = re.compile(r"\\(?:sin|cos|tan|cot|sec|csc)(?![A-Za-z])")
+_ANGLE = re.compile(rf"([0-9]+(?:\.[0-9]+)?){_DEGREES.pattern}")
 _CURRENCY = re.compile(r"\\?\$|\\(?:pounds|euro|textdollar)(?![A-Za-z])\s*|[\u20ac\u00a3\u00a5]")
 _FONT = re.compile(r"\\(?:text(?:bf|it|rm|normal|sf|tt)|mathrm|mathbf|mathit|mbox|emph)\s*\{")
 _PERCENT = re.compile(r"\s*(?:\\text\s*\{\s*)?\b(?:percent|per cent)\b(?:\s*\})?")
@@ -51,7 +57,8 @@ _EMPTY_TEXT = re.compile(r"\\text\{\s*\}")
 # TeX reads one token where no brace opens an argument.
 _TOKEN = r"\s*(\{[^{}]*\}|\\pi(?![A-Za-z])|[0-9A-Za-z])"
 _SHORT_FRACTION = re.compile(rf"\\frac{_TOKEN}{_TOKEN}")
-_SHORT_ROOT = re.compile(r"\\sqrt\s*([0-9A-Za-z])")
+_SHORT_BINOMIAL = re.compile(rf"\\[dt]?binom{_TOKEN}{_TOKEN}")
+_SHORT_ARGUMENT = re.compile(r"\\(sqrt|overline)\s*([0-9A-Za-z])")
 _BLANK = re.compile(r"\s+")
 # Space that separates nothing; "1, 234" keeps its own, as "1,234" is one number.
 _NEEDLESS_SPACE = re.compile(r"(?<![0-9A-Za-z,])\s+|\s+(?![0-9A-Za-z])|(?<=,)\s+(?![0-9])")
@@ -59,37 +66,92 @@ _NEEDLESS_SPACE = re.compile(r"(?<![0-9A-Za-z,])\s+|\s+(?![0-9A-Za-z])|(?<=,)\s+
 _TEXT = re.compile(r"\\text\{([^{}]*)\}")
 _ONLY_WORDS = re.compile(r"[A-Za-z]{3,}(?: [A-Za-z]{2,})*")
 
+_MULTIPLIERS = {
+    "dozen": 12, "hundred": 100, "thousand": 1000, "million": 10**6, "billion": 10**9,
+    "trillion": 10**12,
+}  # fmt: skip
+_MULTIPLE = re.compile(
+    r"(?P<number>[-+0-9.,]+|-?\\frac\{[0-9]+\}\{[0-9]+\})\s*(?:\\text\{\s*)?"
+    rf"(?P<word>{'|'.join(_MULTIPLIERS)})s?\b(?P<unit>[A-Za-z ]*)\}}?",
+    re.IGNORECASE,
+)
+_GROUPED = re.compile(r"-?[0-9]{1,3}(?:,[0-9]{3})+(?:\.[0-9]+)?")
+_CHANGING = re.compile(
+    rf"(?<![A-Za-z\\])(?:{'|'.join(_MULTIPLIERS)}|(?:ten|hundred|thousand|million)th"
+    r"|factorial|half|halves|and (?:a|an|one|two|three) (?:third|quarter|fourth|fifth)"
+    r"|or (?:more|less|fewer|greater|higher|lower|above|below|larger|smaller)"
+    r"|(?:more|less|fewer|greater|larger|smaller|higher|lower) than|at (?:least|most)"
+    r"|under|above|below|up to|not|never|minus|negative|plus|twice|thrice|double|triple"
+    r"|squares? of|cubes? of|square root|cube root|reciprocal|opposite|inverse"
+    r")s?(?![A-Za-z])"
+    # "cm squared" is a unit, "5 squared" is not five.
+    r"|(?:(?<=[0-9)}])|(?<=\\text\{))\s*(?:squared|cubed)(?![A-Za-z])",
+    re.IGNORECASE,
+)
+# Thousands, millions, billions; K would be kelvin.
+_SUFFIXED = re.compile(r"(?<=[0-9])(?:\\text\{\s*|\s)(?:k|M|B|bn|mn)(?:(?=\})|$)")
+_DOTS = re.compile(r"(?P<decimal>\.[0-9]+)?\s*\\[lc]?dots[a-z]?(?![A-Za-z])")
+_PERCENTAGE = re.compile(r"(-?[0-9]{1,60}(?:\.[0-9]{1,60})?)\\?%")
+_COMMAND = re.compile(r"\\[A-Za-z]+")
+
 _INTEGER = r"-?[0-9]{1,60}"
 _PLAIN = re.compile(
     rf"(?:(?P<integer>{_INTEGER})|(?P<decimal>-?[0-9]{{0,60}}\.[0-9]{{1,60}})"
+    r"|(?P<start>-?[0-9]{0,60}\.[0-9]{0,60})\\overline\{(?P<cycle>[0-9]{1,60})\}"
     rf"|(?P<sign>-?)\\frac\{{(?P<over>{_INTEGER})\}}\{{(?P<under>{_INTEGER})\}}"
     rf"|(?P<upper>{_INTEGER})/(?P<lower>[0-9]{{1,60}}))"
 )
-_BASED = re.compile(r"(?P<digits>[0-9][0-9A-Fa-f]{0,60})_\{?(?P<base>[0-9]{1,2})\}?")
+_BASED = re.compile(r"(?P<digits>-?[0-9][0-9A-Fa-f.]{0,60})_\{?(?P<base>[0-9]{1,2})\}?")
 
 
 def tidy(text: str) -> str:
     r"""Return an answer without typography: sizes, spacing, currency signs, odd dashes.
 
+    A plain number of hundreds, thousands, millions, billions or dozens is multiplied out, and
+    degrees inside a trigonometric expression are converted to radians.
+
     Examples
     --------
     >>> tidy(r"\left( 5,\!525,\; \dfrac{1}{2} \right)."), tidy(r"\$1,200"), tidy("30\u00b0")
     ('(5525,\\frac{1}{2})', '1,200', '30')
+    >>> tidy(r"\$2.5\text{ million}"), tidy("3 dozen")
+    ('2500000', '36')
     """
+    text = _ELLIPSIS.sub(r"\\ldots", _CONTINUATION.sub(r",\\ldots ", text))
     text = _ROOT.sub(lambda match: rf"\sqrt{{{match[1] or match[2]}}}", text)
     text = text.translate(_TRANSLATION)
     text = _THOUSANDS.sub("", text)
     text = _SIZING.sub("", _FRACTION.sub(r"\\frac", text))
     text = _SPACING.sub(" ", text)
+    if _ANGLE_FUNCTION.search(text):  # the sine of 30 degrees is not that of the number 30
+        text = _ANGLE.sub(r"\\frac{\1\\pi}{180}", text)
     if "," not in text:  # "45^\circ,135^\circ" must not become one number
         text = _DEGREES.sub(" ", text)
     text = _PERCENT.sub(r"\\%", _CURRENCY.sub("", text))
     text = _BLACKBOARD.sub(r"\\mathbb{\1}", text.replace("\\varnothing", "\\emptyset"))
     text = _EMPTY_TEXT.sub(" ", _FONT.sub(r"\\text{", text))
-    text = _SHORT_ROOT.sub(r"\\sqrt{\1}", text)
+    text = _SHORT_ARGUMENT.sub(r"\\\1{\2}", text)
+    text = _SHORT_BINOMIAL.sub(lambda match: rf"\binom{_braced(match[1])}{_braced(match[2])}", text)
     text = _SHORT_FRACTION.sub(lambda match: rf"\frac{_braced(match[1])}{_braced(match[2])}", text)
     text = _NEEDLESS_SPACE.sub("", _BLANK.sub(" ", text))
-    return text.strip(' ,;:*`"').removesuffix("\\").rstrip(". ")
+    return _multiplied_out(text.strip(' ,;:*`"').removesuffix("\\").rstrip(". "))
+
+
+def _multiplied_out(text: str) -> str:
+    """Return "5 million" as the number it is; other text as it is."""
+    match = _MULTIPLE.fullmatch(text)
+    if match is None or changing_words(match["unit"]):
+        return text
+    number = match["number"]
+    value = _plain(number.replace(",", "") if _GROUPED.fullmatch(number) else number)
+    if value is None:
+        return text
+    value *= _MULTIPLIERS[match["word"].lower()]
+    exact = f"{value.numerator}"
+    if value.denominator > 1:
+        exact = rf"\frac{{{value.numerator}}}{{{value.denominator}}}"
+    unit = match["unit"].strip()
+    return rf"{exact}\text{{{unit}}}" if unit else exact
 
 
 def _braced(argument: str) -> str:
@@ -102,7 +164,12 @@ def decide(gold: str, answer: str) -> bool | None:
     Equal strings are equal, words with or without ``\text``; so are plain numbers of equal value.
     Integers and fractions of unequal value are unequal; with a decimal among them the verdict is
     left to math-verify, which rounds. Numerals with a stated base are compared by digits and base,
-    as math-verify ignores the base.
+    as math-verify ignores the base; so are a numeral with a base and a plain reference answer. The
+    other way round, where the reference answer states its base, bare digits may be equal.
+
+    Words that change a number ("or more", "squared", "million"), an ellipsis, sides of an equation
+    that are different numbers, and the case of a variable make answers unequal unless both have
+    them.
 
     Examples
     --------
@@ -110,20 +177,97 @@ def decide(gold: str, answer: str) -> bool | None:
     (True, False, None)
     >>> decide("101_2", "101_{3}"), decide("5", "x=5")
     (False, None)
+    >>> decide("10", "10_2"), decide("5", "6=5"), decide("5", r"5\text{or more}")
+    (False, False, False)
     """
     if gold == answer or _words(gold) == _words(answer):
         return True
+    if len(answer) <= MAX_ANSWER and _says_otherwise(gold, answer):
+        return False
     bases = _BASED.fullmatch(gold), _BASED.fullmatch(answer)
     if bases[0] and bases[1]:
         return bases[0]["base"] == bases[1]["base"] and (
             bases[0]["digits"].upper() == bases[1]["digits"].upper()
         )
     numbers = _plain(gold), _plain(answer)
+    if numbers[0] is not None and bases[1]:
+        return bases[1]["base"] == "10" and _plain(bases[1]["digits"]) == numbers[0]
     if numbers[0] is None or numbers[1] is None:
         return None
     if numbers[0] == numbers[1]:
         return True
-    return None if "." in gold or "." in answer else False
+    return None if _is_rounded(gold) or _is_rounded(answer) else False
+
+
+@lru_cache(maxsize=1024)
+def changing_words(text: str) -> tuple[str, ...]:
+    r"""Return the words of an answer that make its number another, in alphabetical order.
+
+    Examples
+    --------
+    >>> for answer in (r"5\text{or more}", "5 squared", "5 cm squared"):
+    ...     print(changing_words(answer))
+    ('or more',)
+    ('squared',)
+    ()
+    """
+    words = [match[0].strip().lower() for match in _CHANGING.finditer(text)]
+    return tuple(sorted(words + [match[0] for match in _SUFFIXED.finditer(text)]))
+
+
+def _says_otherwise(gold: str, answer: str) -> bool:
+    """Return whether one answer has a sign that it is another number, which math-verify ignores."""
+    return (
+        changing_words(gold) != changing_words(answer)
+        or _goes_on(gold) != _goes_on(answer)
+        or _is_false_equation(gold)
+        or _is_false_equation(answer)
+        or _is_other_percentage(gold, answer)
+        or _is_other_percentage(answer, gold)
+        or _is_other_case(gold, answer)
+    )
+
+
+def _goes_on(text: str) -> bool:
+    """Return whether an answer has an ellipsis, but for that of a decimal."""
+    return any(not match["decimal"] for match in _DOTS.finditer(text))
+
+
+def _is_false_equation(text: str) -> bool:
+    """Return whether two sides of an equation are plain numbers that differ, such as 6 = 5."""
+    sides = [side.strip() for side in text.split("=")]
+    numbers = [(side, value) for side in sides if (value := _plain(side)) is not None]
+    return any(
+        one != other and abs(one - other) >= max(_rounding(first), _rounding(second))
+        for (first, one), (second, other) in pairwise(numbers)
+    )
+
+
+def _is_rounded(text: str) -> bool:
+    return "." in text and "overline" not in text
+
+
+def _rounding(text: str) -> Fraction:
+    """Return the unit of the last digit of a decimal, and 0 for an exact number."""
+    return Fraction(1, 10 ** len(text.partition(".")[2])) if _is_rounded(text) else Fraction(0)
+
+
+def _is_other_percentage(text: str, number: str) -> bool:
+    """Return whether a percentage is compared to another integer, such as 5000% to 50.
+
+    50% is 0.5, or 50 where the question asked for percents; an integer above one is the latter.
+    """
+    percentage, value = _PERCENTAGE.fullmatch(text), _plain(number)
+    if percentage is None or value is None or value.denominator > 1 or abs(value) <= 1:
+        return False
+    return Fraction(percentage[1]) != value
+
+
+def _is_other_case(gold: str, answer: str) -> bool:
+    """Return whether two formulas differ in nothing but the case of a variable."""
+    if gold.lower() != answer.lower() or "\\text" in gold + answer:
+        return False
+    return not (_BASED.fullmatch(gold) or re.search(r"[A-Za-z]{3}", _COMMAND.sub(" ", gold)))
 
 
 def refusal(text: str) -> str | None:
@@ -158,6 +302,13 @@ def _plain(text: str) -> Fraction | None:
     match = _PLAIN.fullmatch(text)
     if match is None:
         return None
+    if match["cycle"]:
+        start, cycle = match["start"].lstrip("-"), match["cycle"]
+        scale = 10 ** len(start.partition(".")[2])
+        value = Fraction(start.rstrip(".") or "0") + Fraction(
+            int(cycle), scale * (10 ** len(cycle) - 1)
+        )
+        return -value if match["start"].startswith("-") else value
     if match["integer"] or match["decimal"]:
         return Fraction(match["integer"] or match["decimal"])
     over, under = (

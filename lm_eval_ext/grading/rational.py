@@ -2,8 +2,8 @@ r"""Read a number as people and models write it, exactly.
 
 Everything is a `fractions.Fraction`: 18, 18.0 and 36/2 are one number, and no float is involved.
 Nothing is evaluated; text that would have to be (``9 * 2``) is not a number. Nor is text that
-could mean two numbers: ``1 234`` and ``12,50`` (which separator?), ``5 or 6``, ``5 million`` (the
-question may have asked for millions), ``8:30``.
+could mean two numbers: ``1 234`` and ``12,50`` (which separator?), ``5 or 6``, ``5 million`` and
+``5 dozen`` (the question may have asked for millions), ``8:30``, ``5 less than 8``, ``6 = 5``.
 """
 
 from __future__ import annotations
@@ -30,14 +30,26 @@ _ATTACHED = re.compile(
     r"%|°[CF]?|¢|(?:[kmc]?g|lbs?|oz|k?m|[cm]m|mi|ft|in|ml|L|hrs?|h|mins?|s|secs?|mph|kph|th|st|nd|rd)"
     r"(?![A-Za-z0-9])"
 )
-_MAGNITUDE = re.compile(r"\s*-?(?:hundred|thousand|[mbtr]+illion)s?\b", re.IGNORECASE)
+_MAGNITUDE = re.compile(
+    r"\s*-?(?:(?:hundred|thousand|[mbtr]+illion)(?:th)?s?|dozens?|tenths?|half|halves|squared|cubed"
+    r"|factorial|(?:[a-z]+ ){0,2}(?:or (?:more|less|fewer|above|below)"
+    r"|and (?:a|an|one|two|three)[ -](?:half|third|quarter|fourth|fifth)s?))\b",
+    re.IGNORECASE,
+)
 # What makes the number only a part of the answer: a sum, a range, a list, a second quantity.
 _CONTINUES = re.compile(
     r"[.,:]?[0-9]"
     r"|(?:\s+[A-Za-z]+){0,4}\s*[-+*/÷^=<>≈:][-(\s]*[0-9.]"
     r"|\s*[(,x]?\s*-?[0-9]"
     r"|(?:\s+[A-Za-z]+){0,3}\s*,?\s*(?:\b(?:or|and|to|through|plus|times|minus)\b|&)"
-    r"\s+(?:[A-Za-z]+\s+){0,2}-?[0-9.]",
+    r"\s+(?:[A-Za-z]+\s+){0,2}-?[0-9.]"
+    r"|(?:\s+(?!(?:since|because|as|so|which|that|is|if|when)\b)[A-Za-z]+){0,2}"
+    r"\s+(?:more|less|fewer|greater|larger|smaller|higher|lower|older|younger)\s+than"
+    r"\s+(?:[A-Za-z]+\s+){0,2}-?\.?[0-9]"
+    r"|\s*(?:%|percent)\s+(?:more\s+than|less\s+than|of)\s+(?:[A-Za-z]+\s+){0,2}-?\.?[0-9]"
+    # a correction: "18; no, 19"
+    r"|[\s;,(-]*\b(?:no|wait|actually|sorry|oops|correction|rather)\b[\s,:;-]*"
+    r"(?:(?:it|that)(?:'s|\s+is|\s+should\s+be)\s+)?-?\.?[0-9]",
     re.IGNORECASE,
 )
 _ARITHMETIC_LEFT_SIDE = re.compile(r"[-\s0-9.,+*/÷x()%]*=\s*(?=[-+0-9.])")
@@ -90,7 +102,8 @@ def parse_exact(text: str) -> Fraction | None:
     Parameters
     ----------
     text
-        Short text; what stands before a last ``=`` is ignored (``x = 5``).
+        Short text; what stands before a last ``=`` is ignored (``x = 5``), unless it is a plain
+        number that differs (``6 = 5`` is no number).
 
     Returns
     -------
@@ -103,10 +116,13 @@ def parse_exact(text: str) -> Fraction | None:
     (Fraction(2469, 2), Fraction(3, 4), None)
     """
     text = plain_text(text)
-    found = _leading_number(re.split(r"[=≈]", text)[-1].strip(" #*_"))
+    *left_sides, last = text.replace("≈", "≈=").split("=")
+    found = _leading_number(last.strip(" #*_"))
     if found is None:
         return None
     value, tail = found
+    if any(_differs(side, last, value) for side in left_sides):
+        return None
     attached = _ATTACHED.match(tail)
     tail = tail[attached.end() :] if attached else tail
     unit = _UNIT_WORDS.fullmatch(tail.rstrip(". ,;"))
@@ -136,8 +152,30 @@ def parse_leading(text: str) -> Fraction | None:
     """
     line = _after_lead_in(plain_text(text)).partition("\n")[0]
     left_side = _ARITHMETIC_LEFT_SIDE.match(line)
-    found = _leading_number(line[left_side.end() :] if left_side else line)
-    return found[0] if found else None
+    line = line[left_side.end() :] if left_side else line
+    found = _leading_number(line)
+    if found is None:
+        return None
+    value, tail = found
+    right_side = line.removesuffix(tail) + tail[:1]
+    if left_side and _differs(left_side[0].rstrip("= "), right_side, value):
+        return None
+    return value
+
+
+def _differs(left_side: str, right_side: str, value: Fraction) -> bool:
+    """Return whether a plain number left of ``=`` is another than the value on the right.
+
+    A decimal may be rounded in its last digit; a percentage equals its hundredth.
+    """
+    match = _NUMBER.fullmatch(left_side.strip(" #*_()")[: 2 * MAX_DIGITS])
+    plain = _value(match) if match else None
+    if match is None or plain is None:
+        return False
+    decimals = [len(part) for part in re.findall(r"\.([0-9]+)", match[0] + right_side)]
+    tolerance = Fraction(1, 10 ** min(decimals)) if decimals else Fraction(0)
+    values = [value, value / 100] if "%" in right_side else [value]
+    return all(plain != each and abs(plain - each) >= tolerance for each in values)
 
 
 def _after_lead_in(text: str) -> str:

@@ -10,6 +10,7 @@ from lm_eval_ext.grading.extraction import (
     announced,
     boxed,
     hash_marked,
+    headed,
 )
 
 
@@ -17,6 +18,15 @@ def test_candidates_come_from_the_last_to_the_first():
     assert list(hash_marked("#### 1\n#### 2\n")) == [" 2", " 1"]
     assert list(boxed(r"\boxed{1} \fbox{2}")) == ["2", "1"]
     assert list(announced("The answer is 1. My answer: 2")) == ["2", "1. My answer: 2"]
+
+
+def test_what_stands_below_a_heading_comes_out():
+    assert list(hash_marked("####\n\n 1 \n2")) == ["1 "]
+    assert list(headed("# Answer\n1\n**Final Answer**\n\n2\n3")) == ["2", "1"]
+    assert list(headed("# Answer\n1\nThe answer is 2.\n")) == []
+    assert list(headed("an answer\n1")) == []
+    assert list(headed("# Answer")) == []
+    assert list(headed("# Answer\n")) == [""]
 
 
 def test_braces_are_matched():
@@ -39,6 +49,7 @@ def test_the_work_is_bounded():
     assert len(list(hash_marked("#### 1\n" * 1000))) == MAX_CANDIDATES
     assert len(list(boxed("\\boxed{1}" * 1000))) == MAX_CANDIDATES
     assert len(list(announced("The answer is 1.\n" * 1000))) == MAX_CANDIDATES
+    assert len(list(headed("# Answer\n1\n" * 1000))) == MAX_CANDIDATES
     assert list(boxed("\\boxed{" + "1" * MAX_LENGTH + "}")) == []
     assert len(next(announced("The answer is " + "1" * 1000))) <= MAX_LENGTH
 

@@ -30,6 +30,16 @@ ANSWERS = {
     "The answer to the question is 18.": "18",
     "The answer, in dollars, is 18.": "18",
     "The final answer is:\n\n$$18$$": "18",
+    # a heading and the number below it
+    "**Final Answer**\n\n18": "18",
+    "### Answer\n18": "18",
+    "#### Answer\n18": "18",
+    "## Final Answer:\n$18$ eggs.": "18",
+    "####\n18": "18",
+    "####\n\n18 eggs\nas above": "18",
+    "### Answer\n5\nSo the answer is 18.": "18",
+    "The answer is 5.\n### Answer\n18": "18",
+    "### Answer\n5\n### Answer\n18": "18",
     # Markdown headings are no answers
     "#### 1. Find the cost\n#### 2. Add the tax\nThe answer is 18.": "18",
     "#### Step 1: buy 3\nThe answer is 18.": "18",
@@ -53,6 +63,12 @@ NO_ANSWER = [
     "The answer is unclear.",
     "To answer the question: 5 apples are bought.",
     "#### 1. Find the cost",
+    "####\n\nShe has 18 eggs",
+    "####",
+    "Answer: She has 18 eggs",
+    "### Answer\nShe has 18 eggs",
+    "### Answer\n16 eggs are laid on each day, so 3 are left",
+    "The answer\n18 eggs are laid on each of the days",
     "<think>The answer is 7.",
     "The answer is 7.</think>I do not know.",
 ]
@@ -66,6 +82,18 @@ def test_the_announced_answer_is_extracted(completion, answer):
 @pytest.mark.parametrize("completion", NO_ANSWER)
 def test_without_an_announced_answer_an_attempt_is_invalid(completion):
     assert grade("gsm8k", completion, {"answer": "#### 7"}) == Attempt(None, False)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "18 and a half", "18 dozen", "18 squared", "18% of 50", "18 more than 30",
+        "18 eggs less than 30", "36 = 18", "5=18", "18; no, 19", "18 or more",
+    ],
+)  # fmt: skip
+@pytest.mark.parametrize("form", ["#### {}", "\\boxed{{{}}}", "The answer is {}."])
+def test_words_that_change_the_number_leave_no_answer(form, text):
+    assert grade("gsm8k", form.format(text), {"answer": "#### 18"}) == Attempt(None, False)
 
 
 def test_equal_numbers_are_one_answer():
@@ -102,6 +130,9 @@ def test_a_record_without_a_number_is_refused():
         "<think>",
         "(",
         "the ",
+        "####\n",
+        "### Answer\n",
+        "answer",
     ],
 )
 def test_a_megabyte_of_noise_is_graded_quickly(unit):

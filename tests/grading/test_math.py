@@ -42,6 +42,36 @@ from lm_eval_ext.grading.math_pool import Comparison, ComparisonError
         ("", None),
         (r"\boxed", None),
         ("$", None),
+        # Words before a formula introduce it, or are part of what is said.
+        ("The answer is, therefore, equal to $5$ apples.", "5"),
+        ("The answer is the ordered pair $(1, 2)$.", "(1, 2)"),
+        ("The answer is a total of $5$.", "5"),
+        ("The answer is found by adding these: $5$", "5"),
+        ("Answer: Approximately **$5$**", "5"),
+        ("The answer is minus $5$", "-5"),
+        ("The answer is - $5$", "-5"),
+        (r"The answer is negative $\frac12$", r"-\frac12"),
+        ("The answer is minus $x + 1$", "minus x + 1"),
+        ("The answer is not $5$.", "not 5"),
+        ("The answer is less than $5$", "less than 5"),
+        ("The answer is at least $5$", "at least 5"),
+        ("The answer is less than: $5$", "less than: 5"),
+        ("The answer is twice $5$", "twice 5"),
+        ("The answer is the square of $5$", "the square of 5"),
+        ("The answer is no longer $5$ but $6$", "no longer 5 but 6"),
+        ("The answer is $5$ times $3$", "5 times 3"),
+        ("The answer is $5$ - $3$", "5 - 3"),
+        ("The answer is $5$ million.", r"5\text{ million}"),
+        ("The answer is $5$ or more.", r"5\text{ or more}"),
+        ("The answer is $5$ eggs or more.", r"5\text{ eggs or more}"),
+        ("The answer is $5$ squared", r"5\text{ squared}"),
+        ("The answer is $5$, not $6$.", "5"),
+        ("The answer is $5$ which is more than $4$.", "5"),
+        (
+            "The answer is at most the one that was found for the first of the steps above, $5$",
+            None,
+        ),
+        ("The answer is no longer what we have found in the first of the steps above, $5$", None),
         ("The answer is not one that can be told in a few words, for it depends on x and y", None),
     ],
 )
@@ -54,6 +84,26 @@ def test_the_reference_is_the_answer_or_the_last_box_of_the_solution():
     assert reference({"answer": "", "solution": r"\boxed{5}, so \boxed{6}"}) == "6"
     assert reference({"solution": r"Thus we get $\boxed 2$."}) == "2"
     assert reference({"solution": r"Thus we get \fbox{2}."}) == last_box(r"\boxed{2}") == "2"
+
+
+@pytest.mark.parametrize(
+    "sentence",
+    [
+        "minus $5$", "- $5$", "negative $5$", "not $5$", "less than $5$", "at least $5$",
+        "twice $5$", "the square of $5$", "no longer $5$ but $6$", "$5$ million", "$5$ or more",
+        "$5$ dozen", "$5$ and a half", "$5$ more than $3$", "$5$ times $3$", "5 million",
+    ],
+)  # fmt: skip
+def test_words_around_a_formula_change_the_answer(sentence):
+    assert not grade("math", f"The answer is {sentence}.", {"answer": "5"}).correct
+
+
+@pytest.mark.parametrize(
+    ("sentence", "gold"),
+    [("minus $5$", "-5"), ("$5$ million", "5000000"), ("$5$ dozen eggs", "60")],
+)
+def test_words_around_a_formula_are_part_of_the_answer(sentence, gold):
+    assert grade("math", f"The answer is {sentence}.", {"answer": gold}).correct
 
 
 @pytest.mark.parametrize("record", [{}, {"solution": "2"}, {"answer": None}, {"solution": None}])

@@ -53,10 +53,39 @@ def test_tidying_twice_changes_nothing_and_text_equals_itself(text):
         (r"x\in\mathbb R", r"x\in\mathbb{R}"),
         (r"5 \text { percent}", r"5\%"),
         (r"(1,\; x)", "(1,x)"),
+        ("1, 2, ...", r"1, 2,\ldots"),
+        (r"5\text{ million}", "5000000"),
+        (r"\$1.5 \text{ million dollars}", r"1500000\text{dollars}"),
+        ("1,200 thousand", "1200000"),
+        ("1,2 thousand", "1,2 thousand"),
+        (r"x\text{ million}", r"x\text{million}"),
+        (r"5\text{ hundred thousand}", r"5\text{hundred thousand}"),
+        (r"\sin 30^\circ", r"\sin\frac{30\pi}{180}"),
+        (r"\angle A = 30^\circ", r"\angle A=30"),
+        (r"\binom52", r"\binom{5}{2}"),
     ],
 )
 def test_what_tidying_keeps_apart(text, expected):
     assert tidy(text) == expected
+
+
+@given(st.integers(0, 999), st.integers(0, 999), st.integers(1, 999))
+def test_a_repeating_decimal_is_a_fraction(whole, start, cycle):
+    digits = f"{start:03d}"
+    value = whole + Fraction(start, 1000) + Fraction(cycle, 1000 * (10 ** len(str(cycle)) - 1))
+    decimal = rf"{whole}.{digits}\overline{{{cycle}}}"
+    assert decide(rf"\frac{{{value.numerator}}}{{{value.denominator}}}", decimal) is True
+    assert decide(rf"\frac{{{value.numerator + 1}}}{{{value.denominator}}}", decimal) is False
+
+
+@given(st.integers(-50, 50), st.integers(-50, 50))
+def test_an_equation_between_numbers_has_to_hold(left, right):
+    assert decide(str(right), f"{left}={right}") is (None if left == right else False)
+
+
+@given(st.integers(0, 10**6), st.integers(2, 36))
+def test_a_numeral_in_another_base_is_no_plain_number(number, base):
+    assert decide(str(number), f"{number}_{{{base}}}") is (base == 10)
 
 
 @pytest.mark.parametrize(
