@@ -59,6 +59,14 @@ COMMANDS = {
     "train drafts": Command(
         "lm_eval_ext.training.drafts", "distil small drafts of a model, for --model draft-eu"
     ),
+    "train tau": Command(
+        "lm_eval_ext.self_evaluation.tau",
+        "choose the temperature of the softmax vote on training problems",
+    ),
+    "train temperature": Command(
+        "lm_eval_ext.self_evaluation.temperature",
+        "fit the temperature of self_eval on training problems",
+    ),
     "tiny train": Command("lm_eval_ext.tiny.train", "train the tiny model that is shipped"),
 }
 """The sub-commands by name; a name of two words is a sub-command of a group."""

@@ -207,6 +207,21 @@ def visible_text(lm: HFLM, token_ids: Sequence[int], stop: Sequence[str]) -> str
     return postprocess_generated_text(text, list(stop), end_of_thinking)
 
 
+def response_text(lm: HFLM, token_ids: Sequence[int], stop: Sequence[str]) -> str:
+    """Return the text a model wrote: as `visible_text`, but with the thinking.
+
+    Parameters
+    ----------
+    lm
+        The model, for its tokenizer.
+    token_ids
+        Generated tokens.
+    stop
+        Stop strings.
+    """
+    return postprocess_generated_text(lm.tok_decode(list(token_ids)), list(stop), None)
+
+
 def cache_partial(lm: HFLM, instance: Instance, text: str) -> None:
     """Tell lm-eval's response cache about a finished request.
 

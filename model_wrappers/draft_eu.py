@@ -62,10 +62,11 @@ class DraftEU(SampledLM):
 
     Every generation carries per token ``jsd``, ``kl``, ``eu`` and ``single_draft`` (the KL
     divergence of the first draft to the target), and with a reference ``reference_eu``,
-    ``reference_tu``, ``reference_au`` and ``target_entropy``; per response the uncertainties ``draft_eu``,
-    ``draft_jsd``, ``draft_kl``, ``tokur_eu``, ``tokur_tu`` and ``tokur_au``, with their sum, mean
-    and maximum over tokens in ``extra``. All tokens of the response count, the end-of-sequence
-    token and those that complete the stop string among them; there are none after these.
+    ``reference_tu``, ``reference_au`` and ``target_entropy``; per response the uncertainties
+    ``draft_eu``, ``draft_jsd``, ``draft_kl``, ``tokur_eu``, ``tokur_tu`` and ``tokur_au``, with
+    their sum, mean and maximum over tokens in ``extra``. All tokens of the response count, the
+    end-of-sequence token and those that complete the stop string among them; there are none after
+    these.
 
     Parameters
     ----------
@@ -125,6 +126,11 @@ class DraftEU(SampledLM):
             )
         if reference not in (None, "none", "tokur"):
             raise UserError(f"reference={reference!r} is not one of none, tokur")
+        if sampled_arguments.get("box_completion"):
+            raise UserError(
+                "box_completion=true: --model draft-eu scores the tokens of an attempt behind its "
+                "prompt, without a lead-in between them; use --model epicar or sampled"
+            )
         dtype = _torch_dtype(draft_dtype)
         self._store = LogitStore(int(_KEPT_SHARE * free_bytes(torch.device("cpu"))))
         self._kept_by_place: dict[int, list[int]] = {}

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import logging
 from collections import defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import nullcontext
 from dataclasses import asdict
 from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -16,6 +17,7 @@ from tqdm import tqdm
 
 from lm_eval_ext import __version__, harness
 from lm_eval_ext.engine.decoding import Decoder
+from lm_eval_ext.engine.epilogue import Epilogue
 from lm_eval_ext.engine.fallback import FallbackDecoder, cache_misfit
 from lm_eval_ext.engine.memory import fitting_rows
 from lm_eval_ext.engine.random_stream import attempt_stream
@@ -26,6 +28,7 @@ from lm_eval_ext.engine.support import misfit
 from lm_eval_ext.errors import UserError
 from lm_eval_ext.generation import Generation, GenerationRecord
 from lm_eval_ext.harness import GenerationRequest
+from lm_eval_ext.self_evaluation.conclusion import Conclusion, Texts, read_conclusion
 from lm_eval_ext.tiny import SHIPPED, model_path
 
 if TYPE_CHECKING:
@@ -36,7 +39,7 @@ logger = logging.getLogger(__name__)
 
 
 class SampledLM(HFLM):
-    """Sample N attempts per prompt; the base of every wrapper and the plain control.
+    r"""Sample N attempts per prompt; the base of every wrapper and the plain control.
 
     All attempts of a prompt share one prefill and the attention over it; rows that finish make
     room for waiting ones. The tokens of an attempt come from its own random stream, derived from
@@ -57,6 +60,18 @@ class SampledLM(HFLM):
         Upper bound for ``batch_size=auto``.
     device
         As for ``--model hf``; by default a GPU where there is one.
+    self_eval
+        Let the model judge each attempt behind it, as ``--model epicar`` does: the probability
+        ``self_eval``. It judges what it saw and wrote, injected vectors included.
+    self_eval_prompt, self_eval_labels
+        The question and its two labels, joined by ``+`` or a list; see
+        `lm_eval_ext.self_evaluation.template`.
+    calibration_temperature
+        Temperature of that probability: a number, or a file or folder of ``lm-eval-ext train
+        temperature``.
+    box_completion
+        Append a lead-in to attempts that end without a closed ``\boxed{}``, and decode up to 32
+        tokens more; see `lm_eval_ext.self_evaluation.box_completion`.
     **hf_arguments
         Whatever ``--model hf`` takes: ``dtype``, ``peft``, ``trust_remote_code``,
         ``add_bos_token``, ``max_length``, ``think_end_token`` and so on.
@@ -76,11 +91,23 @@ class SampledLM(HFLM):
         batch_size: int | str = "auto",
         max_batch_size: int | None = None,
         device: str | None = None,
+        self_eval: bool = False,
+        self_eval_prompt: str | None = None,
+        self_eval_labels: str | Sequence[str] | None = None,
+        calibration_temperature: float | str | Path | None = None,
+        box_completion: bool = False,
         **hf_arguments: Any,
     ) -> None:
         self.seed = _whole_number("seed", torch.initial_seed() if seed is None else seed)
         if not str(batch_size).startswith("auto") and _whole_number("batch_size", batch_size) < 1:
             raise UserError(f"batch_size={batch_size} must be at least 1, or auto")
+        conclusion = read_conclusion(
+            self_eval,
+            prompt=self_eval_prompt,
+            labels=self_eval_labels,
+            temperature=calibration_temperature,
+            box_completion=box_completion,
+        )
         self._most_rows = max_batch_size
         if isinstance(pretrained, str) and pretrained in SHIPPED:
             pretrained = model_path(pretrained)
@@ -119,6 +146,7 @@ class SampledLM(HFLM):
         self.shared_prefix_misfit = misfit(self.model)
         self._decoder_class = self._choose_decoder()
         self._settings_used: list[dict[str, Any]] = []
+        self._conclusion = Conclusion(conclusion, self.tokenizer, max_length=int(self.max_length))
 
     def _choose_decoder(self) -> Callable[..., Decoder | FallbackDecoder]:
         """Return the engine's decoder, or the fallback, saying once what does not fit."""
@@ -220,23 +248,36 @@ class SampledLM(HFLM):
             self.attempt_request(request.prompt, tokens[request.prompt], request.attempt)
             for request in requests
         ]
+        texts = Texts(
+            partial(harness.visible_text, self, stop=settings.stop),
+            partial(harness.response_text, self, stop=settings.stop),
+        )
         stop = StopStrings(self.tokenizer, settings.stop)
+        with self._autocast():
+            for done in self._conclusion.run(self._decode, attempts, settings, stop, texts):
+                request = requests[done.place]
+                record = self._record(
+                    request, done.result, len(tokens[request.prompt]), truncated[request.prompt]
+                )
+                generation = Generation(done.text, record)
+                yield done.place, self._conclusion.annotated(generation, done.result)
+
+    def _decode(
+        self,
+        requests: Sequence[AttemptRequest],
+        settings: SamplingSettings,
+        stop: StopStrings,
+        epilogue: Epilogue | None,
+    ) -> Iterator[tuple[int, AttemptResult]]:
         decoder = self._decoder_class(
             self.model,
             sampler=Sampler(settings),
             stop=stop,
             eos_token_ids=self._eos_token_ids(),
-            max_rows=self._max_rows(attempts, settings),
+            max_rows=self._max_rows(requests, settings),
+            epilogue=epilogue,
         )
-        with self._autocast():
-            for place, result in decoder.run(attempts):
-                request = requests[place]
-                yield (
-                    place,
-                    self._generation(
-                        request, result, len(tokens[request.prompt]), truncated[request.prompt]
-                    ),
-                )
+        return decoder.run(requests)
 
     def _resolve(self, request: GenerationRequest) -> SamplingSettings:
         try:
@@ -284,7 +325,7 @@ class SampledLM(HFLM):
         several = configured if isinstance(configured, (list, tuple)) else [configured]
         return [int(i) for i in {*several, self.tokenizer.eos_token_id} if i is not None]
 
-    def _max_rows(self, attempts: list[AttemptRequest], settings: SamplingSettings) -> int:
+    def _max_rows(self, attempts: Sequence[AttemptRequest], settings: SamplingSettings) -> int:
         if self.batch_size != "auto":
             if int(self.batch_size) == 1 and len(attempts) > 1:
                 logger.warning(
@@ -303,14 +344,14 @@ class SampledLM(HFLM):
             return nullcontext()
         return torch.autocast(device_type=self.device.type, dtype=self.mixed_precision_dtype)
 
-    def _generation(
+    def _record(
         self,
         request: GenerationRequest,
         result: AttemptResult,
         n_prompt_tokens: int,
         n_truncated: int,
-    ) -> Generation:
-        record = GenerationRecord(
+    ) -> GenerationRecord:
+        return GenerationRecord(
             attempt=request.attempt,
             token_ids=result.token_ids,
             finish_reason=result.finish_reason,
@@ -318,7 +359,6 @@ class SampledLM(HFLM):
             n_truncated_prompt_tokens=n_truncated,
             statistics=result.statistics,
         )
-        return Generation(harness.visible_text(self, result.token_ids, request.stop), record)
 
     def get_model_info(self) -> dict[str, Any]:
         """Add what the engine used to the ``config`` of lm-eval's results."""
@@ -331,6 +371,7 @@ class SampledLM(HFLM):
             "seed": self.seed,
             "decoder": "generate" if self.shared_prefix_misfit else "shared_prefix",
             "sampling": self._settings_used,
+            **self._conclusion.record(),
         }
 
 

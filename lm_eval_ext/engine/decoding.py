@@ -11,6 +11,7 @@ import torch
 from numpy.typing import NDArray
 from transformers import PreTrainedModel
 
+from lm_eval_ext.engine.epilogue import CachedReader, Epilogue, FinishedAttempt, Readout
 from lm_eval_ext.engine.private_cache import PrivateCache
 from lm_eval_ext.engine.private_inputs import private_inputs
 from lm_eval_ext.engine.request import AttemptRequest, AttemptResult, statistics_from_columns
@@ -44,10 +45,10 @@ class _Row:
     statistics: list[NDArray[np.float32]] = field(default_factory=list)
     finish_reason: FinishReason | None = None
 
-    def result(self) -> AttemptResult:
+    def result(self, readout: Readout | None) -> AttemptResult:
         assert self.finish_reason is not None
         statistics = statistics_from_columns(np.stack(self.statistics))
-        return AttemptResult(tuple(self.token_ids), self.finish_reason, statistics)
+        return AttemptResult(tuple(self.token_ids), self.finish_reason, statistics, readout)
 
 
 class Decoder:
@@ -65,6 +66,8 @@ class Decoder:
         Tokens that end an attempt.
     max_rows
         Most attempts decoded at once.
+    epilogue
+        What to read behind each attempt once it has ended, or None.
     """
 
     def __init__(
@@ -75,12 +78,14 @@ class Decoder:
         stop: StopStrings,
         eos_token_ids: Sequence[int],
         max_rows: int,
+        epilogue: Epilogue | None = None,
     ) -> None:
         self._model = model
         self._sampler = sampler
         self._stop = stop
         self._eos_token_ids = frozenset(eos_token_ids)
         self._max_rows = max_rows
+        self._reader = None if epilogue is None else CachedReader(model, epilogue)
         self._rows: list[_Row] = []
         self._prompts: dict[tuple[int, ...], PromptCache] = {}
         self._prefix: SharedPrefix | None = None
@@ -88,7 +93,7 @@ class Decoder:
 
     @torch.inference_mode()
     def run(self, requests: Sequence[AttemptRequest]) -> Iterator[tuple[int, AttemptResult]]:
-        """Yield (place of the request, result) as attempts finish.
+        """Yield (place of the request, result) as finished attempts leave the batch.
 
         Long prompts go first, so that the most memory is needed at the start, and the attempts of
         a prompt go together.
@@ -106,13 +111,12 @@ class Decoder:
         with shared_prefix_mode(self._model):
             while waiting or self._rows:
                 if waiting and self._has_room():
-                    self._drop_finished()
-                    finished = self._join(self._next_wave(waiting))
+                    yield from self._drop_finished()
+                    self._join(self._next_wave(waiting))
                 else:
-                    finished = self._step()
-                yield from ((row.index, row.result()) for row in finished)
+                    self._step()
                 if self._n_finished() >= max(1, _DROP_SHARE * len(self._rows)):
-                    self._drop_finished()
+                    yield from self._drop_finished()
 
     def _n_finished(self) -> int:
         return sum(row.finish_reason is not None for row in self._rows)
@@ -132,7 +136,7 @@ class Decoder:
             wave.append(waiting.popleft())
         return wave
 
-    def _join(self, wave: list[_Row]) -> list[_Row]:
+    def _join(self, wave: list[_Row]) -> None:
         """Read the prompts of new rows, sample their first tokens and add them to the batch."""
         unread = {row.request.shared_ids for row in wave} - self._prompts.keys()
         prompts = sorted(unread)  # a set has no order of its own, and batches should be the same
@@ -143,16 +147,15 @@ class Decoder:
         inputs = private_inputs(self._model, [row.request for row in wave])
         for chunk in inputs.split(_PRIVATE_CHUNK, dim=1):
             logits = forward(self._model, chunk, prefix=prefix, cache=cache, logits_to_keep=1)
-        finished = self._extend(wave, logits[:, -1])
+        self._extend(wave, logits[:, -1])
         if self._cache is None:
             self._rows, self._cache, self._prefix = wave, cache, prefix
         else:
             self._rows = self._rows + wave
             self._cache.append_rows(cache)
             self._prefix = self._shared_prefix(self._rows)
-        return finished
 
-    def _step(self) -> list[_Row]:
+    def _step(self) -> None:
         """Decode one token for every row."""
         assert self._prefix is not None
         assert self._cache is not None
@@ -160,10 +163,10 @@ class Decoder:
         logits = forward(
             self._model, newest.to(self._model.device), prefix=self._prefix, cache=self._cache
         )
-        return self._extend(self._rows, logits[:, -1])
+        self._extend(self._rows, logits[:, -1])
 
-    def _extend(self, rows: list[_Row], logits: torch.Tensor) -> list[_Row]:
-        """Sample a token for every unfinished row and return the rows that finish with it."""
+    def _extend(self, rows: list[_Row], logits: torch.Tensor) -> None:
+        """Sample a token for every unfinished row, and note which rows finish with it."""
         running = np.array([row.finish_reason is None for row in rows])
         # A finished row draws nothing: its stream has as many draws as it has tokens.
         uniforms = torch.zeros(len(rows), dtype=torch.float64)
@@ -177,12 +180,8 @@ class Decoder:
             rows[i].token_ids.append(int(token_ids[i]))
             rows[i].statistics.append(statistics[i])
         may_stop = set(self._stop.candidates(token_ids).tolist())
-        finished = []
         for i in np.flatnonzero(running):
             rows[i].finish_reason = self._finish_reason(rows[i], may_stop=i in may_stop)
-            if rows[i].finish_reason is not None:
-                finished.append(rows[i])
-        return finished
 
     def _finish_reason(self, row: _Row, *, may_stop: bool) -> FinishReason | None:
         if row.token_ids[-1] in self._eos_token_ids:
@@ -193,15 +192,20 @@ class Decoder:
             return "length"
         return None
 
-    def _drop_finished(self) -> None:
+    def _drop_finished(self) -> list[tuple[int, AttemptResult]]:
         """Take finished rows, and prompts that no row uses any more, out of the batch."""
+        finished = [i for i, row in enumerate(self._rows) if row.finish_reason is not None]
+        if not finished:
+            return []
+        results = [
+            (self._rows[i].index, self._rows[i].result(readout))
+            for i, readout in zip(finished, self._readouts(finished), strict=True)
+        ]
         kept = [i for i, row in enumerate(self._rows) if row.finish_reason is None]
-        if len(kept) == len(self._rows):
-            return
         self._rows = [self._rows[i] for i in kept]
         if not self._rows:
             self._prompts, self._prefix, self._cache = {}, None, None
-            return
+            return results
         assert self._cache is not None
         self._cache.keep(torch.tensor(kept))
         in_use = {row.request.shared_ids for row in self._rows}
@@ -209,16 +213,35 @@ class Decoder:
         for prompt in stale:
             del self._prompts[prompt]
         self._prefix = self._shared_prefix(self._rows, reuse=None if stale else self._prefix)
+        return results
+
+    def _readouts(self, finished: list[int]) -> list[Readout | None]:
+        """Read the epilogue behind finished rows, from their caches."""
+        if self._reader is None:
+            return [None] * len(finished)
+        assert self._cache is not None
+        rows = [self._rows[i] for i in finished]
+        return self._reader.read(
+            [FinishedAttempt(row.request, row.token_ids) for row in rows],
+            rows=finished,
+            cache=self._cache,
+            prefix_of=self._prefix_of,
+        )
 
     def _shared_prefix(
         self, rows: list[_Row], *, reuse: SharedPrefix | None = None
     ) -> SharedPrefix:
         """Lay out rows over their prompts; `reuse` was laid out over the same set of prompts."""
-        in_use = {row.request.shared_ids for row in rows}
+        return self._prefix_of([row.request for row in rows], reuse=reuse)
+
+    def _prefix_of(
+        self, requests: Sequence[AttemptRequest], *, reuse: SharedPrefix | None = None
+    ) -> SharedPrefix:
+        in_use = {request.shared_ids for request in requests}
         # The order of reading, not of the rows, which changes as rows leave.
         prompts = [prompt for prompt in self._prompts if prompt in in_use]
         place = {prompt: i for i, prompt in enumerate(prompts)}
-        prompt_of_row = [place[row.request.shared_ids] for row in rows]
+        prompt_of_row = [place[request.shared_ids] for request in requests]
         if reuse is not None:
             return reuse.with_rows(prompt_of_row)
         return SharedPrefix([self._prompts[prompt] for prompt in prompts], prompt_of_row)

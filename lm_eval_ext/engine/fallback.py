@@ -9,6 +9,7 @@ it once per attempt.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -16,6 +17,7 @@ import torch
 from transformers import LogitsProcessor, LogitsProcessorList, PreTrainedModel, StoppingCriteria
 from transformers.cache_utils import Cache, DynamicCache
 
+from lm_eval_ext.engine.epilogue import Epilogue, FinishedAttempt, read_plainly
 from lm_eval_ext.engine.request import AttemptRequest, AttemptResult, statistics_from_columns
 from lm_eval_ext.engine.sampling import Sampler, padded_contexts
 from lm_eval_ext.engine.stop_strings import StopStrings
@@ -140,6 +142,8 @@ class FallbackDecoder:
         Most attempts decoded at once.
     expand_cache
         Read each prompt once and repeat its cache; see `cache_misfit`.
+    epilogue
+        What to read behind each attempt once it has ended, or None; all of it is read again.
     """
 
     def __init__(
@@ -151,6 +155,7 @@ class FallbackDecoder:
         eos_token_ids: Sequence[int],
         max_rows: int,
         expand_cache: bool,
+        epilogue: Epilogue | None = None,
     ) -> None:
         self._model = model
         self._sampler = sampler
@@ -158,6 +163,7 @@ class FallbackDecoder:
         self._eos_token_ids = eos_token_ids
         self._max_rows = max_rows
         self._expand_cache = expand_cache
+        self._epilogue = epilogue
 
     @torch.inference_mode()
     def run(self, requests: Sequence[AttemptRequest]) -> Iterator[tuple[int, AttemptResult]]:
@@ -175,7 +181,20 @@ class FallbackDecoder:
         for start in range(0, len(order), self._max_rows):
             batch = order[start : start + self._max_rows]
             results = self._generate([requests[i] for i in batch])
+            if self._epilogue is not None:
+                results = self._with_readouts([requests[i] for i in batch], results)
             yield from zip(batch, results, strict=True)
+
+    def _with_readouts(
+        self, requests: list[AttemptRequest], results: list[AttemptResult]
+    ) -> list[AttemptResult]:
+        assert self._epilogue is not None
+        finished = [
+            FinishedAttempt(request, result.token_ids)
+            for request, result in zip(requests, results, strict=True)
+        ]
+        readouts = read_plainly(self._model, self._epilogue, finished)
+        return [replace(r, readout=readout) for r, readout in zip(results, readouts, strict=True)]
 
     def _generate(self, requests: list[AttemptRequest]) -> list[AttemptResult]:
         processor = _StreamSampler(self._sampler, requests)

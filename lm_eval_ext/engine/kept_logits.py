@@ -88,7 +88,7 @@ class KeepingDecoder(Decoder):
         self._incomplete.clear()
         yield from super().run(requests)
 
-    def _extend(self, rows: list[_Row], logits: torch.Tensor) -> list[_Row]:
+    def _extend(self, rows: list[_Row], logits: torch.Tensor) -> None:
         running = [i for i, row in enumerate(rows) if row.finish_reason is None]
         chosen = logits if len(running) == len(rows) else logits[running]
         numbers = self._store.append(chosen)
@@ -99,4 +99,4 @@ class KeepingDecoder(Decoder):
                 self._kept.pop(place, None)
             else:
                 self._kept.setdefault(place, []).append(numbers[j])
-        return super()._extend(rows, logits)
+        super()._extend(rows, logits)

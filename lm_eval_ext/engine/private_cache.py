@@ -99,6 +99,34 @@ class PrivateCache(Cache):
         for layer in self.layers:
             layer.keep(rows, first_column)
 
+    def beginnings(self, rows: torch.Tensor, lengths: torch.Tensor) -> PrivateCache:
+        """Return a copy of some rows, each cut to its first columns.
+
+        Parameters
+        ----------
+        rows
+            Rows to take, shape (n,).
+        lengths
+            Columns to keep of each, shape (n,). A negative length is a row of none that has so
+            many columns of padding still to come.
+        """
+        width = max(0, int(lengths.max()))
+        starts = width - lengths
+        other = PrivateCache(starts)
+        if not width:
+            return other
+        # Padding on the left may be any column: the row's start hides it.
+        columns = self.starts[rows][:, None] + torch.arange(width) - starts[:, None]
+        columns = columns.clamp(0, self.width - 1)
+        for index, layer in enumerate(self.layers):
+            places = rows[:, None].to(layer.keys.device), columns.to(layer.keys.device)
+            keys, values = (
+                states[places[0], :, places[1]].transpose(1, 2)
+                for states in (layer.keys, layer.values)
+            )
+            other.update(keys, values, index)
+        return other
+
     def append_rows(self, other: PrivateCache) -> None:
         """Append another cache's rows."""
         width = max(self.width, other.width)

@@ -99,11 +99,14 @@ class AttemptResult:
         ``"stop"``, ``"eos"`` or ``"length"``.
     statistics
         Per-token statistics, each of shape (n_tokens,).
+    readout
+        Logits that an `lm_eval_ext.engine.epilogue.Epilogue` asked for, or None.
     """
 
     token_ids: tuple[int, ...]
     finish_reason: FinishReason
     statistics: TokenStatistics
+    readout: tuple[float, ...] | None = None
 
 
 def statistics_from_columns(columns: NDArray[np.float32]) -> TokenStatistics:

@@ -16,6 +16,7 @@ WRAPPERS = {
     "sampled": ("sampled:SampledLM", {}, {}),
     "rsp": ("rsp:RSP", {"length": 4}, {"length": 0}),
     "draft-eu": ("draft_eu:DraftEU", {"drafts": "tiny"}, {"drafts": "tiny+tiny"}),
+    "epicar": ("epicar:EpiCaRLM", {"calibration_temperature": 2.0}, {"self_eval": True}),
     "sink-pruned": (
         "sink_pruned:SinkPrunedLM",
         {"ratio": 0.25, "calibration": "tiny"},

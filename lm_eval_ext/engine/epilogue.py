@@ -1,0 +1,277 @@
+"""Read a few more tokens behind a finished attempt and take logits, while its cache is still there.
+
+An attempt that ends leaves its keys and values behind. What is asked about it afterwards, such as
+whether the model holds its answer for correct, continues from them: only the tokens of the question
+are read, for all attempts that ended lately in one pass. Where what is to be read departs from
+what the attempt generated (a stop string is cut off, a text is tokenized otherwise), it is read
+from that place on.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import inspect
+from collections.abc import Callable, Hashable, Iterator, Sequence
+from typing import NamedTuple, Protocol
+
+import numpy as np
+import torch
+from transformers import PreTrainedModel
+
+from lm_eval_ext.engine.private_cache import PrivateCache
+from lm_eval_ext.engine.private_inputs import private_inputs
+from lm_eval_ext.engine.request import AttemptRequest
+from lm_eval_ext.engine.shared_prefix import SharedPrefix, forward
+from lm_eval_ext.engine.teacher_forcing import teacher_forced_logits
+
+# Tokens per pass: more only fill the CPU's cache, and a GPU wants more to be busy.
+_TOKENS_ON_CPU = 2048
+_TOKENS_ON_GPU = 8192
+# Rows of a pass read equally many tokens; one that needs this many fewer does not wait for another.
+_SLACK = 8
+# Inputs are read this many positions at a time, which bounds the attention scores.
+_CHUNK = 512
+
+
+Readout = tuple[float, ...]
+"""Logits of the tokens an epilogue asks for, as float32 has them."""
+
+
+class FinishedAttempt(NamedTuple):
+    """An attempt that has just ended.
+
+    Parameters
+    ----------
+    request
+        What was asked for.
+    token_ids
+        What was generated.
+    """
+
+    request: AttemptRequest
+    token_ids: Sequence[int]
+
+
+class Epilogue(Protocol):
+    """What is read after an attempt, and which logits are wanted behind it."""
+
+    @property
+    def readout_ids(self) -> tuple[int, ...]:
+        """Tokens whose logits are wanted."""
+
+    def requests(self, finished: Sequence[FinishedAttempt]) -> list[AttemptRequest | None]:
+        """Return for each attempt all the model is to read, or None where nothing is wanted."""
+
+
+class _Continued(NamedTuple):
+    """A reading that continues from a cache."""
+
+    place: int
+    row: int
+    request: AttemptRequest
+    n_new: int  # tokens that the cache does not hold
+
+
+class CachedReader:
+    """Reads the epilogue behind attempts from the caches they leave.
+
+    What was read once is not read again: attempts at one prompt with the same response, frequent
+    where a model is sure of its answer, share one reading.
+
+    Parameters
+    ----------
+    model
+        A model inside `lm_eval_ext.engine.shared_prefix.shared_prefix_mode`.
+    epilogue
+        What to read.
+    """
+
+    def __init__(self, model: PreTrainedModel, epilogue: Epilogue) -> None:
+        self._model = model
+        self._epilogue = epilogue
+        self._known: dict[Hashable, Readout] = {}
+        device = model.device.type
+        self._tokens_per_pass = _TOKENS_ON_CPU if device == "cpu" else _TOKENS_ON_GPU
+
+    def read(
+        self,
+        finished: Sequence[FinishedAttempt],
+        *,
+        rows: Sequence[int],
+        cache: PrivateCache,
+        prefix_of: Callable[[Sequence[AttemptRequest]], SharedPrefix],
+    ) -> list[Readout | None]:
+        """Return the wanted logits behind each finished attempt, or None where none are wanted.
+
+        Parameters
+        ----------
+        finished
+            The attempts.
+        rows
+            The row of each in the cache.
+        cache
+            Keys and values of the attempts' own positions; all but the last token generated must
+            be there, and later columns of a row may hold anything. It is left as it is.
+        prefix_of
+            Lays out rows over the prompts of their requests.
+        """
+        wanted = self._epilogue.requests(finished)
+        keys = [None if request is None else _key(request) for request in wanted]
+        new: dict[Hashable, int] = {}
+        for place, key in enumerate(keys):
+            if key is not None and key not in self._known:
+                new.setdefault(key, place)
+        continued, again = [], []
+        for place in new.values():
+            attempt, request = finished[place], wanted[place]
+            assert request is not None
+            if _same_beginning(attempt.request, request):
+                n_new = request.private_length - _n_cached(attempt, request)
+                continued.append(_Continued(place, rows[place], request, n_new))
+            else:
+                again.append((place, request))
+        for batch in _batches(continued, self._tokens_per_pass):
+            requests = [item.request for item in batch]
+            logits = _continue(self._model, batch, cache, prefix_of(requests))
+            for item, values in zip(batch, self._chosen(logits), strict=True):
+                self._known[keys[item.place]] = values
+        for place, values in self._read_again(again):
+            self._known[keys[place]] = values
+        return [None if key is None else self._known[key] for key in keys]
+
+    def _read_again(
+        self, again: Sequence[tuple[int, AttemptRequest]]
+    ) -> Iterator[tuple[int, Readout]]:
+        """Yield (place, readout) of requests that begin otherwise than the attempts did."""
+        if not again:
+            return
+        requests = [request for _, request in again]
+        # Logits come out before a token, whichever it is.
+        before = [self._epilogue.readout_ids[:1]] * len(requests)
+        max_rows = max(1, self._tokens_per_pass // max(map(_n_positions, requests)))
+        found = teacher_forced_logits(self._model, requests, before, max_rows=max_rows)
+        for (place, _), logits in zip(again, found, strict=True):
+            yield place, self._chosen(logits)[0]
+
+    def _chosen(self, logits: torch.Tensor) -> list[Readout]:
+        return _chosen(logits, self._epilogue.readout_ids)
+
+
+def read_plainly(
+    model: PreTrainedModel, epilogue: Epilogue, finished: Sequence[FinishedAttempt]
+) -> list[Readout | None]:
+    """Return what `CachedReader.read` returns, for any causal model: everything is read again.
+
+    Parameters
+    ----------
+    model
+        A causal model.
+    epilogue
+        What to read.
+    finished
+        The attempts.
+    """
+    readouts: list[Readout | None] = [None] * len(finished)
+    wanted = [(i, r) for i, r in enumerate(epilogue.requests(finished)) if r is not None]
+    wanted.sort(key=lambda item: _n_positions(item[1]))
+    most = _TOKENS_ON_CPU if model.device.type == "cpu" else _TOKENS_ON_GPU
+    while wanted:
+        count = sum((i + 1) * _n_positions(r) <= most for i, (_, r) in enumerate(wanted)) or 1
+        batch, wanted = wanted[:count], wanted[count:]
+        logits = _plain_last_logits(model, [request for _, request in batch])
+        for (place, _), values in zip(batch, _chosen(logits, epilogue.readout_ids), strict=True):
+            readouts[place] = values
+    return readouts
+
+
+def _key(request: AttemptRequest) -> Hashable:
+    """Return what requests have in common that read the same; short, since many are kept."""
+    if request.vectors is not None:
+        return object()  # drawn for this attempt, so like no other
+    ids = np.array([len(request.shared_ids), *request.shared_ids, *request.private_ids])
+    return hashlib.blake2b(ids.tobytes(), digest_size=16).digest()
+
+
+def _same_beginning(request: AttemptRequest, wanted: AttemptRequest) -> bool:
+    return wanted.shared_ids == request.shared_ids and wanted.vectors is request.vectors
+
+
+def _n_cached(attempt: FinishedAttempt, wanted: AttemptRequest) -> int:
+    """Return how many of the wanted private positions the attempt's cache holds."""
+    # The last token generated was never read.
+    read = [*attempt.request.private_ids, *attempt.token_ids][:-1]
+    same = 0
+    for ours, theirs in zip(read, wanted.private_ids, strict=False):
+        if ours != theirs:
+            break
+        same += 1
+    # At least one token is read, since logits come out behind a token.
+    return wanted.n_vectors + min(same, len(wanted.private_ids) - 1)
+
+
+def _batches(items: list[_Continued], most: int) -> Iterator[list[_Continued]]:
+    """Divide readings by how much there is to read."""
+    batch: list[_Continued] = []
+    for item in sorted(items, key=lambda item: item.n_new):
+        if batch and (item.n_new > batch[0].n_new + _SLACK or (len(batch) + 1) * item.n_new > most):
+            yield batch
+            batch = []
+        batch.append(item)
+    if batch:
+        yield batch
+
+
+def _continue(
+    model: PreTrainedModel, batch: list[_Continued], cache: PrivateCache, prefix: SharedPrefix
+) -> torch.Tensor:
+    """Return the logits behind what a batch reads, shape (n_rows, vocabulary)."""
+    # All rows read equally many tokens, those that need fewer some of their own once more.
+    n_new = max(item.n_new for item in batch)
+    kept = torch.tensor([item.request.private_length - n_new for item in batch])
+    beginning = cache.beginnings(torch.tensor([item.row for item in batch]), kept)
+    requests = [item.request for item in batch]
+    if all(item.request.n_vectors <= count for item, count in zip(batch, kept, strict=True)):
+        ids = [((0,) * n_new + request.private_ids)[-n_new:] for request in requests]
+        inputs = torch.tensor(ids, device=model.device)
+    else:
+        inputs = private_inputs(model, requests)[:, -n_new:]
+    for chunk in inputs.split(_CHUNK, dim=1):
+        logits = forward(model, chunk, prefix=prefix, cache=beginning, logits_to_keep=1)
+    return logits[:, -1]
+
+
+def _plain_last_logits(model: PreTrainedModel, requests: list[AttemptRequest]) -> torch.Tensor:
+    """Return the logits behind requests, read in full with the model's own attention."""
+    lengths = [_n_positions(request) for request in requests]
+    shape = (len(requests), max(lengths))
+    ids = torch.zeros(shape, dtype=torch.int64, device=model.device)
+    mask = torch.zeros_like(ids)
+    for i, (request, length) in enumerate(zip(requests, lengths, strict=True)):
+        row = (*request.shared_ids, *((0,) * request.n_vectors), *request.private_ids)
+        # On the right, where causal layers of any kind keep padding from touching anything.
+        ids[i, :length] = torch.tensor(row, device=model.device)
+        mask[i, :length] = 1
+    inputs = {"input_ids": ids}
+    if any(request.vectors is not None for request in requests):
+        embeddings = model.get_input_embeddings()(ids).clone()
+        for row, request in zip(embeddings, requests, strict=True):
+            if request.vectors is not None:
+                first = len(request.shared_ids)
+                row[first : first + request.n_vectors] = request.vectors.draw().to(row)
+        inputs = {"inputs_embeds": embeddings}
+    last = torch.tensor(lengths, device=model.device) - 1
+    if "logits_to_keep" in inspect.signature(model.forward).parameters:
+        kept, which = last.unique(return_inverse=True)
+        output = model(**inputs, attention_mask=mask, use_cache=False, logits_to_keep=kept)
+        return output.logits[torch.arange(len(requests)), which.to(output.logits.device)]
+    logits = model(**inputs, attention_mask=mask, use_cache=False).logits
+    return logits[torch.arange(len(requests)), last.to(logits.device)]
+
+
+def _chosen(logits: torch.Tensor, token_ids: tuple[int, ...]) -> list[Readout]:
+    """Return the logits of the given tokens in each row, as float32 has them."""
+    return [tuple(row) for row in logits[:, list(token_ids)].float().tolist()]
+
+
+def _n_positions(request: AttemptRequest) -> int:
+    return len(request.shared_ids) + request.private_length

@@ -1,0 +1,1 @@
+"""A model's own judgement of its answers: the question, its layout, and the confidence read off."""

@@ -1,0 +1,269 @@
+"""What happens to attempts that have ended: a box is completed, the model judges its answer."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
+
+from lm_eval_ext.engine.epilogue import Epilogue, FinishedAttempt
+from lm_eval_ext.engine.request import AttemptRequest, AttemptResult
+from lm_eval_ext.engine.sampling import SamplingSettings
+from lm_eval_ext.engine.stop_strings import StopStrings
+from lm_eval_ext.errors import UserError
+from lm_eval_ext.generation import Generation
+from lm_eval_ext.self_evaluation.box_completion import (
+    MAX_NEW_TOKENS,
+    BoxCompletion,
+    OpenAttempt,
+    has_closed_box,
+    joined,
+)
+from lm_eval_ext.self_evaluation.confidence import Temperature, read_temperature
+from lm_eval_ext.self_evaluation.judging import Describe, Judged, SelfEvaluation
+from lm_eval_ext.self_evaluation.layout import SelfEvalLayout
+from lm_eval_ext.self_evaluation.template import SelfEvalTemplate, read_template
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+logger = logging.getLogger(__name__)
+
+
+class Decode(Protocol):
+    """Samples attempts."""
+
+    def __call__(
+        self,
+        requests: Sequence[AttemptRequest],
+        settings: SamplingSettings,
+        stop: StopStrings,
+        epilogue: Epilogue | None,
+    ) -> Iterator[tuple[int, AttemptResult]]:
+        """Yield (place, result) in any order."""
+
+
+class Texts(NamedTuple):
+    """Two readings of generated tokens, both without the end of sequence and the stop string.
+
+    Parameters
+    ----------
+    visible
+        What is graded.
+    response
+        What the model wrote, its thinking included.
+    """
+
+    visible: Callable[[Sequence[int]], str]
+    response: Callable[[Sequence[int]], str]
+
+
+class Concluded(NamedTuple):
+    """An attempt with which nothing more happens.
+
+    Parameters
+    ----------
+    place
+        Place of its request.
+    result
+        What was generated.
+    text
+        The visible text, a completed box included.
+    """
+
+    place: int
+    result: AttemptResult
+    text: str
+
+
+class ConclusionSettings(NamedTuple):
+    """What a model's arguments say.
+
+    Parameters
+    ----------
+    template
+        The question about an attempt, or None where attempts are not judged.
+    temperature
+        Of the confidence, or None.
+    completes_boxes
+        Whether boxes are completed.
+    """
+
+    template: SelfEvalTemplate | None
+    temperature: Temperature | None
+    completes_boxes: bool
+
+
+def read_conclusion(
+    self_eval: object,
+    *,
+    prompt: str | None = None,
+    labels: str | Sequence[str] | None = None,
+    temperature: float | str | Path | None = None,
+    box_completion: object = False,
+) -> ConclusionSettings:
+    """Read the arguments of a model.
+
+    Parameters
+    ----------
+    self_eval
+        Whether the model judges its attempts.
+    prompt, labels
+        See `lm_eval_ext.self_evaluation.template.read_template`.
+    temperature
+        See `lm_eval_ext.self_evaluation.confidence.read_temperature`.
+    box_completion
+        Whether boxes are completed.
+
+    Raises
+    ------
+    UserError
+        For a value that cannot be, or one that would have no effect.
+    """
+    for name, flag in (("self_eval", self_eval), ("box_completion", box_completion)):
+        if not isinstance(flag, bool):
+            raise UserError(f"{name}={flag!r} must be true or false")
+    if self_eval:
+        template = read_template(prompt, labels)
+        return ConclusionSettings(template, read_temperature(temperature), bool(box_completion))
+    stated = {
+        "self_eval_prompt": prompt,
+        "self_eval_labels": labels,
+        "calibration_temperature": temperature,
+    }
+    for name, value in stated.items():
+        if value is not None:
+            raise UserError(f"{name}={value!r} has no effect without self_eval=true: add it")
+    return ConclusionSettings(None, None, bool(box_completion))
+
+
+class Conclusion:
+    """Concludes the attempts of a model.
+
+    Parameters
+    ----------
+    settings
+        What to do.
+    tokenizer
+        Tokenizer of the model.
+    max_length
+        Positions of the model.
+
+    Attributes
+    ----------
+    evaluation
+        Judges attempts, or None.
+    boxes
+        Completes boxes, or None.
+
+    Raises
+    ------
+    UserError
+        If the template or its labels do not fit the tokenizer.
+    """
+
+    def __init__(
+        self, settings: ConclusionSettings, tokenizer: PreTrainedTokenizerBase, *, max_length: int
+    ) -> None:
+        self.evaluation: SelfEvaluation | None = None
+        self.boxes: BoxCompletion | None = None
+        if settings.template is not None:
+            layout = SelfEvalLayout(tokenizer, settings.template, max_length=max_length)
+            self.evaluation = SelfEvaluation(layout, settings.temperature)
+        if settings.completes_boxes:
+            self.boxes = BoxCompletion(tokenizer, max_length=max_length)
+
+    def run(
+        self,
+        decode: Decode,
+        requests: Sequence[AttemptRequest],
+        settings: SamplingSettings,
+        stop: StopStrings,
+        texts: Texts,
+    ) -> Iterator[Concluded]:
+        """Sample attempts and conclude each.
+
+        Parameters
+        ----------
+        decode
+            Samples.
+        requests
+            The attempts.
+        settings
+            Of the sampling.
+        stop
+            Ends an attempt.
+        texts
+            Turns tokens into text.
+        """
+        opened: list[OpenAttempt] = []
+
+        def judged(attempt: FinishedAttempt) -> Judged | None:
+            if self.boxes is not None and self._has_open_box(texts.visible(attempt.token_ids)):
+                return None  # until there is one
+            return Judged(attempt.request, texts.response(attempt.token_ids))
+
+        for place, result in decode(requests, settings, stop, self._epilogue(judged)):
+            text = texts.visible(result.token_ids)
+            if self._has_open_box(text):
+                response = texts.response(result.token_ids)
+                opened.append(OpenAttempt(place, requests[place], result, response, text))
+            else:
+                yield Concluded(place, result, text)
+        if self.boxes is not None:
+            yield from self._complete(decode, opened, settings, self.boxes)
+            self.boxes.report(n_attempts=len(requests))
+
+    def _complete(
+        self,
+        decode: Decode,
+        opened: list[OpenAttempt],
+        settings: SamplingSettings,
+        boxes: BoxCompletion,
+    ) -> Iterator[Concluded]:
+        if not opened:
+            return
+        requests = [boxes.request(attempt) for attempt in opened]
+        attempt_of = dict(zip(requests, opened, strict=True))
+
+        def judged(finished: FinishedAttempt) -> Judged:
+            first = attempt_of[finished.request]
+            return Judged(first.asked, first.response + boxes.added_text(finished.token_ids))
+
+        few = replace(settings, max_new_tokens=MAX_NEW_TOKENS, stop=("}",))
+        for place, result in decode(requests, few, boxes.stop, self._epilogue(judged)):
+            first = opened[place]
+            boxes.add(closed=result.finish_reason == "stop")
+            text = first.text + boxes.added_text(result.token_ids)
+            yield Concluded(first.place, joined(first.result, result), text)
+
+    def _has_open_box(self, text: str) -> bool:
+        return self.boxes is not None and not has_closed_box(text)
+
+    def _epilogue(self, describe: Describe) -> Epilogue | None:
+        return None if self.evaluation is None else self.evaluation.epilogue(describe)
+
+    def annotated(self, generation: Generation, result: AttemptResult) -> Generation:
+        """Return an attempt with what its conclusion says about it.
+
+        Parameters
+        ----------
+        generation
+            The attempt.
+        result
+            What was generated.
+        """
+        if self.evaluation is None or result.readout is None:
+            return generation
+        return self.evaluation.annotated(generation, result.readout)
+
+    def record(self) -> dict[str, Any]:
+        """Return the settings and counts, for the record of the run."""
+        record: dict[str, Any] = {}
+        if self.evaluation is not None:
+            record["self_evaluation"] = self.evaluation.record()
+        if self.boxes is not None:
+            record["box_completion"] = self.boxes.record()
+        return record
