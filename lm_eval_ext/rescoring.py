@@ -108,7 +108,7 @@ def score_task(
             by_filter.setdefault(sample["filter"], []).append(_needed(sample, grader))
     if not by_filter:
         return None
-    scores = {}
+    scores: dict[str, Score] = {}
     try:
         for filter_name, rows in by_filter.items():
             found = _scores(_questions(rows, settings.n_attempts, grader), metric_suite)
