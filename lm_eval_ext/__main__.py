@@ -67,7 +67,7 @@ COMMANDS = {
         "lm_eval_ext.self_evaluation.temperature",
         "fit the temperature of self_eval on training problems",
     ),
-    "tiny train": Command("lm_eval_ext.tiny.train", "train the tiny model that is shipped"),
+    "tiny train": Command("lm_eval_ext.tiny.train", "train one of the models that are shipped"),
 }
 """The sub-commands by name; a name of two words is a sub-command of a group."""
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-SHIPPED = ("tiny",)
+SHIPPED = ("tiny", "tiny-sink")
 """Models, by name."""
 
 SHIPPED_DRAFTS = ("tiny-drafts",)

@@ -56,7 +56,7 @@ class BatchStream:
         self.tokenizer = tokenizer
         self.seed = seed
         self.batch_tokens = batch_tokens
-        self.state = (0, 0)  # block, batch within the block
+        self.state: tuple[int, ...] = (0, 0)  # block, batch within the block
         self._block: list[list[Document]] = []
         self._loaded = -1
 

@@ -8,7 +8,7 @@ import os
 import time
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
 from lm_eval_ext.tiny import formats
 from lm_eval_ext.tiny.batches import Batch, BatchStream, collate
@@ -25,6 +25,8 @@ logger = logging.getLogger(__name__)
 
 CHECKPOINT = "checkpoint.pt"
 _VALIDATION_PROBLEMS = 64
+# A step that took longer was not all training: the process was stopped, or the machine slept.
+_LONGEST_STEP_SECONDS = 30.0
 
 
 @dataclass(frozen=True)
@@ -93,15 +95,30 @@ def learning_rate(settings: Settings, step: int, progress: float) -> float:
 
 def weighted_loss(model: LlamaForCausalLM, batch: Batch) -> torch.Tensor:
     """Return the mean cross-entropy in nats per token, weighted by ``batch.weights``."""
+    ids = batch.ids.to(model.device)
+    return mean_loss(model(input_ids=ids, use_cache=False).logits, ids, batch.weights)
+
+
+def mean_loss(logits: torch.Tensor, ids: torch.Tensor, weights: torch.Tensor) -> torch.Tensor:
+    """Return the mean cross-entropy in nats per token, each token by its weight.
+
+    Logits have the shape (documents, length, vocabulary), ids and weights (documents, length).
+    """
     import torch
 
-    ids, weights = batch.ids.to(model.device), batch.weights.to(model.device)
-    logits = model(input_ids=ids, use_cache=False).logits[:, :-1]
     losses = torch.nn.functional.cross_entropy(
-        logits.flatten(0, 1).float(), ids[:, 1:].flatten(), reduction="none"
+        logits[:, :-1].flatten(0, 1).float(), ids[:, 1:].flatten(), reduction="none"
     )
-    flat = weights[:, 1:].flatten()
+    flat = weights[:, 1:].flatten().to(losses.device)
     return (losses * flat).sum() / flat.sum()
+
+
+class Stream(Protocol):
+    """Batches without end; ``state`` names the next one and can be saved and set."""
+
+    state: tuple[int, ...]
+
+    def __next__(self) -> Batch: ...
 
 
 class Run:
@@ -120,9 +137,10 @@ class Run:
         If there is nothing to continue, or something that a new run would overwrite.
     """
 
+    settings_type: ClassVar[type[Settings]] = Settings
+
     def __init__(self, folder: str | Path, settings: Settings | None = None) -> None:
         import torch
-        from transformers import AutoTokenizer
 
         self.folder = Path(folder)
         file = self.folder / CHECKPOINT
@@ -131,24 +149,48 @@ class Run:
             if not file.exists():
                 raise ValueError(f"output={str(folder)!r} has no {CHECKPOINT}: omit --resume")
             saved = torch.load(file, map_location="cpu", weights_only=True)
-            settings = Settings(**saved["settings"])
+            settings = self.settings_type(**saved["settings"])
         elif file.exists():
             raise ValueError(f"output={str(folder)!r} already has a run: add --resume")
         self.settings = settings
         self.device = "cuda" if torch.cuda.is_available() else "cpu"
-        tokenizer_folder = self.folder / "tokenizer"
-        if saved is None:
-            corpus = tokenizer_corpus(8000, settings.seed)
-            train_tokenizer(corpus, settings.vocab_size).save_pretrained(tokenizer_folder)
-        self.tokenizer: PreTrainedTokenizerFast = AutoTokenizer.from_pretrained(tokenizer_folder)
+        self.tokenizer = self.first_tokenizer(new=saved is None)
         torch.manual_seed(settings.seed)
-        self.model = build_model(self.tokenizer, settings.size).to(self.device).train()
-        self.optimizer = _optimizer(self.model, settings)
-        self.stream = BatchStream(self.tokenizer, settings.seed, settings.batch_tokens)
+        self.model = self.first_model().to(self.device).train()
+        self.optimizer = self.first_optimizer()
+        self.stream = self.first_stream()
         self.step = self.tokens = 0
         self.seconds = 0.0
         if saved is not None:
             self._restore(saved)
+
+    def first_tokenizer(self, new: bool) -> PreTrainedTokenizerFast:
+        """Return the run's tokenizer, trained now if the run is new."""
+        from transformers import AutoTokenizer
+
+        folder = self.folder / "tokenizer"
+        if new:
+            corpus = tokenizer_corpus(8000, self.settings.seed)
+            train_tokenizer(corpus, self.settings.vocab_size).save_pretrained(folder)
+        tokenizer: PreTrainedTokenizerFast = AutoTokenizer.from_pretrained(folder)
+        return tokenizer
+
+    def first_model(self) -> LlamaForCausalLM:
+        """Return the model that the run starts with."""
+        return build_model(self.tokenizer, self.settings.size)
+
+    def first_optimizer(self) -> torch.optim.Optimizer:
+        """Return the optimizer; a group's ``rate_factor`` multiplies its learning rate."""
+        return _optimizer(self.model, self.settings)
+
+    def first_stream(self) -> Stream:
+        """Return the batches, from the first one."""
+        return BatchStream(self.tokenizer, self.settings.seed, self.settings.batch_tokens)
+
+    def objective(self, batch: Batch) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return what is minimized, and of it the cross-entropy in nats per token."""
+        loss = weighted_loss(self.model, batch)
+        return loss, loss
 
     def _restore(self, saved: dict[str, Any]) -> None:
         self.model.load_state_dict(saved["model"])
@@ -182,15 +224,15 @@ class Run:
         os.replace(scratch, self.folder / CHECKPOINT)
 
     def train_step(self) -> float:
-        """Take one optimizer step and return its loss."""
+        """Take one optimizer step and return its cross-entropy in nats per token."""
         import torch
 
         rate = learning_rate(self.settings, self.step, self.progress)
         for group in self.optimizer.param_groups:
-            group["lr"] = rate
+            group["lr"] = rate * group.get("rate_factor", 1.0)
         batch = next(self.stream)
-        loss = weighted_loss(self.model, batch)
-        loss.backward()
+        objective, loss = self.objective(batch)
+        objective.backward()
         torch.nn.utils.clip_grad_norm_(self.model.parameters(), 1.0)
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
@@ -200,12 +242,13 @@ class Run:
 
     def train(self, checkpoint_minutes: float = 3.0, log_seconds: float = 20.0) -> None:
         """Train to the end of the run, logging and saving on the way."""
-        start = logged = saved = time.monotonic()
-        before, tokens, losses = self.seconds, self.tokens, []
+        before = logged = saved = time.monotonic()
+        tokens, losses = self.tokens, []
         while self.progress < 1:
             losses.append(self.train_step())
             now = time.monotonic()
-            self.seconds = before + now - start
+            self.seconds += min(now - before, _LONGEST_STEP_SECONDS)
+            before = now
             if now - logged >= log_seconds:
                 speed = (self.tokens - tokens) / (now - logged)
                 logger.info(

@@ -102,6 +102,23 @@ def test_minutes_bound_the_run_and_drive_the_rate(tmp_path):
     assert run.optimizer.param_groups[0]["lr"] < run.settings.learning_rate
 
 
+def test_time_in_which_the_process_is_stopped_is_not_training(tmp_path, monkeypatch):
+    run = Run(tmp_path, settings(tokens=None, minutes=1.5))
+    clock = [0.0]
+    monkeypatch.setattr(training.time, "monotonic", lambda: clock[0])
+
+    def step():
+        clock[0] += 600 if len(steps) == 2 else 20  # stopped for ten minutes in the third step
+        steps.append(run.seconds)
+        return 1.0
+
+    steps = []
+    monkeypatch.setattr(run, "train_step", step)
+    run.train()
+    assert steps == [0, 20, 40, 70]
+    assert run.seconds == 90
+
+
 def test_rate_never_rises_after_warmup():
     given = settings(warmup_steps=10, decay=0.4)
     rates = [learning_rate(given, step, step / 100) for step in range(101)]
