@@ -127,7 +127,7 @@ for attack in attacks:
         print(attack())
     except Exception as error:
         print(type(error).__name__)
-import turtledemo, xmlrpc.client  # importing what was not imported yet still works
+import wave, xmlrpc.client  # importing what was not imported yet still works
 print(math_worker.compare("2\\\\sqrt 2", "\\\\sqrt 8")["equal"])
 print(sympy.sympify("12"), sympy.sympify("-1.5"), sympy.Number("007"))
 """

@@ -12,6 +12,7 @@ from lm_eval_ext.metrics import (
     fit_affine,
     mae,
     partial_correlation,
+    pearson,
     rmse,
     spearman,
 )
@@ -27,6 +28,15 @@ def test_errors_equal_scikit_learn(rows):
     assert rmse(a, b) == pytest.approx(root_mean_squared_error(b, a), abs=1e-12)
     assert mae(a, b) == pytest.approx(mean_absolute_error(b, a), abs=1e-12)
     assert mae(a, b) <= rmse(a, b) + 1e-12
+
+
+@given(pairs)
+def test_pearson_equals_numpy(rows):
+    a, b = np.array(rows, dtype=float).T
+    if np.ptp(a) > 1e-3 and np.ptp(b) > 0:
+        assert pearson(a, b) == pytest.approx(np.corrcoef(a, b)[0, 1], abs=1e-9)
+    else:
+        assert np.ptp(a) > 0 < np.ptp(b) or np.isnan(pearson(a, b))
 
 
 @given(pairs)

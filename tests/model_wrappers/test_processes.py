@@ -1,4 +1,4 @@
-"""Two processes under accelerate give the attempts of one, with an uneven share of questions."""
+"""Two processes give the attempts of one, with an uneven share of questions."""
 
 import json
 import os
@@ -7,8 +7,8 @@ import sys
 
 
 def attempts(folder, *launcher):
-    """Run the command on three questions and return their texts by question."""
-    subprocess.run(
+    """Run the command on three questions; return their texts by question and how it was run."""
+    run = subprocess.run(
         [
             sys.executable, "-m", *launcher, "lm_eval", "--model", "rsp",
             "--model_args", "pretrained=tiny,length=2", "--tasks", "tiny_gsm8k_passn",
@@ -16,20 +16,22 @@ def attempts(folder, *launcher):
             "--batch_size", "4", "--log_samples", "--output_path", str(folder),
         ],
         check=True,
-        env={**os.environ, "HF_HUB_OFFLINE": "1"},
+        env={**os.environ, "HF_HUB_OFFLINE": "1", "ACCELERATE_USE_CPU": "true"},
         capture_output=True,
+        text=True,
         timeout=300,
     )  # fmt: skip
     (samples,) = folder.rglob("samples_*.jsonl")
     lines = [json.loads(line) for line in samples.read_text().splitlines()]
-    return {line["doc_id"]: line["resps"] for line in lines}
+    return {line["doc_id"]: line["resps"] for line in lines}, run.stderr
 
 
 def test_two_processes_give_the_attempts_of_one(tmp_path):
-    two = attempts(
-        tmp_path / "two", "accelerate.commands.launch", "--cpu", "--num_processes", "2",
-        "--main_process_port", "0", "-m",
-    )  # fmt: skip
-    one = attempts(tmp_path / "one")
+    # `accelerate launch --cpu --num_processes 2` starts a single process (accelerate 1.15).
+    two, said = attempts(
+        tmp_path / "two", "torch.distributed.run", "--standalone", "--nproc_per_node", "2", "-m"
+    )
+    one, _ = attempts(tmp_path / "one")
+    assert "on rank 1" in said
     assert sorted(one) == [0, 1, 2]
     assert two == one
