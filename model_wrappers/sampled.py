@@ -181,6 +181,8 @@ class SampledLM(HFLM):
         for i, request in enumerate(wanted):
             by_settings[repr((request.settings, request.stop, request.max_new_tokens))].append(i)
         generations: list[Generation] = [Generation()] * len(requests)
+        # lm-eval's response cache must never hold an attempt that still lacks its annotations.
+        annotates = type(self).annotate is not SampledLM.annotate
         with tqdm(
             total=len(requests),
             disable=disable_tqdm or self.rank != 0,
@@ -192,9 +194,14 @@ class SampledLM(HFLM):
                 for place, generation in self._generate(batch):
                     i = places[place]
                     generations[i] = generation
-                    harness.cache_partial(self, requests[i], generation)
+                    if not annotates:
+                        harness.cache_partial(self, requests[i], generation)
                     progress.update()
-        return self.annotate(wanted, generations)
+        annotated = self.annotate(wanted, generations)
+        if annotates:
+            for instance, generation in zip(requests, annotated, strict=True):
+                harness.cache_partial(self, instance, generation)
+        return annotated
 
     def attempt_request(
         self, prompt: str, token_ids: Sequence[int], attempt: int

@@ -10,6 +10,7 @@ from typing import Any
 
 from lm_eval_ext.attention_sinks.calibration import calibration_set, default_source
 from lm_eval_ext.engine.support import misfit
+from lm_eval_ext.errors import UserError
 from lm_eval_ext.model_wrappers.sampled import SampledLM
 from lm_eval_ext.pruning.layout import find_layout
 from lm_eval_ext.pruning.masks import pruned
@@ -102,6 +103,11 @@ class SinkPrunedLM(SampledLM):
             seed=pruning_seed,
             mean_compensation=mean_compensation,
         )
+        if scores is not None and criterion == "random":
+            raise UserError(
+                "scores= with criterion=random: the file holds one draw, whatever pruning_seed "
+                "says; leave scores out"
+            )
         known = None if scores is None else read_scores(Path(scores), criterion, unit)
         super().__init__(pretrained, **sampled_arguments)
         self._is_pruned = False

@@ -74,6 +74,11 @@ class PruningSettings:
             value = getattr(self, name)
             if not isinstance(value, int) or isinstance(value, bool) or value < 0:
                 raise UserError(f"{name}={value!r} must be an integer of at least 0")
+        if self.skip_first and self.allocation == "even":
+            raise UserError(
+                f"skip_first={self.skip_first} spares blocks and allocation='even' cuts every one: "
+                "drop one of the two"
+            )
         if not isinstance(self.mean_compensation, bool):
             raise UserError(f"mean_compensation={self.mean_compensation!r} must be true or false")
         if self.mean_compensation and self.unit == "block":

@@ -98,10 +98,10 @@ def run(args: argparse.Namespace) -> int:
     text = text_to_measure(args, subject)
     cells = _cells(args, subject, wanted)
     folder = args.output / "cells"
-    _claim(args, subject, text)
-    folder.mkdir(exist_ok=True)
     missing = [cell for cell in cells if not (folder / cell.name).exists()]
     tasks = TaskRunner(args.tasks, args.limit) if missing else None
+    _claim(args, subject, text)
+    folder.mkdir(exist_ok=True)
     for cell in tqdm(missing, desc="Sweep", unit="cell"):
         assert tasks is not None
         measured = measure(subject, cell.plan, text, tasks)

@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from lm_eval_ext.errors import UserError
 from lm_eval_ext.metrics import proportion_interval, t_interval
 
 
@@ -18,12 +19,24 @@ class TaskRunner:
         Names with commas between; none runs nothing.
     limit
         Questions per task, or None.
+
+    Raises
+    ------
+    UserError
+        If lm-eval knows no task of a name.
     """
 
     def __init__(self, tasks: str, limit: int | None) -> None:
         self._names = [name for name in tasks.split(",") if name]
         self._limit = limit
         self._manager: Any = None
+        if self._names:
+            from lm_eval.tasks import TaskManager
+
+            self._manager = TaskManager()  # reads thousands of files, so once
+            unknown = [name for name in self._names if name not in self._manager.all_tasks]
+            if unknown:
+                raise UserError(f"tasks={','.join(unknown)}: not a task; see lm_eval ls tasks")
 
     def run(self, lm: Any) -> dict[str, dict[str, Any]]:
         """Return the metrics that have a value per question, by ``TASK/METRIC``.
@@ -42,10 +55,7 @@ class TaskRunner:
         if not self._names:
             return {}
         from lm_eval import simple_evaluate
-        from lm_eval.tasks import TaskManager
 
-        if self._manager is None:
-            self._manager = TaskManager()  # reads thousands of files, so once
         output = simple_evaluate(
             model=lm,
             tasks=self._names,

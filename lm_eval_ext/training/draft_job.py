@@ -107,7 +107,10 @@ def train_drafts(
     source = load_prompts(job.prompts, limit=job.num_prompts)
     shards = split_prompts(len(source.prompts), job.num_drafts, job.split, seed=job.seed)
     with accelerator.main_process_first():
-        if manifest.keep_settings(output, job.flat()) and accelerator.is_main_process:
+        # A file of prompts may have changed under its name.
+        read = "\0".join([*source.prompts, *source.stop])
+        settings = {**job.flat(), "prompts_sha256": prompt_hash(read)}
+        if manifest.keep_settings(output, settings) and accelerator.is_main_process:
             logger.info("continuing the run in %s", output)
     lm = SampledLM(
         job.target,

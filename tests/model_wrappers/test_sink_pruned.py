@@ -191,6 +191,7 @@ def test_mean_compensation_keeps_the_mean_output_of_the_layer(make_lm, random_mo
         ({"unit": "block", "criterion": "wanda"}, "unit=block"),
         ({"skip_first": -1}, "skip_first=-1"),
         ({"allocation": "fair"}, "allocation='fair'"),
+        ({"allocation": "even", "skip_first": 1}, "skip_first=1 spares blocks"),
         ({"mean_compensation": "yes"}, "mean_compensation='yes'"),
         ({"mean_compensation": True, "unit": "block"}, "needs a unit of heads"),
         ({"ratio": 0.5}, "only 8 are outside"),

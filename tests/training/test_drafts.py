@@ -1,5 +1,6 @@
 import argparse
 import json
+import shutil
 
 import pytest
 import torch
@@ -198,6 +199,16 @@ def test_other_teachers_and_splits(train, tmp_path, monkeypatch, words, teacher_
 def test_other_settings_do_not_continue_a_run(train, whole):
     with pytest.raises(UserError, match=r"steps=7, not 9: repeat its command"):
         train(whole, "--steps", 9)
+
+
+def test_other_prompts_under_the_same_name_do_not_continue_a_run(train, whole, tmp_path):
+    settings = json.loads((whole / "settings.json").read_text())
+    settings["prompts_sha256"] = "another"
+    copy = tmp_path / "copy"
+    shutil.copytree(whole, copy)
+    (copy / "settings.json").write_text(json.dumps(settings))
+    with pytest.raises(UserError, match="prompts_sha256='another', not "):
+        train(copy)
 
 
 @pytest.mark.parametrize(
