@@ -109,8 +109,8 @@ def train_drafts(
     with accelerator.main_process_first():
         # A file of prompts may have changed under its name.
         read = "\0".join([*source.prompts, *source.stop])
-        settings = {**job.flat(), "prompts_sha256": prompt_hash(read)}
-        if manifest.keep_settings(output, settings) and accelerator.is_main_process:
+        kept = {**job.flat(), "prompts_sha256": prompt_hash(read)}
+        if manifest.keep_settings(output, kept) and accelerator.is_main_process:
             logger.info("continuing the run in %s", output)
     lm = SampledLM(
         job.target,
