@@ -177,6 +177,7 @@ def _bubblewrap() -> list[str]:
     command = [program, "--unshare-all", "--new-session", "--clearenv"]
     for capability in ("CAP_SYS_ADMIN", "CAP_SETPCAP"):  # for each program's own namespaces
         command += ["--cap-add", capability]
+    command += ["--dev", "/dev", "--tmpfs", "/tmp"]  # first: what is shown may be below them
     shown = visible()
     for path in (*shown.shown, str(CODE_FOLDER / "sandbox")):
         if os.path.islink(path):
@@ -185,4 +186,4 @@ def _bubblewrap() -> list[str]:
             command += ["--ro-bind", path, path]
     for path in shown.masked:
         command += ["--tmpfs", path, "--remount-ro", path]
-    return [*command, "--dev", "/dev", "--tmpfs", "/tmp", "--remount-ro", "/", "--chdir", "/"]
+    return [*command, "--remount-ro", "/", "--chdir", "/"]
