@@ -5,6 +5,7 @@
 #   make lint    ruff and mypy
 #   make docs    check links and run the examples in docstrings
 #   make bench   run every benchmark
+#   make leaderboard  run all shipped models and wrappers on the tiny tasks, and write leaderboards/
 #   make venv    only make .venv
 #   make clean   remove .venv and what was built
 #
@@ -34,7 +35,7 @@ TYPES := build/types/lm_eval_ext
 export TOKENIZERS_PARALLELISM := false
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: help venv demo test lint docs bench clean
+.PHONY: help venv demo test lint docs bench leaderboard clean
 
 help:
 	@sed -n 's/^#   make/  make/p' Makefile
@@ -58,6 +59,9 @@ $(STAMP): pyproject.toml setup.py constraints.txt lm_eval_ext/lm_eval_ext_bridge
 
 demo: $(STAMP)
 	PATH="$(BIN):$$PATH" bash examples/demo.sh
+
+leaderboard: $(STAMP)
+	PATH="$(BIN):$$PATH" bash examples/leaderboard.sh
 
 # One thread per process: the processes share the cores.
 test: export OMP_NUM_THREADS := 1

@@ -20,3 +20,4 @@ evaluate real_tokens rsp pretrained=tiny,length=8,control=real_tokens
 
 lm-eval-ext leaderboard compare "$out/sampled" "$out/rsp" "$out/real_tokens" \
     --metrics 'pass@*,maj@*,invalid_rate,truncated_rate,mean_tokens' --plot "$out/pass_at_k.png"
+lm-eval-ext leaderboard build "$out"/{sampled,rsp,real_tokens} --output "$out/board"

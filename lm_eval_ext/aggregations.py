@@ -30,6 +30,7 @@ from numpy.typing import NDArray
 
 from lm_eval_ext import metrics
 from lm_eval_ext.errors import UserError
+from lm_eval_ext.metrics.bootstrap import bootstrap_with_values
 from lm_eval_ext.metrics.resampling import FEW_UNDEFINED, MANY_UNDEFINED
 
 MAX_RESAMPLES = 1_000
@@ -234,6 +235,24 @@ class Aggregation:
         BootstrapInterval or None
             None where no question has an attempt.
         """
+        found = self.interval_with_values(items, bootstrap_iters, seed)
+        return None if found is None else found[0]
+
+    def interval_with_values(
+        self, items: Sequence[Any], bootstrap_iters: int = MAX_RESAMPLES, seed: int = 0
+    ) -> tuple[metrics.BootstrapInterval, NDArray[np.float64]] | None:
+        """Return `interval` and the metric's values on the resamples.
+
+        Parameters
+        ----------
+        items, bootstrap_iters, seed
+            As in `interval`.
+
+        Returns
+        -------
+        tuple or None
+            The interval, and values of shape (n_resamples,); None as in `interval`.
+        """
         n_resamples = max(2, min(bootstrap_iters, MAX_RESAMPLES))
         with warnings.catch_warnings():
             # The call for the value has told.
@@ -241,7 +260,7 @@ class Aggregation:
             data, questions = self._sample(items)
             if _is_empty(data):
                 return None
-            interval = metrics.cluster_bootstrap(
+            interval, values = bootstrap_with_values(
                 self._metric, data, clusters=questions, n_resamples=n_resamples, seed=seed
             )
         share = interval.n_undefined / n_resamples
@@ -251,9 +270,9 @@ class Aggregation:
                 f"standard error{' (NaN)' if share > MANY_UNDEFINED else ''}: too few questions "
                 "decide it",
                 metrics.UndefinedMetricWarning,
-                stacklevel=3,
+                stacklevel=4,
             )
-        return interval
+        return interval, values
 
     def _sample(self, items: Sequence[Any]) -> Sample:
         try:

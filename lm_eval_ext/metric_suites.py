@@ -42,7 +42,7 @@ def passn(settings: AttemptSettings) -> MetricSuite:
         [
             *(
                 SourceMetric(f"{name}@{k}", _vote(rule, k, settings.tau), True)
-                for name, rule in _VOTES.items()
+                for name, rule in VOTES.items()
                 for k in settings.vote_ks
             ),
             *_calibration(settings.n_bins),
@@ -198,7 +198,8 @@ _RANKING = [
     SourceMetric("prr", _pairs, True, Aggregation("prr", metrics.prr)),
 ]
 
-_VOTES: dict[str, VoteRule] = {"cisc": "softmax", "linear": "linear", "best_of": "best_of_n"}
+VOTES: dict[str, VoteRule] = {"cisc": "softmax", "linear": "linear", "best_of": "best_of_n"}
+"""Rules of the weighted votes, by their name in tables."""
 
 
 def _invalid_rate(question: Question) -> float:

@@ -41,6 +41,31 @@ def newest_run(folder: Path) -> RunFiles:
     UserError
         If there is no run, its results file is damaged, or a task has no sample file.
     """
+    newest = results_files(folder)[-1]
+    files = files_of(newest)
+    for task in files.results["n-samples"]:
+        if task not in files.samples:
+            missing = _sample_file(newest, task)
+            raise UserError(
+                f"{newest.parent}: no {missing.name} beside {newest.name}; run lm_eval with "
+                "--log_samples"
+            )
+    return files
+
+
+def results_files(folder: Path) -> list[Path]:
+    """Find the results files below a folder, the newest last.
+
+    Parameters
+    ----------
+    folder
+        What was given to lm_eval as ``--output_path``, or a folder of such.
+
+    Raises
+    ------
+    UserError
+        If there is none.
+    """
     if not folder.is_dir():
         raise UserError(f"{folder}: no such folder; give the --output_path of an lm_eval run")
     found = sorted(folder.rglob("results_*.json"), key=lambda path: path.name)
@@ -49,21 +74,33 @@ def newest_run(folder: Path) -> RunFiles:
             f"{folder}: holds no results_*.json; run lm_eval with --output_path {folder} "
             "--log_samples"
         )
-    newest = found[-1]
-    results = _read_json(newest)
-    stamp = newest.stem.removeprefix("results_")
-    samples = {}
+    return found
+
+
+def files_of(results_file: Path) -> RunFiles:
+    """Read a results file, and find the sample files beside it that there are.
+
+    Parameters
+    ----------
+    results_file
+        A ``results_*.json`` file.
+
+    Raises
+    ------
+    UserError
+        If it is damaged or names no tasks.
+    """
+    results = _read_json(results_file)
     tasks = results.get("n-samples")
     if not isinstance(tasks, dict) or not tasks:
-        raise UserError(f"{newest}: names no tasks (n-samples); run lm_eval again")
-    for task in tasks:
-        samples[task] = newest.with_name(f"samples_{task}_{stamp}.jsonl")
-        if not samples[task].is_file():
-            raise UserError(
-                f"{newest.parent}: no {samples[task].name} beside {newest.name}; run lm_eval with "
-                "--log_samples"
-            )
-    return RunFiles(newest, results, samples)
+        raise UserError(f"{results_file}: names no tasks (n-samples); run lm_eval again")
+    samples = {task: _sample_file(results_file, task) for task in tasks}
+    return RunFiles(results_file, results, {t: p for t, p in samples.items() if p.is_file()})
+
+
+def _sample_file(results_file: Path, task: str) -> Path:
+    stamp = results_file.stem.removeprefix("results_")
+    return results_file.with_name(f"samples_{task}_{stamp}.jsonl")
 
 
 def read_samples(path: Path) -> Iterator[dict[str, Any]]:

@@ -211,8 +211,8 @@ class AttemptsTask(ConfigurableTask):
             for i, (text, attempt) in enumerate(zip(filtered, attempts, strict=True))
         ]
         values = self.metrics.values(question)
-        for name in values.keys() - self._higher_is_better.keys():
-            self._higher_is_better[name] = self.metrics[name].higher_is_better
+        for name in values:
+            self._higher_is_better.setdefault(name, self.metrics[name].higher_is_better)
         return QuestionResult(values, attempts=question)
 
     def dump_config(self) -> dict[str, Any]:
@@ -222,7 +222,21 @@ class AttemptsTask(ConfigurableTask):
         config["fewshot_config"] = {key: _name_of(value) for key, value in few_shot.items()}
         if callable(self.config.custom_dataset):
             config["custom_dataset"] = _name_of(self.config.custom_dataset)
+        if "bypass" not in self._metric_fn_list:
+            config["metric_list"] = self._scalar_metrics()
         return config
+
+    def _scalar_metrics(self) -> list[dict[str, Any]]:
+        """Return the metrics that are one number per question, for lm-eval's W&B logger."""
+        bare = [
+            {"attempt": i, "answer": None, "correct": False}
+            for i in range(self.settings.n_attempts)
+        ]
+        return [
+            {"metric": name, "higher_is_better": metric.higher_is_better}
+            for name, metric in self.metrics.metrics.items()
+            if isinstance(metric.value(bare), (int, float))
+        ]
 
     def _judge(self, doc: Mapping[str, Any], filtered: Sequence[Any]) -> list[Attempt]:
         if isinstance(filtered, Graded):

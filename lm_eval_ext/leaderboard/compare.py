@@ -3,18 +3,33 @@
 from __future__ import annotations
 
 import argparse
-import math
 from pathlib import Path
 
 from rich.box import MARKDOWN, ROUNDED
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from lm_eval_ext.errors import UserError
 from lm_eval_ext.leaderboard.comparison import MetricComparison, compare_runs
+from lm_eval_ext.leaderboard.formatting import (
+    NOT_KNOWN,
+    digits_of,
+    one_line,
+    printed,
+    printed_difference,
+    printed_p,
+)
+from lm_eval_ext.leaderboard.paired import PairedTest
 from lm_eval_ext.leaderboard.pass_at_k_plot import plot_pass_at_k
-from lm_eval_ext.leaderboard.run_output import RunOutput, read_run
-from lm_eval_ext.metrics import MeanInterval, PairedDifference
+from lm_eval_ext.leaderboard.run_arguments import (
+    add_metrics_argument,
+    add_store_argument,
+    pooled_patterns,
+    resolve,
+)
+from lm_eval_ext.leaderboard.run_data import RunOutput
+from lm_eval_ext.rescoring import Score
 
 ALPHA = 0.05
 
@@ -24,18 +39,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "runs",
         nargs="+",
-        type=Path,
-        metavar="FOLDER",
-        help="--output_path of an lm_eval run with --log_samples; the first is the baseline",
+        metavar="RUN",
+        help="--output_path of an lm_eval run with --log_samples, or a stored entry (its file, or "
+        "its name in --store); the first is the baseline",
     )
-    parser.add_argument(
-        "--metrics",
-        type=lambda text: text.split(","),
-        default=["*"],
-        metavar="NAMES",
-        help="only these, separated by commas, with * for anything: 'pass@*,maj@*'; Holm's "
-        "correction is over the differences shown (default: all with a value per question)",
-    )
+    add_metrics_argument(
+        parser, "Holm's correction is over the differences shown (default: all of questions, and "
+        "the usual ones of confidence)",
+    )  # fmt: skip
+    add_store_argument(parser)
     parser.add_argument(
         "--format",
         choices=("text", "markdown"),
@@ -50,14 +62,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Read the runs, compare them and print the table."""
     if len(args.runs) < 2:
-        raise UserError(f"{args.runs[0]}: give at least two folders to compare")
-    runs = [read_run(folder) for folder in args.runs]
-    compared = compare_runs(runs, metrics=args.metrics)
+        raise UserError(f"{args.runs[0]}: give at least two runs to compare")
+    pooled = pooled_patterns(args.metrics)
+    runs = [resolve(name, store=args.store, pooled=pooled) for name in args.runs]
+    compared = compare_runs(runs, metrics=args.metrics or ["*"])
     console = Console()
     if not console.is_terminal:
-        console.width = 200  # a pipe has no width of its own: do not wrap cells
+        console.width = 300  # a pipe has no width of its own: do not wrap cells
     console.print(comparison_table(runs, compared, markdown=args.format == "markdown"))
-    console.print(footnote(runs, compared), soft_wrap=True)
+    console.print(footnote(runs, compared), soft_wrap=True, markup=False, highlight=False)
     if args.plot is not None:
         plot_pass_at_k(runs, compared, args.plot)
         console.print(f"pass@k curves: {args.plot}", soft_wrap=True)
@@ -81,15 +94,18 @@ def comparison_table(
     table = Table(box=MARKDOWN if markdown else ROUNDED)
     table.add_column("task")
     table.add_column("metric")
-    for run in runs:
-        table.add_column(run.label, justify="right")
-    for run in runs[1:]:
-        table.add_column(f"{run.label} - {runs[0].label}", justify="right")
+    labels = [escape(one_line(run.label)) for run in runs]
+    for label in labels:
+        table.add_column(label, justify="right")
+    for label in labels[1:]:
+        table.add_column(f"{label} - {labels[0]}", justify="right")
         table.add_column("p (Holm)", justify="right")
+        table.add_column("+/=/-", justify="right")
+        table.add_column("MDE", justify="right")
     for comparison in compared:
         cells = [_value(value) for value in comparison.values]
         for difference, p_value in zip(comparison.differences, comparison.p_values, strict=True):
-            cells += [_difference(difference), _p_value(p_value)]
+            cells += _difference(difference, p_value, comparison.values[0])
         arrow = {True: " ↑", False: " ↓", None: ""}[comparison.higher_is_better]
         table.add_row(comparison.task, comparison.metric + arrow, *cells)
     return table
@@ -98,36 +114,61 @@ def comparison_table(
 def footnote(runs: list[RunOutput], compared: list[MetricComparison]) -> str:
     """Say what the numbers are, how many questions they rest on, and what the runs cost."""
     counts = {
-        c.task: next(v.n_questions for v in c.values if v is not None)
+        c.task: max(v.n_questions for v in c.values if v is not None)
         for c in compared
         if any(c.values)
     }
     questions = ", ".join(f"{task} {n}" for task, n in counts.items())
-    seconds = ", ".join(f"{run.label} {run.seconds:.0f} s" for run in runs)
+    cost = ", ".join(f"{one_line(run.label)} {_cost(run, list(counts))}" for run in runs)
+    left_out = max(
+        (d.n_left_out for c in compared for d in c.differences if d is not None), default=0
+    )
+    unpaired = any(d is not None and not d.paired for c in compared for d in c.differences)
     return (
-        f"Mean over questions ± half the 95% interval; questions: {questions}. Differences with "
-        f"95% paired-bootstrap interval; * significant at {ALPHA} after Holm's correction. "
-        f"Whole run: {seconds}."
+        f"Value ± half its 95% interval over questions; questions: {questions}. Differences with "
+        f"95% interval of paired questions; * significant at {ALPHA} after Holm's correction. "
+        "+/=/-: questions at which the run's value is larger, equal, smaller. MDE: smallest true "
+        f"difference found with 80% probability at 5%, uncorrected. Whole runs: {cost}."
+        + (f" Up to {left_out} questions have no value in a run and are left out." * bool(left_out))
+        + (
+            " ~ The values of single questions are not known in both runs, which are taken for "
+            "independent."
+        )
+        * unpaired
     )
 
 
-def _value(interval: MeanInterval | None) -> str:
-    if interval is None:
-        return "n/a"
-    half = (interval.high - interval.low) / 2
-    digits = 3 if abs(interval.estimate) < 10 else 1
-    return f"{interval.estimate:.{digits}f} ± {half:.{digits}f}"
+def _cost(run: RunOutput, tasks: list[str]) -> str:
+    tokens = [run.tasks[task].details.tokens for task in tasks]
+    known = sum(n for n in tokens if n is not None) if None not in tokens else None
+    parts = [f"{run.seconds:.0f} s" if run.seconds == run.seconds else "time not known"]
+    if known is not None and tasks:
+        parts.append(f"{known:,} tokens")
+        if list(run.tasks) == tasks and run.seconds > 0:
+            parts.append(f"{known / run.seconds:,.0f} tokens/s")
+    return ", ".join(parts)
 
 
-def _difference(difference: PairedDifference | None) -> str:
-    if difference is None:
-        return "n/a"
-    digits = 3 if max(abs(difference.estimate_a), abs(difference.estimate_b)) < 10 else 1
-    low, high = (f"{bound:+.{digits}f}" for bound in (difference.low, difference.high))
-    return f"{difference.difference:+.{digits}f} ({low}, {high})"
+def _value(score: Score | None) -> str:
+    return NOT_KNOWN if score is None else printed(score.value, score.low, score.high)
 
 
-def _p_value(p_value: float | None) -> str:
-    if p_value is None or math.isnan(p_value):
-        return "n/a"
-    return f"{p_value:.3f}{'*' if p_value < ALPHA else ''}"
+def _difference(
+    difference: PairedTest | None, p_value: float | None, baseline: Score | None
+) -> list[str]:
+    if difference is None or baseline is None:
+        return [NOT_KNOWN] * 4
+    digits = digits_of(max(abs(baseline.value), abs(baseline.value + difference.difference)))
+    shown = printed_difference(
+        difference.difference, difference.low, difference.high, digits=digits
+    )
+    questions = NOT_KNOWN
+    if difference.wins is not None:
+        questions = f"{difference.wins}/{difference.ties}/{difference.losses}"
+    detectable = difference.detectable
+    return [
+        shown + ("" if difference.paired else " ~"),
+        printed_p(p_value, alpha=ALPHA),
+        questions,
+        NOT_KNOWN if detectable != detectable else f"{detectable:.{digits}f}",
+    ]

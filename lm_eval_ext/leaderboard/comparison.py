@@ -7,21 +7,15 @@ from fnmatch import fnmatchcase
 from typing import NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
 
 from lm_eval_ext.errors import UserError
-from lm_eval_ext.leaderboard.run_output import RunOutput
-from lm_eval_ext.metrics import (
-    MeanInterval,
-    PairedDifference,
-    holm,
-    mean_over_questions,
-    paired_bootstrap,
-    proportion_interval,
-    t_interval,
-)
+from lm_eval_ext.leaderboard.paired import PairedTest, paired_means, paired_pooled, unpaired
+from lm_eval_ext.leaderboard.run_data import RunOutput, TaskOutput
+from lm_eval_ext.metrics import holm
+from lm_eval_ext.rescoring import Score
 
-N_RESAMPLES = 10_000
+SHOWN = 5
+"""Most questions that a message names."""
 
 
 class MetricComparison(NamedTuple):
@@ -34,20 +28,20 @@ class MetricComparison(NamedTuple):
     higher_is_better
         Direction, or None.
     values
-        Mean over questions with its 95% interval, for each run; None where a run has no such
-        metric. The interval is Wilson's where all values lie in [0, 1], and the t-interval
-        elsewhere.
+        The metric with its 95% interval, for each run; None where a run has no such metric.
     differences
-        Difference from the first run with its paired-bootstrap interval, for each further run.
+        Difference from the first run, for each further run; None where one of them has no such
+        metric.
     p_values
-        Holm-corrected p-value of each difference, over all differences of the comparison.
+        Holm-corrected p-value of each difference, over all differences of the comparison whose
+        metric has a direction; None for the others.
     """
 
     task: str
     metric: str
     higher_is_better: bool | None
-    values: list[MeanInterval | None]
-    differences: list[PairedDifference | None]
+    values: list[Score | None]
+    differences: list[PairedTest | None]
     p_values: list[float | None]
 
 
@@ -77,7 +71,7 @@ def compare_runs(
     compared = []
     for task in shared:
         check_same_questions(runs, task)
-        for metric in dict.fromkeys(name for run in runs for name in run.tasks[task].values):
+        for metric in dict.fromkeys(name for run in runs for name in run.tasks[task].metrics):
             if any(fnmatchcase(metric, pattern) for pattern in metrics):
                 compared.append(_compare_metric(runs, task, metric))
     if not compared:
@@ -91,66 +85,72 @@ def check_same_questions(runs: Sequence[RunOutput], task: str) -> None:
     Parameters
     ----------
     runs
-        The runs.
+        The runs; those without samples cannot be checked, and are passed over.
     task
         A task all of them have.
     """
-    first = runs[0].tasks[task].questions
-    for run in runs[1:]:
-        other = run.tasks[task].questions
+    known = [run for run in runs if run.tasks[task].questions]
+    for run in known[1:]:
+        first, other = known[0].tasks[task].questions, run.tasks[task].questions
         differing = sorted(i for i in first.keys() | other.keys() if first.get(i) != other.get(i))
         if differing:
-            shown = ", ".join(str(i) for i in differing[:5]) + (", ..." if differing[5:] else "")
+            shown = ", ".join(map(str, differing[:SHOWN])) + (", ..." if differing[SHOWN:] else "")
             raise UserError(
-                f"{task}: {runs[0].label} ({len(first)} questions) and {run.label} "
+                f"{task}: {known[0].label} ({len(first)} questions) and {run.label} "
                 f"({len(other)}) differ in {len(differing)} questions (doc_id {shown}); use the "
                 "same --limit, --samples and data"
             )
 
 
-def _compare_metric(runs: Sequence[RunOutput], task: str, metric: str) -> MetricComparison:
-    by_run = [run.tasks[task].values.get(metric) for run in runs]
-    values = [None if v is None else _interval(np.array(list(v.values()))) for v in by_run]
-    differences = [_difference(by_run[0], other) for other in by_run[1:]]
-    directions = [run.tasks[task].higher_is_better.get(metric) for run in runs]
-    direction = next((d for d in directions if d is not None), None)
-    return MetricComparison(task, metric, direction, values, differences, [None] * len(differences))
+def compare_tasks(a: TaskOutput, b: TaskOutput, metric: str) -> PairedTest | None:
+    """Test the difference a - b of a metric between runs that saw the same questions.
 
+    Parameters
+    ----------
+    a, b
+        The task in both runs.
+    metric
+        Its name.
 
-def _interval(values: NDArray[np.float64]) -> MeanInterval:
-    if ((values >= 0) & (values <= 1)).all():
-        return proportion_interval(values)
-    return t_interval(values)
-
-
-def _difference(
-    first: dict[int, float] | None, other: dict[int, float] | None
-) -> PairedDifference | None:
-    if first is None or other is None or first.keys() != other.keys():
+    Returns
+    -------
+    PairedTest or None
+        Paired where single questions (or the attempts, for metrics that pool them) are known in
+        both runs, and unpaired elsewhere; None where a run has no such metric.
+    """
+    if metric not in a.metrics or metric not in b.metrics:
         return None
-    questions = sorted(first)
-    return paired_bootstrap(
-        mean_over_questions,
-        {"values": np.array([other[i] for i in questions])},
-        {"values": np.array([first[i] for i in questions])},
-        n_resamples=N_RESAMPLES,
-    )
+    values_a, values_b = a.values.get(metric), b.values.get(metric)
+    if values_a is not None and values_b is not None:
+        questions = sorted(values_a.keys() | values_b.keys())
+        return paired_means(
+            np.array([values_a.get(i, np.nan) for i in questions]),
+            np.array([values_b.get(i, np.nan) for i in questions]),
+        )
+    replicates_a, replicates_b = a.replicates.get(metric), b.replicates.get(metric)
+    if replicates_a is not None and replicates_b is not None:
+        return paired_pooled(a.metrics[metric], b.metrics[metric], replicates_a, replicates_b)
+    return unpaired(a.metrics[metric], b.metrics[metric])
+
+
+def _compare_metric(runs: Sequence[RunOutput], task: str, metric: str) -> MetricComparison:
+    tasks = [run.tasks[task] for run in runs]
+    differences = [compare_tasks(other, tasks[0], metric) for other in tasks[1:]]
+    directions = [other.higher_is_better.get(metric) for other in tasks]
+    direction = next((d for d in directions if d is not None), None)
+    values = [other.metrics.get(metric) for other in tasks]
+    return MetricComparison(task, metric, direction, values, differences, [None] * len(differences))
 
 
 def _with_corrected_p_values(compared: list[MetricComparison]) -> list[MetricComparison]:
     """Correct the p-values of all metrics that have a direction together."""
     tested = [
-        (i, j)
-        for i, comparison in enumerate(compared)
+        (comparison, j, difference.p_value)
+        for comparison in compared
         for j, difference in enumerate(comparison.differences)
         if difference is not None and comparison.higher_is_better is not None
     ]
-    p_values = [compared[i].differences[j].p_value for i, j in tested]  # type: ignore[union-attr]
-    known = [k for k, p in enumerate(p_values) if not np.isnan(p)]
-    if not known:
-        return compared
-    corrected = holm([p_values[k] for k in known])
-    for k, p in zip(known, corrected, strict=True):
-        i, j = tested[k]
-        compared[i].p_values[j] = float(p)
+    if tested:
+        for (comparison, j, _), p in zip(tested, holm([p for *_, p in tested]), strict=True):
+            comparison.p_values[j] = float(p)
     return compared

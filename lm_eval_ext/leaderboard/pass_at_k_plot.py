@@ -8,7 +8,7 @@ from pathlib import Path
 
 from lm_eval_ext.errors import UserError
 from lm_eval_ext.leaderboard.comparison import MetricComparison
-from lm_eval_ext.leaderboard.run_output import RunOutput
+from lm_eval_ext.leaderboard.run_data import RunOutput
 
 
 def plot_pass_at_k(
@@ -46,7 +46,7 @@ def plot_pass_at_k(
     for axis, (task, rows) in zip(axes[0], by_task.items(), strict=True):
         for i, run in enumerate(runs):
             points = [
-                (k, interval.estimate, interval.low, interval.high)
+                (k, interval.value, interval.low, interval.high)
                 for k, comparison in sorted(rows, key=lambda row: row[0])
                 if (interval := comparison.values[i]) is not None
             ]

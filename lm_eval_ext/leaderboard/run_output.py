@@ -1,58 +1,24 @@
-"""A run as it is compared: the values of every question, by task and metric."""
+"""Read runs from lm_eval's output folders."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import math
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeGuard
 
-from lm_eval_ext.run_files import newest_run, read_samples
+from lm_eval_ext.errors import UserError
+from lm_eval_ext.leaderboard.paired import NORMAL_95
+from lm_eval_ext.leaderboard.run_data import RunOutput, TaskDetails, TaskOutput
+from lm_eval_ext.leaderboard.task_samples import TaskSamples, sha256_of
+from lm_eval_ext.rescoring import Score
+from lm_eval_ext.run_files import RunFiles, newest_run
 
-
-@dataclass(frozen=True)
-class TaskOutput:
-    """One task of a run.
-
-    Parameters
-    ----------
-    questions
-        Hash of each question's record, by question number.
-    values
-        Per metric, the value of each question that has one, by question number.
-    higher_is_better
-        Direction of each metric; None where there is none.
-    """
-
-    questions: dict[int, str]
-    values: dict[str, dict[int, float]]
-    higher_is_better: dict[str, bool | None]
+TOLERANCE = 1e-6
+"""Largest difference between a metric in the results file and the same from the samples."""
 
 
-@dataclass(frozen=True)
-class RunOutput:
-    """One run of lm_eval.
-
-    Parameters
-    ----------
-    label
-        Name of the run in tables.
-    results
-        The results file.
-    tasks
-        Its tasks, by name.
-    """
-
-    label: str
-    results: dict[str, Any]
-    tasks: dict[str, TaskOutput]
-
-    @property
-    def seconds(self) -> float:
-        """Wall-clock time of the whole evaluation, model loading included."""
-        return float(self.results.get("total_evaluation_time_seconds", "nan"))
-
-
-def read_run(folder: Path, *, label: str | None = None) -> RunOutput:
+def read_run(folder: Path, *, label: str | None = None, pooled: Sequence[str] = ()) -> RunOutput:
     """Read the newest run below a folder.
 
     Parameters
@@ -61,32 +27,167 @@ def read_run(folder: Path, *, label: str | None = None) -> RunOutput:
         What was given to lm_eval as ``--output_path``.
     label
         Name of the run; by default the folder's.
+    pooled
+        Patterns of the metrics that pool attempts to compute, such as ``brier:*``.
 
     Raises
     ------
     UserError
         If there is no run, or a file is damaged: one line with the file, the place and the remedy.
     """
-    run = newest_run(folder)
-    tasks = {
-        task: _read_task(samples, run.results.get("higher_is_better", {}).get(task, {}))
-        for task, samples in run.samples.items()
-    }
-    return RunOutput(label or folder.name, run.results, tasks)
+    return run_of(newest_run(folder), label=label or folder.name, pooled=pooled, folder=folder)
 
 
-def _read_task(path: Path, directions: dict[str, bool | None]) -> TaskOutput:
-    task = TaskOutput({}, {}, {})
-    samples = list(read_samples(path))
-    several = len({sample["filter"] for sample in samples}) > 1
-    for sample in samples:
-        question = int(sample["doc_id"])
-        task.questions[question] = sample["doc_hash"]
-        for metric in sample["metrics"]:
-            value = sample.get(metric)
-            if isinstance(value, bool) or not isinstance(value, (int, float)):
-                continue  # details of the attempts, or values that only make sense pooled
-            name = f"{metric},{sample['filter']}" if several else metric
-            task.values.setdefault(name, {})[question] = float(value)
-            task.higher_is_better[name] = directions.get(metric)
-    return task
+def run_of(
+    files: RunFiles, *, label: str, pooled: Sequence[str] = (), folder: Path | None = None
+) -> RunOutput:
+    """Read the run of a results file.
+
+    Parameters
+    ----------
+    files
+        Its files; tasks without a sample file have the values and standard errors of the results.
+    label
+        Name of the run.
+    pooled
+        As in `read_run`.
+    folder
+        Where it was found.
+
+    Raises
+    ------
+    UserError
+        If a file is damaged, or samples and results are not of one run.
+    """
+    run = RunOutput(label, files.results, {}, folder)
+    tasks = files.results.get("n-samples") or {}
+    for task in tasks:
+        path = files.samples.get(task)
+        found = _from_samples(files, task, path, pooled) if path else _from_results(files, task)
+        seconds = run.seconds if len(tasks) == 1 and not math.isnan(run.seconds) else None
+        run.tasks[task] = found_with_cost(found, seconds)
+    return run
+
+
+def found_with_cost(task: TaskOutput, seconds: float | None) -> TaskOutput:
+    """Return a task with the time it took, and the speed that makes."""
+    tokens = task.details.tokens
+    speed = tokens / seconds if tokens is not None and seconds else None
+    details = task.details._replace(seconds=seconds, tokens_per_second=speed)
+    return TaskOutput(
+        task.questions,
+        task.values,
+        task.higher_is_better,
+        task.metrics,
+        task.replicates,
+        details,
+    )
+
+
+def _from_samples(files: RunFiles, task: str, path: Path, pooled: Sequence[str]) -> TaskOutput:
+    config = files.results.get("configs", {}).get(task) or {}
+    samples = TaskSamples(path, config.get("metadata") or {}, pooled)
+    _check_complete(files, task, samples)
+    directions = dict(files.results.get("higher_is_better", {}).get(task) or {})
+    reported = _reported(files, task, directions)
+    metrics = samples.means(directions)
+    for name in [name for name in metrics if name in reported]:
+        if not _agree(metrics[name].value, reported[name].value):
+            if "attempts" in (config.get("metadata") or {}):
+                raise UserError(
+                    f"{path}: {name} is {metrics[name].value:.6g} in the samples and "
+                    f"{reported[name].value:.6g} in {files.path.name}; they are not of one run"
+                )
+            # Not a mean over questions: a metric of lm-eval that pools them in its own way.
+            metrics[name] = reported[name]
+            del samples.values[name]
+    found = samples.pooled()
+    metrics |= {name: score for name, (score, _) in found.items()}
+    for name, score in reported.items():
+        if name not in metrics and ":" not in name:
+            metrics[name] = score
+    ordered = {name: metrics.pop(name) for name in reported if name in metrics} | metrics
+    return TaskOutput(
+        samples.questions,
+        samples.values,
+        {name: score.higher_is_better for name, score in ordered.items()},
+        ordered,
+        {name: values for name, (_, values) in found.items() if values is not None},
+        _details(files, task, ordered)._replace(
+            tokens=samples.tokens, samples_sha256=sha256_of(path)
+        ),
+    )
+
+
+def _from_results(files: RunFiles, task: str) -> TaskOutput:
+    directions = files.results.get("higher_is_better", {}).get(task) or {}
+    metrics = _reported(files, task, directions)
+    if not metrics:
+        raise UserError(f"{files.path}: has neither metrics nor samples of {task}")
+    direction = {name: score.higher_is_better for name, score in metrics.items()}
+    return TaskOutput({}, {}, direction, metrics, {}, _details(files, task, metrics))
+
+
+def _check_complete(files: RunFiles, task: str, samples: TaskSamples) -> None:
+    expected = (files.results["n-samples"].get(task) or {}).get("effective")
+    if expected is not None and int(expected) != len(samples.questions):
+        raise UserError(
+            f"{samples.path}: holds {len(samples.questions)} of {expected} questions (cut off, or "
+            "of another run); run lm_eval again"
+        )
+
+
+def _reported(
+    files: RunFiles, task: str, directions: Mapping[str, bool | None]
+) -> dict[str, Score]:
+    """Return the metrics of the results file, by name and, of several filters, the filter's."""
+    rows = files.results.get("results", {}).get(task) or {}
+    n = int((files.results["n-samples"].get(task) or {}).get("effective") or 0)
+    filters = {key.rpartition(",")[2] for key in rows if "," in key}
+    found = {}
+    for key, value in rows.items():
+        name, comma, filter_name = key.rpartition(",")
+        if not comma or name.endswith("_stderr") or name == "bypass" or not _is_number(value):
+            continue
+        error = rows.get(f"{name}_stderr,{filter_name}")
+        spread = float(error) if _is_number(error) else math.nan
+        bounds = (float(value) - NORMAL_95 * spread, float(value) + NORMAL_95 * spread)
+        full = key if len(filters) > 1 else name
+        found[full] = Score(float(value), spread, *bounds, n, directions.get(name))
+    return found
+
+
+def _details(files: RunFiles, task: str, metrics: Mapping[str, Score]) -> TaskDetails:
+    config = files.results.get("configs", {}).get(task) or {}
+    metadata = config.get("metadata") or {}
+    shots = (files.results.get("n-shot") or {}).get(task, config.get("num_fewshot"))
+    return TaskDetails(
+        attempts=metadata.get("attempts", config.get("repeats")),
+        temperature=_temperature(config.get("generation_kwargs") or {}),
+        num_fewshot=shots,
+        truncated_rate=_rate(metrics, "truncated_rate"),
+        invalid_rate=_rate(metrics, "invalid_rate"),
+    )
+
+
+def _temperature(settings: Mapping[str, Any]) -> float | None:
+    """Return the temperature: 0 for greedy decoding, None where the model's default counts."""
+    stated = settings.get("temperature")
+    if settings.get("do_sample") is False or (stated is None and "do_sample" not in settings):
+        return 0.0 if settings else None
+    return float(stated) if _is_number(stated) else None
+
+
+def _rate(metrics: Mapping[str, Score], name: str) -> float | None:
+    values = [s.value for n, s in metrics.items() if n == name or n.startswith(name + ",")]
+    return values[0] if values else None
+
+
+def _is_number(value: Any) -> TypeGuard[float]:
+    return isinstance(value, (int, float)) and not isinstance(value, bool)
+
+
+def _agree(a: float, b: float) -> bool:
+    return (math.isnan(a) and math.isnan(b)) or math.isclose(
+        a, b, rel_tol=TOLERANCE, abs_tol=TOLERANCE
+    )

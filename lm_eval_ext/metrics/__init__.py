@@ -42,6 +42,7 @@ from lm_eval_ext.metrics.intervals import (
 from lm_eval_ext.metrics.multiple_tests import benjamini_hochberg, holm
 from lm_eval_ext.metrics.pass_at_k import avg_at_k, eligible_count, pass_at_k, pass_hat_k
 from lm_eval_ext.metrics.reliability import ReliabilityCurve, reliability_curve
+from lm_eval_ext.metrics.roc import RocCurve, roc_curve
 from lm_eval_ext.metrics.scoring import Murphy, brier, murphy_decomposition, nll
 from lm_eval_ext.metrics.selective import (
     RiskCoverage,
@@ -66,6 +67,7 @@ __all__ = [
     "PermutationResult",
     "ReliabilityCurve",
     "RiskCoverage",
+    "RocCurve",
     "UndefinedMetricWarning",
     "VoteScore",
     "accuracy_at_coverage",
@@ -105,6 +107,7 @@ __all__ = [
     "reliability_curve",
     "risk_coverage_curve",
     "rmse",
+    "roc_curve",
     "smooth_ece",
     "spearman",
     "t_interval",

@@ -154,6 +154,42 @@ def cluster_bootstrap(
     >>> interval.estimate, interval.low < 0.375 < interval.high, interval.n_questions
     (0.375, True, 20)
     """
+    return bootstrap_with_values(
+        metric,
+        data,
+        clusters=clusters,
+        n_resamples=n_resamples,
+        confidence_level=confidence_level,
+        method=method,
+        seed=seed,
+    )[0]
+
+
+def bootstrap_with_values(
+    metric: Metric,
+    data: Data,
+    *,
+    clusters: ArrayLike | None = None,
+    n_resamples: int = 1_000,
+    confidence_level: float = 0.95,
+    method: Literal["percentile", "bca"] = "percentile",
+    seed: int | np.random.Generator = 0,
+) -> tuple[BootstrapInterval, FloatArray]:
+    """Do as `cluster_bootstrap` and return the metric's values on the resamples as well.
+
+    Two runs with equally many questions and the same seed see the same resamples, so that the
+    difference of their values is that of a paired bootstrap.
+
+    Parameters
+    ----------
+    metric, data, clusters, n_resamples, confidence_level, method, seed
+        As in `cluster_bootstrap`.
+
+    Returns
+    -------
+    tuple
+        The interval, and the values, shape (n_resamples, ...); NaN where undefined.
+    """
     at_least("n_resamples", n_resamples, 2)
     level = open_unit("confidence_level", confidence_level)
     one_of("method", method, ("percentile", "bca"))
@@ -174,7 +210,7 @@ def cluster_bootstrap(
     if n > 1:
         no_interval |= too_undefined(values, estimate)
     low, high, error = np.where(no_interval, np.nan, [low, high, _spread(values)])
-    return BootstrapInterval(
+    interval = BootstrapInterval(
         scalar_or_array(estimate),
         scalar_or_array(low),
         scalar_or_array(high),
@@ -185,6 +221,7 @@ def cluster_bootstrap(
         level,
         method,
     )
+    return interval, values
 
 
 def _spread(values: FloatArray) -> FloatArray:

@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from lm_eval_ext.metrics.checks import FloatArray, one_of
+from lm_eval_ext.metrics.pair_counts import auroc_resampler
 from lm_eval_ext.metrics.ranking import (
     Ranked,
     nan_if_one_class,
@@ -41,7 +42,7 @@ def _auroc(ranked: Ranked) -> FloatArray:
     return nan_if_one_class(ranked, 1 - twice_lost / (2 * np.maximum(pairs, 1)))
 
 
-@resampled_by(ranking_resampler(_auroc))
+@resampled_by(auroc_resampler(ranking_resampler(_auroc)))
 def auroc(
     correct: ArrayLike,
     *,

@@ -53,7 +53,7 @@ def test_values_differences_and_corrected_p(write_run):
     by_metric = {c.metric: c for c in compare_runs(runs)}
     assert set(by_metric) == {"pass@1", "mean_tokens"}
     passed = by_metric["pass@1"]
-    assert passed.values[0].estimate == pytest.approx(base.mean())
+    assert passed.values[0].value == pytest.approx(base.mean())
     assert passed.values[0].n_questions == 80
     assert passed.differences[0].difference == pytest.approx((better - base).mean())
     assert passed.differences[0].low > 0
@@ -116,7 +116,7 @@ def test_command_prints_table_and_draws(write_run, tmp_path, capsys):
         (lambda folder: _cut(folder, "results_*.json"), "not valid JSON"),
         (lambda folder: _remove(folder, "samples_*.jsonl"), "--log_samples"),
         (lambda folder: _remove(folder, "results_*.json"), "holds no results"),
-        (lambda folder: folder, "at least two folders"),
+        (lambda folder: folder, "at least two runs"),
     ],
 )
 def test_damage_is_one_line_and_a_status(write_run, capsys, damage, message):

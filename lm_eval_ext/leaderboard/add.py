@@ -1,0 +1,107 @@
+"""``lm-eval-ext leaderboard add``: store finished runs as small JSON files."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+
+from tqdm import tqdm
+
+from lm_eval_ext.errors import UserError
+from lm_eval_ext.leaderboard.entry import write_entry
+from lm_eval_ext.leaderboard.run_arguments import add_store_argument
+from lm_eval_ext.leaderboard.run_data import RunOutput
+from lm_eval_ext.leaderboard.run_output import run_of
+from lm_eval_ext.run_files import RunFiles, files_of, results_files
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the options."""
+    parser.add_argument(
+        "folders",
+        nargs="+",
+        type=Path,
+        metavar="RESULTS_DIR",
+        help="--output_path of lm_eval, or a folder of such: every run below it is added",
+    )
+    add_store_argument(parser)
+    parser.add_argument(
+        "--label",
+        help="name of the run in tables, if it is one (default: the folder given to lm_eval)",
+    )
+    parser.add_argument(
+        "--replace", action="store_true", help="remove other entries with the same label"
+    )
+
+
+def run(args: argparse.Namespace) -> int:
+    """Add the runs, say what could not be added, and return 1 if there was any such."""
+    found: list[Path] = []
+    problems: list[str] = []
+    for folder in args.folders:
+        try:
+            found += results_files(folder)
+        except UserError as error:
+            problems.append(str(error))
+        problems += orphans(folder)
+    if args.label is not None and len(found) > 1:
+        raise UserError(
+            f"--label={args.label}: names one run, and {len(found)} were found; give the folder "
+            "of one"
+        )
+    for path in tqdm(found, desc="Adding", unit="run", disable=None if len(found) > 1 else True):
+        try:
+            output = read_whole(path, label=args.label)
+            stored = write_entry(output, args.store, replace=args.replace)
+        except UserError as error:
+            problems.append(str(error))
+        except OSError as error:
+            problems.append(f"{error.filename or path}: {error.strerror}; left out")
+        else:
+            without = [task for task, o in output.tasks.items() if not o.questions]
+            note = f" (no samples of {', '.join(without)}: no paired tests)" if without else ""
+            print(f"added {stored}{note}")
+    for problem in problems:
+        print(f"lm-eval-ext: {problem}", file=sys.stderr)
+    return 1 if problems else 0
+
+
+def read_whole(path: Path, *, label: str | None = None) -> RunOutput:
+    """Read the run of a results file with all its metrics.
+
+    Parameters
+    ----------
+    path
+        The results file.
+    label
+        Name of the run; by default that of the folder given to lm_eval.
+
+    Raises
+    ------
+    UserError
+        If a file is damaged, or samples and results are not of one run.
+    """
+    files = files_of(path)
+    folder = output_folder(files)
+    return run_of(files, label=label or folder.resolve().name, pooled=("*",), folder=folder)
+
+
+def output_folder(files: RunFiles) -> Path:
+    """Return what was given to lm_eval as ``--output_path``: it adds a folder for the model."""
+    folder = files.path.parent
+    model = files.results.get("model_name_sanitized") or files.results.get("model_name")
+    return folder.parent if folder.name == model else folder
+
+
+def orphans(folder: Path) -> list[str]:
+    """Return a line for each sample file without the results of its run."""
+    lines = []
+    for path in sorted(folder.rglob("samples_*.jsonl")) if folder.is_dir() else ():
+        stamp = path.stem.rpartition("_")[2]
+        if not path.with_name(f"results_{stamp}.json").is_file():
+            lines.append(
+                f"{path}: no results_{stamp}.json beside it (interrupted, or a part of a run); "
+                "left out"
+            )
+    return lines

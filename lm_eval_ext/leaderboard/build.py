@@ -1,0 +1,228 @@
+"""``lm-eval-ext leaderboard build``: the board of many runs as Markdown, CSV, JSON, LaTeX, HTML."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import multiprocessing
+import os
+import sys
+from collections.abc import Sequence
+from concurrent.futures import ProcessPoolExecutor
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from tqdm import tqdm
+
+from lm_eval_ext.errors import UserError
+from lm_eval_ext.leaderboard.board import board_of
+from lm_eval_ext.leaderboard.entry import write_whole
+from lm_eval_ext.leaderboard.run_arguments import (
+    add_metrics_argument,
+    add_store_argument,
+    pooled_patterns,
+    resolve,
+)
+from lm_eval_ext.leaderboard.run_data import RunOutput
+from lm_eval_ext.leaderboard.tables import COLUMNS, as_csv, as_latex, as_markdown
+
+FORMS = ("json", "md", "csv", "tex", "html")
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the options."""
+    parser.add_argument(
+        "runs",
+        nargs="*",
+        metavar="RUN",
+        help="--output_path of lm_eval runs, files of stored entries or their names in --store "
+        "(default: all entries in --store)",
+    )
+    add_store_argument(parser)
+    parser.add_argument(
+        "--output",
+        type=Path,
+        default=Path("leaderboards"),
+        metavar="FOLDER",
+        help="where board.md, board.csv, board.json, board.tex and index.html are written "
+        "(default: %(default)s)",
+    )
+    parser.add_argument(
+        "--formats",
+        type=_forms,
+        default=list(FORMS),
+        metavar="NAMES",
+        help=f"only these, separated by commas: {', '.join(FORMS)}",
+    )
+    add_metrics_argument(
+        parser, "(default: all of questions, and the usual ones of confidence; all in an entry)"
+    )
+    parser.add_argument(
+        "--columns",
+        type=lambda text: text.split(","),
+        default=list(COLUMNS),
+        metavar="NAMES",
+        help="metrics with a column in Markdown and LaTeX, likewise; pass@K is the largest k",
+    )
+    parser.add_argument(
+        "--processes",
+        type=int,
+        metavar="N",
+        help="processes that read runs (default: one per core, for more than one folder)",
+    )
+
+
+def run(args: argparse.Namespace) -> int:
+    """Read the runs, write the board, say what could not be read, and return 1 if anything."""
+    names = args.runs or [str(path) for path in sorted(args.store.glob("*.json"))]
+    if not names:
+        raise UserError(
+            f"{args.store}: holds no entries; give lm_eval output folders, or store some with "
+            "lm-eval-ext leaderboard add"
+        )
+    runs, problems = read_all(
+        names, store=args.store, pooled=pooled_patterns(args.metrics), processes=args.processes
+    )
+    for problem in problems:
+        print(f"lm-eval-ext: {problem}", file=sys.stderr)
+    if not runs:
+        raise UserError("no run could be read")
+    board = board_of(runs, metrics=args.metrics or ["*"])
+    if not board["cells"]:
+        raise UserError(f"--metrics={','.join(args.metrics)}: no such metric in these runs")
+    written = write_board(
+        board,
+        args.output,
+        forms=args.formats,
+        columns=args.columns,
+        processes=args.processes or cores(),
+    )
+    for path in written:
+        print(path)
+    return 1 if problems else 0
+
+
+def read_all(
+    names: Sequence[str], *, store: Path, pooled: Sequence[str], processes: int | None = None
+) -> tuple[list[RunOutput], list[str]]:
+    """Read runs, several at once.
+
+    Parameters
+    ----------
+    names
+        As on the command line.
+    store, pooled
+        As in `resolve`.
+    processes
+        How many at once; by default one per core where there are several folders.
+
+    Returns
+    -------
+    tuple
+        The runs that could be read, in order and each once, and a line for each of the others.
+    """
+    read = partial(_read, store=store, pooled=tuple(pooled))
+    folders = sum(Path(name).is_dir() for name in names)
+    processes = min(processes or cores(), folders)
+    progress = partial(tqdm, total=len(names), desc="Reading", unit="run", disable=None)
+    if processes > 1:
+        # An executor, unlike a pool, says so when a process of its dies.
+        context = multiprocessing.get_context("spawn")
+        with ProcessPoolExecutor(processes, mp_context=context) as executor:
+            found = list(progress(executor.map(read, names)))
+    else:
+        found = list(progress(map(read, names)))
+    runs, problems, seen = [], [], set()
+    for name, result in zip(names, found, strict=True):
+        if isinstance(result, str):
+            problems.append(result)
+        elif (key := _identity(result)) in seen:
+            problems.append(f"{name}: is the same run as another one given; left out")
+        else:
+            seen.add(key)
+            runs.append(result)
+    return runs, problems
+
+
+def write_board(
+    board: dict[str, Any],
+    folder: Path,
+    *,
+    forms: Sequence[str] = FORMS,
+    columns: Sequence[str] = COLUMNS,
+    processes: int = 1,
+) -> list[Path]:
+    """Write a board in several forms, each file completely or not at all.
+
+    Parameters
+    ----------
+    board
+        What `board_of` returned.
+    folder
+        Where to; it is made.
+    forms
+        Some of `FORMS`.
+    columns
+        Metrics with a column in Markdown and LaTeX.
+    processes
+        How many read runs for the page.
+
+    Returns
+    -------
+    list of Path
+        The files.
+    """
+    texts = {
+        "json": lambda: json.dumps(board, ensure_ascii=False, indent=1, allow_nan=False) + "\n",
+        "md": lambda: as_markdown(board, columns=columns),
+        "csv": lambda: as_csv(board),
+        "tex": lambda: as_latex(board, columns=columns),
+    }
+    written = []
+    for form, text in texts.items():
+        if form in forms:
+            written.append(folder / f"board.{form}")
+            write_whole(written[-1], text())
+    if "html" in forms:
+        written.append(_write_page(board, folder, processes))
+    return written
+
+
+def cores() -> int:
+    """Return how many cores this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def _write_page(board: dict[str, Any], folder: Path, processes: int) -> Path:
+    from lm_eval_ext.leaderboard.page import build_page
+
+    folders = {run["id"]: Path(run["folder"]) for run in board["runs"] if run["folder"]}
+    return build_page(board, folders, folder / "index.html", processes=processes)
+
+
+def _read(name: str, *, store: Path, pooled: Sequence[str]) -> RunOutput | str:
+    """Return a run, or the line that says why it cannot be read."""
+    try:
+        return resolve(name, store=store, pooled=pooled)
+    except UserError as error:
+        return str(error)
+    except OSError as error:
+        return f"{error.filename or name}: {error.strerror}; left out"
+
+
+def _identity(run: RunOutput) -> tuple[Any, ...]:
+    hashes = tuple(sorted((t, o.details.samples_sha256) for t, o in run.tasks.items()))
+    return (run.results.get("date"), run.model, hashes)
+
+
+def _forms(text: str) -> list[str]:
+    forms = [form.strip() for form in text.split(",") if form.strip()]
+    unknown = [form for form in forms if form not in FORMS]
+    if unknown or not forms:
+        raise argparse.ArgumentTypeError(
+            f"{text!r}: choose from {', '.join(FORMS)}, separated by commas"
+        )
+    return forms

@@ -1,0 +1,200 @@
+"""Compare the confidence sources of one run on the same attempts."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from lm_eval_ext.aggregations import Aggregation
+from lm_eval_ext.confidence_sources import Source, confidence_sources
+from lm_eval_ext.errors import UserError
+from lm_eval_ext.leaderboard.paired import FloatArray, PairedTest, paired_pooled
+from lm_eval_ext.metric_suites import suite
+from lm_eval_ext.metrics import UndefinedMetricWarning, holm
+from lm_eval_ext.question import SourceMetric
+from lm_eval_ext.rescoring import Score, changed_settings
+from lm_eval_ext.run_files import read_samples
+
+N_RESAMPLES = 1_000
+
+ALIASES = {"auroc": "hallucination_auroc"}
+"""Short names of metrics."""
+
+Items = dict[int, list[tuple[float, bool]]]
+
+
+class SourceTest(NamedTuple):
+    """A source against another one.
+
+    Parameters
+    ----------
+    task, metric, source, against
+        Names.
+    higher_is_better
+        Direction of the metric.
+    value, reference
+        The metric of the source and of the other one, on the attempts of the questions at which
+        both have a confidence in every attempt.
+    test
+        Of the difference, by a paired bootstrap over questions.
+    n_left_out
+        Questions at which one of the two has none.
+    p_value
+        Holm-corrected over all tests made together.
+    """
+
+    task: str
+    metric: str
+    source: str
+    against: str
+    higher_is_better: bool | None
+    value: Score
+    reference: Score
+    test: PairedTest
+    n_left_out: int
+    p_value: float = float("nan")
+
+
+def compare_sources(
+    task: str,
+    samples: Path,
+    metadata: Mapping[str, Any],
+    *,
+    metrics: Sequence[str],
+    against: str,
+) -> list[SourceTest]:
+    """Test every source of a task's attempts against one of them.
+
+    Parameters
+    ----------
+    task
+        Its name.
+    samples
+        Its sample file.
+    metadata
+        Its metadata in the results file.
+    metrics
+        Names of metrics of a confidence, such as ``hallucination_auroc``.
+    against
+        The source to compare with.
+
+    Returns
+    -------
+    list of SourceTest
+        Not yet corrected. A metric of probabilities has none for sources that are no probability,
+        and nothing is compared with a source of questions such as ``vote_share``.
+
+    Raises
+    ------
+    UserError
+        If the task has no such metric, or its attempts no such source.
+    """
+    metric_suite = suite(metadata.get("metrics", "passn"), changed_settings(metadata, {}))
+    chosen = {name: metric_suite.source_metrics.get(name) for name in metrics}
+    usable = [n for n, m in metric_suite.source_metrics.items() if _pools(m)]
+    for name, metric in chosen.items():
+        if metric is None or not _pools(metric):
+            raise UserError(f"--metric={name}: {task} has {', '.join(usable) or 'none'} of sources")
+    questions = _read(samples)
+    names = list(dict.fromkeys(source for sources in questions.values() for source in sources))
+    if against not in names:
+        raise UserError(
+            f"--against={against}: the attempts of {task} have "
+            f"{', '.join(names) or 'no confidence'}; choose one of these"
+        )
+    tests = []
+    for metric_name, metric in chosen.items():
+        assert metric is not None
+        items = {source: _items(questions, source, metric) for source in names}
+        for source in names:
+            if source != against and items[source] and items[against]:
+                found = _test(items[source], items[against], metric)
+                left_out = len(questions) - found[2].n_questions
+                tests.append(
+                    SourceTest(
+                        task,
+                        metric_name,
+                        source,
+                        against,
+                        metric.higher_is_better,
+                        *found,
+                        left_out,
+                    )
+                )
+    return tests
+
+
+def corrected(tests: Sequence[SourceTest]) -> list[SourceTest]:
+    """Return tests with their p-values corrected together, after Holm."""
+    if not tests:
+        return []
+    p_values = holm([test.test.p_value for test in tests])
+    return [test._replace(p_value=float(p)) for test, p in zip(tests, p_values, strict=True)]
+
+
+def _pools(metric: SourceMetric) -> bool:
+    return isinstance(metric.aggregation, Aggregation)
+
+
+def _read(samples: Path) -> dict[int, dict[str, Source]]:
+    """Return the sources of each question that speak of every attempt, questions in order."""
+    found: dict[int, dict[str, Source]] = {}
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UndefinedMetricWarning)
+        for sample in read_samples(samples):
+            attempts = sample.get("attempts")
+            if not attempts or "correct" not in attempts[0]:
+                raise UserError(
+                    f"{samples}: its samples hold no judged attempts; give a run of tasks such as "
+                    "gsm8k_passn"
+                )
+            if int(sample["doc_id"]) in found:
+                raise UserError(f"{samples}: has several filters; sources are compared for one")
+            sources = confidence_sources(attempts)
+            found[int(sample["doc_id"])] = {
+                name: source
+                for name, source in sources.items()
+                if source.votes is not None and len(source.confidence) == len(attempts)
+            }
+    return dict(sorted(found.items()))
+
+
+def _items(
+    questions: Mapping[int, Mapping[str, Source]], source: str, metric: SourceMetric
+) -> dict[int, Any]:
+    items = {}
+    for number, sources in questions.items():
+        if source in sources:
+            value = metric.value((), sources[source])
+            if value is not None:
+                items[number] = value
+    return items
+
+
+def _test(
+    first: Mapping[int, Any], second: Mapping[int, Any], metric: SourceMetric
+) -> tuple[Score, Score, PairedTest]:
+    shared = sorted(first.keys() & second.keys())
+    a, values_a = _score([first[i] for i in shared], metric)
+    b, values_b = _score([second[i] for i in shared], metric)
+    return a, b, paired_pooled(a, b, values_a, values_b)
+
+
+def _score(items: list[Any], metric: SourceMetric) -> tuple[Score, FloatArray]:
+    import numpy as np
+
+    aggregation = metric.aggregation
+    assert isinstance(aggregation, Aggregation)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UndefinedMetricWarning)
+        found = aggregation.interval_with_values(items, N_RESAMPLES)
+    nan = float("nan")
+    if found is None:
+        return Score(nan, nan, nan, nan, 0, metric.higher_is_better), np.full(N_RESAMPLES, nan)
+    interval, values = found
+    bounds = (float(interval.standard_error), float(interval.low), float(interval.high))
+    return Score(
+        float(interval.estimate), *bounds, interval.n_questions, metric.higher_is_better
+    ), values
