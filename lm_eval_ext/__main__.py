@@ -37,8 +37,27 @@ COMMANDS = {
         "lm_eval_ext.diagnose.rsp", "show what random soft prompts do to the first tokens"
     ),
     "doctor": Command("lm_eval_ext.doctor", "check the installation and say what is missing"),
+    "leaderboard add": Command(
+        "lm_eval_ext.leaderboard.add", "store finished runs as small JSON files"
+    ),
+    "leaderboard build": Command(
+        "lm_eval_ext.leaderboard.build",
+        "write the board of many runs as Markdown, CSV, JSON, LaTeX and HTML",
+    ),
+    "leaderboard check": Command(
+        "lm_eval_ext.leaderboard.check", "fail where a run is significantly worse than a stored one"
+    ),
     "leaderboard compare": Command(
-        "lm_eval_ext.leaderboard.compare", "compare lm_eval output folders in one table"
+        "lm_eval_ext.leaderboard.compare", "compare runs on the same questions in one table"
+    ),
+    "leaderboard serve": Command(
+        "lm_eval_ext.leaderboard.serve", "show a built leaderboard page on this machine only"
+    ),
+    "leaderboard sources": Command(
+        "lm_eval_ext.leaderboard.sources", "compare the confidence sources of one run"
+    ),
+    "leaderboard votes": Command(
+        "lm_eval_ext.leaderboard.votes", "set weighted votes against a baseline's majority vote"
     ),
     "path": Command("lm_eval_ext.path", "print the folder of a model shipped with the package"),
     "prune analyse": Command(
@@ -56,8 +75,19 @@ COMMANDS = {
     "score": Command(
         "lm_eval_ext.score", "compute the metrics of a finished run again, without a model"
     ),
+    "store info": Command("lm_eval_ext.store.info", "say what an attempt store holds"),
+    "store merge": Command(
+        "lm_eval_ext.store.merge", "put the attempts of several stores into one file"
+    ),
+    "store verify": Command("lm_eval_ext.store.verify", "check every line of an attempt store"),
     "train drafts": Command(
         "lm_eval_ext.training.drafts", "distil small drafts of a model, for --model draft-eu"
+    ),
+    "train epicar": Command(
+        "lm_eval_ext.self_training.epicar", "teach a model to solve problems and judge its answers"
+    ),
+    "train star": Command(
+        "lm_eval_ext.self_training.star", "the baseline of train epicar: learn correct answers only"
     ),
     "train tau": Command(
         "lm_eval_ext.self_evaluation.tau",

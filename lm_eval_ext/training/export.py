@@ -1,4 +1,4 @@
-"""A trained draft on disk, and the summary of its losses."""
+"""A trained model on disk, and the summary of its losses."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
+from safetensors.torch import save_file
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -38,16 +39,71 @@ def export_draft(
         Gives the precision to compute in and the generation settings.
     """
     stored = torch.float16 if target.dtype == torch.float32 else target.dtype
+    model.generation_config = target.generation_config
+    save_model(model, tokenizer, folder, stored=stored, computed=target.dtype)
+
+
+def save_model(
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    folder: Path,
+    *,
+    stored: torch.dtype,
+    computed: torch.dtype,
+) -> None:
+    """Write a model that ``AutoModelForCausalLM`` and ``AutoTokenizer`` load, whole or not at all.
+
+    Parameters
+    ----------
+    model
+        The model; it is moved and converted.
+    tokenizer
+        Its tokenizer.
+    folder
+        Where to; an existing folder is replaced.
+    stored
+        Precision of the weights in the file.
+    computed
+        Precision that they load in. Storing in half precision may only save space: a CPU is slow
+        at computing in it.
+    """
     half = model.eval().to("cpu", stored)
-    half.generation_config = target.generation_config
     scratch = folder.with_name(f".writing-{folder.name}")
     shutil.rmtree(scratch, ignore_errors=True)
     half.save_pretrained(scratch)
     tokenizer.save_pretrained(scratch)
     config = json.loads((scratch / "config.json").read_text())
-    # Storing in half precision only saves space: a CPU is slow at computing in it.
-    config["dtype"] = str(target.dtype).removeprefix("torch.")
+    config["dtype"] = str(computed).removeprefix("torch.")
     (scratch / "config.json").write_text(json.dumps(config, indent=2) + "\n")
+    _replace(folder, scratch)
+
+
+def save_adapter(model: Any, folder: Path, *, stored: torch.dtype) -> None:
+    """Write an adapter, whole or not at all.
+
+    Parameters
+    ----------
+    model
+        A `peft.PeftModel`; it is not changed.
+    folder
+        Where to; an existing folder is replaced.
+    stored
+        Precision of the weights in the file.
+    """
+    from peft import get_peft_model_state_dict
+
+    scratch = folder.with_name(f".writing-{folder.name}")
+    shutil.rmtree(scratch, ignore_errors=True)
+    weights = {
+        name: tensor.detach().to("cpu", stored)
+        for name, tensor in get_peft_model_state_dict(model).items()
+    }
+    model.save_pretrained(scratch)
+    save_file(weights, scratch / "adapter_model.safetensors", metadata={"format": "pt"})
+    _replace(folder, scratch)
+
+
+def _replace(folder: Path, scratch: Path) -> None:
     for file in scratch.iterdir():
         file.chmod(0o644)
     shutil.rmtree(folder, ignore_errors=True)

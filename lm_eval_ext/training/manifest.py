@@ -18,7 +18,7 @@ from lm_eval_ext.errors import UserError
 MANIFEST = "drafts.json"
 SETTINGS = "settings.json"
 SHARDS = "shards.json"
-_PACKAGES = ("torch", "transformers", "accelerate", "lm_eval", "safetensors")
+_PACKAGES = ("torch", "transformers", "accelerate", "trl", "peft", "lm_eval", "safetensors")
 
 
 def write_json(path: Path, value: Any) -> None:

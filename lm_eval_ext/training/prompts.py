@@ -1,9 +1,10 @@
-"""Where training prompts come from: a published data set, generated problems, or a file."""
+"""Where training problems come from: a published data set, generated problems, or a file."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import partial
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,39 @@ from lm_eval_ext.errors import UserError
 
 TINY_SIZE = 4000
 """Problems taken from an endless generated split when no number is asked for."""
+
+_STOP = {"gsm8k": "Question:", "math": "Problem:", "mbpp": "[DONE]"}
+_TINY_TOKENS = {"gsm8k": 200, "math": 128, "mbpp": 100}
+"""Of the zero-shot prompts of `lm_eval_ext.tiny.formats`: what ends a response, and most tokens."""
+
+_QUESTION = {"gsm8k": ("question",), "math": ("problem",), "mbpp": ("text", "prompt")}
+_REFERENCE = {"gsm8k": ("answer",), "math": ("solution", "answer"), "mbpp": ("test_list",)}
+"""Fields of a record, any of which will do, that hold the question and what it is graded by."""
+
+
+@dataclass(frozen=True)
+class Problem:
+    """A problem to respond to.
+
+    Parameters
+    ----------
+    prompt
+        What the model reads.
+    stop
+        Stop strings; the end-of-sequence token always ends a response.
+    max_new_tokens
+        Most tokens of a response, as in the tasks over the same data.
+    record
+        The record of the data set, or None where there is only a prompt.
+    family
+        Its grader, one of `lm_eval_ext.grading.FAMILIES`, or None.
+    """
+
+    prompt: str
+    stop: tuple[str, ...] = ()
+    max_new_tokens: int = 512
+    record: Mapping[str, Any] | None = None
+    family: str | None = None
 
 
 @dataclass(frozen=True)
@@ -38,11 +72,7 @@ def load_prompts(
     Parameters
     ----------
     source
-        ``gsm8k:train`` (eight-shot chain of thought, as the task ``gsm8k_passn`` asks),
-        ``gsm8k_zero_shot:train`` (``Question: ... Answer:``), ``tiny_gsm8k:train``,
-        ``tiny_math:train`` or ``tiny_mbpp:train``, ``tiny_gsm8k:train_hard`` (and so on: training
-        problems as difficult as those of the test split), or a JSON Lines file whose records have
-        a field ``prompt``. Several sources are joined by ``+``.
+        As for `load_problems`; the records of a file need a field ``prompt`` and nothing else.
     limit
         Most prompts of each source, from its beginning.
     data_folder
@@ -58,28 +88,86 @@ def load_prompts(
     >>> load_prompts("tiny_gsm8k:train", limit=3).stop
     ('Question:',)
     """
+    problems = _load(source, limit, data_folder, grader=None)
+    return PromptSet(
+        tuple(problem.prompt for problem in problems),
+        tuple(dict.fromkeys(text for problem in problems for text in problem.stop)),
+    )
+
+
+def load_problems(
+    source: str,
+    *,
+    limit: int | None = None,
+    data_folder: str | None = None,
+    grader: str | None = None,
+) -> list[Problem]:
+    """Read problems that can be graded; repeated prompts count once.
+
+    Parameters
+    ----------
+    source
+        ``gsm8k:train`` (eight-shot chain of thought, as the task ``gsm8k_passn`` asks),
+        ``gsm8k_zero_shot:train`` (``Question: ... Answer:``), ``mbpp_zero_shot:train``,
+        ``tiny_gsm8k:train``, ``tiny_math:train`` or ``tiny_mbpp:train``, ``tiny_gsm8k:train_hard``
+        (and so on: training problems as difficult as those of the test split), or a JSON Lines
+        file of records. Several sources are joined by ``+``.
+    limit
+        Most problems of each source, from its beginning.
+    data_folder
+        Folder of published data files; see `lm_eval_ext.datasets`.
+    grader
+        Family of the records of a file. They have the fields of the published data set, and
+        possibly ``prompt``; without it the zero-shot prompt of the family is used.
+
+    Raises
+    ------
+    UserError
+        For an unknown source, a damaged file, a record that cannot be graded, or a source without
+        problems.
+
+    Examples
+    --------
+    >>> load_problems("tiny_gsm8k:train", limit=3)[0].family
+    'gsm8k'
+    """
+    problems = _load(source, limit, data_folder, grader=grader)
+    if any(problem.family is None for problem in problems):
+        raise UserError(
+            f"problems={source}: the records of a file need to be told what grades them: add "
+            f"--grader {'|'.join(_STOP)}"
+        )
+    return problems
+
+
+def _load(
+    source: str, limit: int | None, data_folder: str | None, grader: str | None
+) -> list[Problem]:
     if limit is not None and limit < 1:
         raise UserError(f"num_prompts={limit} must be at least 1")
-    sets = [_load_one(part, limit, data_folder) for part in source.split("+")]
-    prompts = dict.fromkeys(prompt for part in sets for prompt in part.prompts)
-    stop = dict.fromkeys(text for part in sets for text in part.stop)
-    if not prompts:
+    found: dict[str, Problem] = {}
+    for part in source.split("+"):
+        for problem in _load_one(part, limit, data_folder, grader):
+            found.setdefault(problem.prompt, problem)
+    if not found:
         raise UserError(f"prompts={source} has no prompts")
-    return PromptSet(tuple(prompts), tuple(stop))
+    return list(found.values())
 
 
-def _load_one(source: str, limit: int | None, data_folder: str | None) -> PromptSet:
+def _load_one(
+    source: str, limit: int | None, data_folder: str | None, grader: str | None
+) -> Iterable[Problem]:
     path = Path(source).expanduser()
     if path.is_file():
-        return _from_file(path, limit)
+        return _from_file(path, limit, grader)
     name, _, split = source.partition(":")
-    readers: dict[str, Callable[[], PromptSet]] = {
-        "gsm8k": lambda: _published(split, limit, data_folder, few_shot=True),
-        "gsm8k_zero_shot": lambda: _published(split, limit, data_folder, few_shot=False),
+    readers: dict[str, Callable[[], Iterable[Problem]]] = {
+        "gsm8k": lambda: _gsm8k(split, limit, data_folder),
         **{
-            f"tiny_{family}": lambda family=family: _generated(family, split, limit)  # type: ignore[misc]
-            for family in ("gsm8k", "math", "mbpp")
+            f"{family}_zero_shot": partial(_zero_shot, family, split, limit, data_folder)
+            for family in ("gsm8k", "mbpp")
         },
+        **{f"tiny_{family}": partial(_generated, family, split, limit) for family in _STOP},
     }
     if name not in readers:
         known = ", ".join(f"{reader}:train" for reader in readers)
@@ -90,36 +178,76 @@ def _load_one(source: str, limit: int | None, data_folder: str | None) -> Prompt
     return readers[name]()
 
 
-def _from_file(path: Path, limit: int | None) -> PromptSet:
+def _from_file(path: Path, limit: int | None, grader: str | None) -> list[Problem]:
     from lm_eval_ext.datasets import read_json_lines
 
-    records = read_json_lines(path, fields=("prompt",))[:limit]
-    wrong = [i for i, record in enumerate(records, 1) if not _is_text(record["prompt"])]
-    if wrong:
-        raise UserError(f"{path}, record {wrong[0]}: the field 'prompt' must be a text")
-    return PromptSet(tuple(record["prompt"] for record in records))
+    records = read_json_lines(path, fields=() if grader else ("prompt",))[:limit]
+    problems = []
+    for number, record in enumerate(records, 1):
+        place = f"{path}, record {number}"
+        if grader is None:
+            problems.append(Problem(_text(record, "prompt", place)))
+        else:
+            problems.append(_of_record(record, grader, place))
+    return problems
 
 
-def _is_text(value: Any) -> bool:
-    return isinstance(value, str) and bool(value.strip())
+def _of_record(record: Mapping[str, Any], family: str, place: str) -> Problem:
+    from lm_eval_ext.grading import check_family
+
+    check_family(family)
+    if not any(field in record for field in _REFERENCE[family]):
+        raise UserError(
+            f"{place}: no field {' or '.join(map(repr, _REFERENCE[family]))}, which --grader "
+            f"{family} needs"
+        )
+    # A record of the sanitized MBPP calls its text "prompt".
+    own_prompt = "prompt" in record and not (family == "mbpp" and "text" not in record)
+    if own_prompt:
+        return Problem(_text(record, "prompt", place), record=record, family=family)
+    question = next((field for field in _QUESTION[family] if field in record), None)
+    if question is None:
+        raise UserError(f"{place}: no field 'prompt' and no {_QUESTION[family][0]!r}")
+    _text(record, question, place)
+    return _formatted(family, record, max_new_tokens=512)
 
 
-def _published(
-    split: str, limit: int | None, data_folder: str | None, *, few_shot: bool
-) -> PromptSet:
+def _text(record: Mapping[str, Any], field: str, place: str) -> str:
+    value = record[field]
+    if not isinstance(value, str) or not value.strip():
+        raise UserError(f"{place}: the field {field!r} must be a text")
+    return value
+
+
+def _formatted(family: str, record: Mapping[str, Any], *, max_new_tokens: int) -> Problem:
+    from lm_eval_ext.tiny import formats
+
+    question = record
+    if family == "mbpp" and "text" not in record:
+        question = {**record, "text": record["prompt"]}
+    prompt = formats.prompt(family, dict(question))
+    return Problem(prompt, (_STOP[family],), max_new_tokens, record, family)
+
+
+def _gsm8k(split: str, limit: int | None, data_folder: str | None) -> Iterator[Problem]:
     from lm_eval_ext.datasets import load_split
     from lm_eval_ext.exemplars import gsm8k_exemplars
 
-    records = load_split("gsm8k", split, data_folder=data_folder)
-    questions = [record["question"] for record in islice(records, limit)]
-    if not few_shot:
-        return PromptSet(tuple(f"Question: {q}\nAnswer:" for q in questions), ("Question:",))
     shots = "".join(f"Q: {shot['question']}\nA: {shot['target']}\n\n" for shot in gsm8k_exemplars())
-    return PromptSet(tuple(f"{shots}Q: {q}\nA:" for q in questions), ("Q:",))
+    for record in islice(load_split("gsm8k", split, data_folder=data_folder), limit):
+        yield Problem(f"{shots}Q: {record['question']}\nA:", ("Q:",), 512, record, "gsm8k")
 
 
-def _generated(family: str, split: str, limit: int | None) -> PromptSet:
-    from lm_eval_ext.tiny import formats
+def _zero_shot(
+    family: str, split: str, limit: int | None, data_folder: str | None
+) -> Iterator[Problem]:
+    from lm_eval_ext.datasets import load_split
+
+    for record in islice(load_split(family, split, data_folder=data_folder), limit):
+        yield _formatted(family, record, max_new_tokens=512)
+
+
+def _generated(family: str, split: str, limit: int | None) -> Iterator[Problem]:
     from lm_eval_ext.tiny.problems import DEFAULT_SIZES, TEST_MIX, iter_problems
 
     hard = split == "train_hard"
@@ -133,6 +261,5 @@ def _generated(family: str, split: str, limit: int | None) -> PromptSet:
         records = [first, *islice(stream, size - 1)]
     except ValueError as error:
         raise UserError(f"prompts=tiny_{family}:{split}: {error}") from error
-    prompts = tuple(formats.prompt(family, record) for record in records)
-    stop = {"gsm8k": "Question:", "math": "Problem:", "mbpp": "[DONE]"}[family]
-    return PromptSet(prompts, (stop,))
+    for record in records:
+        yield _formatted(family, record, max_new_tokens=_TINY_TOKENS[family])

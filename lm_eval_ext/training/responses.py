@@ -17,6 +17,7 @@ from tqdm import tqdm
 
 from lm_eval_ext import harness
 from lm_eval_ext.errors import UserError
+from lm_eval_ext.store.lines import drop_unfinished_line, read_lines
 from lm_eval_ext.training.shards import prompt_hash
 
 if TYPE_CHECKING:
@@ -101,7 +102,7 @@ def generate_responses(
         This process and how many there are; each takes every ``world_size``-th open prompt.
     """
     own = folder / f"responses-{rank}.jsonl"
-    drop_unfinished_line(own)
+    drop_unfinished_line(own, what="its response")
     known = set(read_responses(folder))
     attempts = range(settings.per_prompt)
     mine = prompts[rank::world_size]
@@ -141,35 +142,6 @@ def _line(name: str, generation: Generation) -> dict[str, Any]:
     }
 
 
-def drop_unfinished_line(path: Path) -> bool:
-    """Cut off a last line that a kill left without its end, and say so.
-
-    Parameters
-    ----------
-    path
-        A JSON Lines file; it may be missing.
-
-    Returns
-    -------
-    bool
-        Whether something was cut off.
-    """
-    if not path.exists():
-        return False
-    content = path.read_bytes()
-    end = content.rfind(b"\n") + 1
-    if end == len(content):
-        return False
-    with path.open("r+b") as file:
-        file.truncate(end)
-    logger.warning(
-        "%s: the last line was cut off (%d bytes) and is dropped; its response is made again",
-        path,
-        len(content) - end,
-    )
-    return True
-
-
 def read_responses(folder: Path) -> dict[Key, dict[str, Any]]:
     """Read every response file of a folder.
 
@@ -192,9 +164,9 @@ def read_responses(folder: Path) -> dict[Key, dict[str, Any]]:
 
 def _lines(path: Path) -> Iterator[dict[str, Any]]:
     fields = {"prompt", "attempt", "token_ids", "n_prompt_tokens"}
-    content = path.read_bytes()
-    complete = content[: content.rfind(b"\n") + 1]
-    for number, text in enumerate(complete.splitlines(), 1):
+    for number, _, text, complete in read_lines(path):
+        if not complete:
+            return
         try:
             line = json.loads(text)
         except ValueError:

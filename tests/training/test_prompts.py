@@ -4,7 +4,7 @@ import pytest
 
 from lm_eval_ext.errors import UserError
 from lm_eval_ext.tiny.problems import load_split, split_of
-from lm_eval_ext.training.prompts import load_prompts
+from lm_eval_ext.training.prompts import load_problems, load_prompts
 
 
 def test_generated_training_prompts_are_no_test_problems():
@@ -73,3 +73,70 @@ def test_record_without_text_is_named(tmp_path):
         load_prompts(str(path))
     with pytest.raises(UserError, match="num_prompts=0"):
         load_prompts(str(path), limit=0)
+
+
+def test_problems_have_what_grades_them():
+    from lm_eval_ext.grading import grade
+    from lm_eval_ext.tiny.formats import target
+
+    for family in ("gsm8k", "math"):
+        problems = load_problems(f"tiny_{family}:train", limit=5)
+        assert [p.prompt for p in problems] == list(
+            load_prompts(f"tiny_{family}:train", limit=5).prompts
+        )
+        for problem in problems:
+            assert problem.family == family
+            assert grade(family, target(family, problem.record), problem.record).correct
+            assert problem.stop
+    assert load_problems("tiny_mbpp:train", limit=2)[0].record["test_list"]
+
+
+def test_joined_problems_keep_their_own_limits():
+    gsm8k, math = load_problems("tiny_gsm8k:train+tiny_math:train", limit=1)
+    assert (gsm8k.stop, math.stop) == (("Question:",), ("Problem:",))
+    assert (gsm8k.max_new_tokens, math.max_new_tokens) == (200, 128)
+
+
+def test_records_of_a_file_need_a_grader(tmp_path):
+    path = tmp_path / "problems.jsonl"
+    path.write_text('{"question": "1 + 1?", "answer": "#### 2", "prompt": "Say 1 + 1:"}\n')
+    with pytest.raises(UserError, match=r"add --grader gsm8k\|math\|mbpp"):
+        load_problems(str(path))
+    (problem,) = load_problems(str(path), grader="gsm8k")
+    assert (problem.prompt, problem.stop, problem.family) == ("Say 1 + 1:", (), "gsm8k")
+    path.write_text('{"question": "1 + 1?", "answer": "#### 2"}\n')
+    (problem,) = load_problems(str(path), grader="gsm8k")
+    assert (problem.prompt, problem.stop) == ("Question: 1 + 1?\nAnswer:", ("Question:",))
+
+
+def test_sanitized_records_call_their_text_prompt(tmp_path):
+    path = tmp_path / "problems.jsonl"
+    record = {"prompt": "Write f.", "test_list": ["assert f() == 1"], "test_imports": []}
+    path.write_text(json.dumps(record) + "\n")
+    (problem,) = load_problems(str(path), grader="mbpp")
+    assert problem.prompt == "Task: Write f.\nassert f() == 1\n[BEGIN]\n"
+    assert problem.record == record
+
+
+@pytest.mark.parametrize(
+    ("record", "grader", "message"),
+    [
+        ({"question": "1 + 1?"}, "gsm8k", "record 1: no field 'answer', which --grader gsm8k"),
+        ({"answer": "#### 2"}, "gsm8k", "no field 'prompt' and no 'question'"),
+        ({"question": 3, "answer": "#### 2"}, "gsm8k", "the field 'question' must be a text"),
+        ({"problem": "x"}, "math", "no field 'solution' or 'answer'"),
+    ],
+    ids=str,
+)
+def test_record_that_cannot_be_graded_is_named(tmp_path, record, grader, message):
+    path = tmp_path / "problems.jsonl"
+    path.write_text(json.dumps(record) + "\n")
+    with pytest.raises(UserError, match=message):
+        load_problems(str(path), grader=grader)
+
+
+def test_published_problems_of_code(published_data):
+    problem = load_problems("mbpp_zero_shot:train", limit=1, data_folder=str(published_data))[0]
+    assert problem.family == "mbpp"
+    assert problem.record["task_id"] >= 601
+    assert problem.prompt.endswith("\n[BEGIN]\n")

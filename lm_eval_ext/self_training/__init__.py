@@ -1,0 +1,1 @@
+"""Self-training in rounds: EpiCaR, and STaR as the same loop without the self-evaluation rows."""

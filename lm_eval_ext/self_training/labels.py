@@ -1,0 +1,58 @@
+"""Phase ``label``: the graders say which attempts are correct."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from typing import Any
+
+from tqdm import tqdm
+
+from lm_eval_ext.attempt_details import verdict_details
+from lm_eval_ext.grading import grade_questions
+from lm_eval_ext.self_training.attempts import read_attempts
+from lm_eval_ext.self_training.folders import Stage, write_lines
+from lm_eval_ext.self_training.problems import TrainingProblem, read_problems
+from lm_eval_ext.training import manifest
+
+FILE_NAME = "labelled.jsonl"
+
+
+def label(stage: Stage) -> None:
+    """Grade the attempts of a stage and write them with their verdicts, in order.
+
+    Parameters
+    ----------
+    stage
+        The stage.
+
+    Raises
+    ------
+    UserError
+        If a record cannot be graded; see `lm_eval_ext.grading.grade_questions`.
+    """
+    of_problem: dict[int, list[dict[str, Any]]] = defaultdict(list)
+    for line in read_attempts(stage):
+        of_problem[line["problem"]].append(line)
+    by_family: dict[str, list[TrainingProblem]] = defaultdict(list)
+    for problem in read_problems(stage.output, held_out=stage.held_out):
+        of_problem[problem.number].sort(key=lambda line: int(line["attempt"]))
+        by_family[problem.family].append(problem)
+    for family, problems in by_family.items():
+        questions = [([line["text"] for line in of_problem[p.number]], p.record) for p in problems]
+        graded = tqdm(
+            grade_questions(family, questions),
+            total=len(questions),
+            desc=f"Grading, {stage.name}",
+            unit="question",
+            disable=None,
+        )
+        for problem, verdicts in zip(problems, graded, strict=True):
+            for line, verdict in zip(of_problem[problem.number], verdicts, strict=True):
+                line.update(verdict_details(verdict))
+    lines = [line for number in sorted(of_problem) for line in of_problem[number]]
+    write_lines(stage.folder / FILE_NAME, lines)
+    counts = {
+        "correct": sum(line["correct"] for line in lines),
+        "invalid": sum(line["answer"] is None for line in lines),
+    }
+    manifest.write_json(stage.report("label"), counts)
