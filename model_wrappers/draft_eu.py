@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterator, Sequence
-from functools import partial
+from functools import cached_property, partial
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
 import numpy as np
@@ -16,6 +16,7 @@ from lm_eval_ext.engine.fallback import FallbackDecoder
 from lm_eval_ext.engine.kept_logits import KeepingDecoder, LogitStore
 from lm_eval_ext.engine.memory import free_bytes
 from lm_eval_ext.engine.packed import ForcedAttempt
+from lm_eval_ext.engine.request import AttemptRequest
 from lm_eval_ext.epistemic.drafts import load_drafts
 from lm_eval_ext.epistemic.forced_model import ForcedModel
 from lm_eval_ext.epistemic.reference import AttemptKey, NoiseScope, TokurReference
@@ -25,6 +26,9 @@ from lm_eval_ext.errors import UserError
 from lm_eval_ext.generation import Generation
 from lm_eval_ext.harness import GenerationRequest
 from lm_eval_ext.model_wrappers.sampled import SampledLM
+from lm_eval_ext.sampling_group import Sampled, SamplingGroup
+from lm_eval_ext.store.fingerprint import model_fingerprint
+from lm_eval_ext.token_texts import TOKEN_TEXTS, token_texts
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -64,9 +68,9 @@ class DraftEU(SampledLM):
     divergence of the first draft to the target), and with a reference ``reference_eu``,
     ``reference_tu``, ``reference_au`` and ``target_entropy``; per response the uncertainties
     ``draft_eu``, ``draft_jsd``, ``draft_kl``, ``tokur_eu``, ``tokur_tu`` and ``tokur_au``, with
-    their sum, mean and maximum over tokens in ``extra``. All tokens of the response count, the
-    end-of-sequence token and those that complete the stop string among them; there are none after
-    these.
+    their sum, mean and maximum over tokens in ``extra``, where ``token_texts`` is too, the text of
+    each token. All tokens of the response count, the end-of-sequence token and those that complete
+    the stop string among them; there are none after these.
 
     Parameters
     ----------
@@ -133,7 +137,7 @@ class DraftEU(SampledLM):
             )
         dtype = _torch_dtype(draft_dtype)
         self._store = LogitStore(int(_KEPT_SHARE * free_bytes(torch.device("cpu"))))
-        self._kept_by_place: dict[int, list[int]] = {}
+        self._kept_by_request: dict[AttemptRequest, list[int]] = {}
         self._kept_by_generation: dict[int, list[int]] = {}
         self._memory_reported = False
         super().__init__(pretrained, **sampled_arguments)
@@ -176,17 +180,17 @@ class DraftEU(SampledLM):
         chosen = super()._choose_decoder()
         if chosen is not Decoder or self.model.device.type != "cpu":
             return chosen
-        return partial(KeepingDecoder, store=self._store, kept=self._kept_by_place)
+        return partial(KeepingDecoder, store=self._store, kept=self._kept_by_request)
 
-    def _generate(self, requests: list[GenerationRequest]) -> Iterator[tuple[int, Generation]]:
+    def _sample(self, group: SamplingGroup) -> Iterator[Sampled]:
         if not self._memory_reported:
-            self._report_memory(len(requests), requests[0].max_new_tokens)
+            self._report_memory(len(group.requests), group.settings.max_new_tokens)
             self._memory_reported = True
-        for place, generation in super()._generate(requests):
-            rows = self._kept_by_place.pop(place, None)
+        for sampled in super()._sample(group):
+            rows = self._kept_by_request.pop(group.attempts[sampled.place], None)
             if rows is not None:
-                self._kept_by_generation[id(generation)] = rows
-            yield place, generation
+                self._kept_by_generation[id(sampled.generation)] = rows
+            yield sampled
 
     def _report_memory(self, n_requests: int, max_new_tokens: int) -> None:
         parameters, buffers = self._scorer.memory(max_new_tokens)
@@ -260,8 +264,26 @@ class DraftEU(SampledLM):
         return generation.annotated(
             uncertainties={name: values[self.aggregate] for name, values in summaries.items()},
             token_scores=scores,
-            extra=summaries,
+            extra={
+                **summaries,
+                TOKEN_TEXTS: token_texts(self.tokenizer, generation.record.token_ids),
+            },
         )
+
+    @cached_property
+    def _draft_fingerprints(self) -> list[str]:
+        return [model_fingerprint(model) for model in self.drafts.models]
+
+    def annotation_settings(self) -> dict[str, Any]:
+        """Return the drafts, by what they compute, and the settings of the scores."""
+        known = self._draft_fingerprints
+        return {
+            "draft_eu": {
+                "drafts": [None if i is None else known[i] for i in self.drafts.model_of_draft],
+                "aggregate": self.aggregate,
+                "reference": self._reference_settings,
+            },
+        }
 
     def run_record(self) -> dict[str, Any]:
         """Add the drafts and the reference to the record of the run."""

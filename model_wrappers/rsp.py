@@ -13,7 +13,7 @@ import torch
 from numpy.typing import NDArray
 
 from lm_eval_ext import harness
-from lm_eval_ext.embedding_statistics import embedding_statistics
+from lm_eval_ext.embedding_statistics import EmbeddingStatistics, embedding_statistics
 from lm_eval_ext.engine.random_stream import attempt_stream
 from lm_eval_ext.engine.request import AttemptRequest, Vectors, common_prefix_split
 from lm_eval_ext.errors import UserError
@@ -103,9 +103,12 @@ class RSP(SampledLM):
         self.distribution = distribution
         self.control = control
         self._answers_loglikelihood = loglikelihood
-        self._statistics = embedding_statistics(self.model)
+        self._statistics = self._embedding_statistics()
         self._positions_used: set[str] = set()
         self._last_turn: tuple[str | None, int | None] = (None, None)
+
+    def _embedding_statistics(self) -> EmbeddingStatistics:
+        return embedding_statistics(self.model)
 
     @property
     def n_vectors(self) -> int:
@@ -228,6 +231,13 @@ class RSP(SampledLM):
                 "--model rsp: random soft prompts are not defined for loglikelihood tasks; choose "
                 "a generation task, or loglikelihood=true to score with the plain model"
             )
+
+    def key_settings(self) -> dict[str, Any]:
+        """Return what the vectors are drawn by; the table itself is part of the model."""
+        if self.length == 0:
+            return {}
+        names = ("length", "scale", "position", "resample", "distribution", "control")
+        return {"soft_prompt": {name: getattr(self, name) for name in names}}
 
     def run_record(self) -> dict[str, Any]:
         """Add the injection to the record of the run."""

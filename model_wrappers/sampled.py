@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import asdict
 from functools import partial
@@ -22,13 +22,20 @@ from lm_eval_ext.engine.fallback import FallbackDecoder, cache_misfit
 from lm_eval_ext.engine.memory import fitting_rows
 from lm_eval_ext.engine.random_stream import attempt_stream
 from lm_eval_ext.engine.request import AttemptRequest, AttemptResult, common_prefix_split
+from lm_eval_ext.engine.row_budget import RowBudget, annotated_within_memory
 from lm_eval_ext.engine.sampling import Sampler, SamplingSettings, resolve_settings
 from lm_eval_ext.engine.stop_strings import StopStrings
 from lm_eval_ext.engine.support import misfit
 from lm_eval_ext.errors import UserError
 from lm_eval_ext.generation import Generation, GenerationRecord
 from lm_eval_ext.harness import GenerationRequest
+from lm_eval_ext.model_loading import readable_load_errors, require_causal
+from lm_eval_ext.sampling_group import Sampled, SamplingGroup, fitted_prompts
 from lm_eval_ext.self_evaluation.conclusion import Conclusion, Texts, read_conclusion
+from lm_eval_ext.store.attempt_store import AttemptStore
+from lm_eval_ext.store.fingerprint import fingerprints
+from lm_eval_ext.store.interruption import announce_at_failure, stopped_cleanly
+from lm_eval_ext.store.run_contexts import stored_sampling
 from lm_eval_ext.tiny import SHIPPED, model_path
 
 if TYPE_CHECKING:
@@ -72,6 +79,9 @@ class SampledLM(HFLM):
     box_completion
         Append a lead-in to attempts that end without a closed ``\boxed{}``, and decode up to 32
         tokens more; see `lm_eval_ext.self_evaluation.box_completion`.
+    store
+        Folder that keeps every finished attempt: a run that ended early, or asks for more, reads
+        it and generates only what is missing. Several processes may share it.
     **hf_arguments
         Whatever ``--model hf`` takes: ``dtype``, ``peft``, ``trust_remote_code``,
         ``add_bos_token``, ``max_length``, ``think_end_token`` and so on.
@@ -82,6 +92,9 @@ class SampledLM(HFLM):
 
         lm_eval --model sampled --model_args pretrained=tiny --tasks tiny_gsm8k_passn
     """
+
+    store: AttemptStore | None = None
+    fingerprints: Mapping[str, str] = {}
 
     def __init__(
         self,
@@ -96,6 +109,7 @@ class SampledLM(HFLM):
         self_eval_labels: str | Sequence[str] | None = None,
         calibration_temperature: float | str | Path | None = None,
         box_completion: bool = False,
+        store: str | Path | None = None,
         **hf_arguments: Any,
     ) -> None:
         self.seed = _whole_number("seed", torch.initial_seed() if seed is None else seed)
@@ -108,10 +122,11 @@ class SampledLM(HFLM):
             temperature=calibration_temperature,
             box_completion=box_completion,
         )
+        self.store = None if store is None else AttemptStore(store)
         self._most_rows = max_batch_size
         if isinstance(pretrained, str) and pretrained in SHIPPED:
             pretrained = model_path(pretrained)
-        try:
+        with readable_load_errors(pretrained, type(self).__name__):
             super().__init__(
                 pretrained,
                 batch_size=batch_size,
@@ -120,25 +135,7 @@ class SampledLM(HFLM):
                 device=device or ("cuda" if torch.cuda.is_available() else "cpu"),
                 **hf_arguments,
             )
-        except OSError as error:
-            reason = str(error).strip().partition("\n")[0]
-            raise UserError(
-                f"pretrained={pretrained}: {reason} (give a Hub id, a folder, or one of "
-                f"{', '.join(SHIPPED)})"
-            ) from error
-        except TypeError as error:
-            if "unexpected keyword argument" not in str(error):
-                raise
-            raise UserError(
-                f"--model_args: {str(error).rpartition(') ')[2] or error}; "
-                f"check its spelling against the arguments of {type(self).__name__} and of "
-                "--model hf"
-            ) from error
-        if self.backend != "causal":
-            raise UserError(
-                f"pretrained={self.pretrained}: {type(self).__name__} needs a causal language "
-                f"model, this one is {self.backend}; use --model hf"
-            )
+        require_causal(self)
         if hasattr(self, "accelerator"):
             # HFLM divides the questions among processes only where it sees several GPUs.
             self._rank = self.accelerator.process_index
@@ -146,7 +143,11 @@ class SampledLM(HFLM):
         self.shared_prefix_misfit = misfit(self.model)
         self._decoder_class = self._choose_decoder()
         self._settings_used: list[dict[str, Any]] = []
+        self._row_budget = RowBudget()
         self._conclusion = Conclusion(conclusion, self.tokenizer, max_length=int(self.max_length))
+        if self.store is not None:  # before a wrapper touches the model
+            self.fingerprints = fingerprints(self.model, self.tokenizer)
+            announce_at_failure(self.store)
 
     def _choose_decoder(self) -> Callable[..., Decoder | FallbackDecoder]:
         """Return the engine's decoder, or the fallback, saying once what does not fit."""
@@ -182,26 +183,37 @@ class SampledLM(HFLM):
             by_settings[repr((request.settings, request.stop, request.max_new_tokens))].append(i)
         generations: list[Generation] = [Generation()] * len(requests)
         # lm-eval's response cache must never hold an attempt that still lacks its annotations.
-        annotates = type(self).annotate is not SampledLM.annotate
-        with tqdm(
+        annotates = self.store is None and type(self).annotate is not SampledLM.annotate
+        progress = tqdm(
             total=len(requests),
             disable=disable_tqdm or self.rank != 0,
             desc="Sampling attempts",
             unit="attempt",
-        ) as progress:
+        )
+        with stopped_cleanly(self.store), progress:
             for places in by_settings.values():
-                batch = [wanted[i] for i in places]
-                for place, generation in self._generate(batch):
-                    i = places[place]
-                    generations[i] = generation
+                for done in self._answered(self._group([wanted[i] for i in places])):
+                    i = places[done.place]
+                    generations[i] = done.generation
+                    self._conclusion.count(done.tally)
                     if not annotates:
-                        harness.cache_partial(self, requests[i], generation)
+                        harness.cache_partial(self, requests[i], done.generation)
                     progress.update()
-        annotated = self.annotate(wanted, generations)
+        self._conclusion.report()
         if annotates:
-            for instance, generation in zip(requests, annotated, strict=True):
+            generations = annotated_within_memory(self.annotate, wanted, generations)
+            for instance, generation in zip(requests, generations, strict=True):
                 harness.cache_partial(self, instance, generation)
-        return annotated
+        return generations
+
+    def _answered(self, group: SamplingGroup) -> Iterator[Sampled]:
+        """Yield attempts as they end; with a store complete, otherwise not yet annotated."""
+        if self.store is None:
+            yield from self._sample(group)
+            return
+        stored = stored_sampling(self, self.store, group, sample=self._sample)
+        rows = self._max_rows(group.attempts, group.settings)
+        yield from stored.run(rows, whole=self.device.type == "cpu")
 
     def attempt_request(
         self, prompt: str, token_ids: Sequence[int], attempt: int
@@ -247,27 +259,46 @@ class SampledLM(HFLM):
         """Injected positions per attempt, for which a prompt leaves room."""
         return 0
 
-    def _generate(self, requests: list[GenerationRequest]) -> Any:
-        """Yield (place, generation) for requests that share their sampling settings."""
+    def key_settings(self) -> dict[str, Any]:
+        """Return every setting of a wrapper that changes texts, for the keys of a store.
+
+        Those of this class are in `lm_eval_ext.store.run_contexts`.
+        """
+        return {}
+
+    def annotation_settings(self) -> dict[str, Any]:
+        """Return every setting of a wrapper that changes what `annotate` adds, and no text."""
+        return {}
+
+    def _generate(self, requests: list[GenerationRequest]) -> Iterator[tuple[int, Generation]]:
+        """Yield (place, generation) as they end, for one set of sampling settings."""
+        for done in self._sample(self._group(requests)):
+            self._conclusion.count(done.tally)
+            yield done.place, done.generation
+
+    def _group(self, requests: list[GenerationRequest]) -> SamplingGroup:
         settings = self._resolve(requests[0])
         tokens, truncated = self._tokenize(requests, settings)
         attempts = [
             self.attempt_request(request.prompt, tokens[request.prompt], request.attempt)
             for request in requests
         ]
+        return SamplingGroup(requests, attempts, settings, truncated)
+
+    def _sample(self, group: SamplingGroup) -> Iterator[Sampled]:
+        """Yield attempts as they end."""
         texts = Texts(
-            partial(harness.visible_text, self, stop=settings.stop),
-            partial(harness.response_text, self, stop=settings.stop),
+            partial(harness.visible_text, self, stop=group.settings.stop),
+            partial(harness.response_text, self, stop=group.settings.stop),
         )
-        stop = StopStrings(self.tokenizer, settings.stop)
+        stop = StopStrings(self.tokenizer, group.settings.stop)
         with self._autocast():
-            for done in self._conclusion.run(self._decode, attempts, settings, stop, texts):
-                request = requests[done.place]
-                record = self._record(
-                    request, done.result, len(tokens[request.prompt]), truncated[request.prompt]
-                )
-                generation = Generation(done.text, record)
-                yield done.place, self._conclusion.annotated(generation, done.result)
+            for done in self._conclusion.run(
+                self._decode, group.attempts, group.settings, stop, texts
+            ):
+                record = _record(group, done.place, done.result)
+                generation = self._conclusion.annotated(Generation(done.text, record), done.result)
+                yield Sampled(done.place, generation, done.tally)
 
     def _decode(
         self,
@@ -276,15 +307,19 @@ class SampledLM(HFLM):
         stop: StopStrings,
         epilogue: Epilogue | None,
     ) -> Iterator[tuple[int, AttemptResult]]:
-        decoder = self._decoder_class(
-            self.model,
-            sampler=Sampler(settings),
-            stop=stop,
-            eos_token_ids=self._eos_token_ids(),
-            max_rows=self._max_rows(requests, settings),
-            epilogue=epilogue,
-        )
-        return decoder.run(requests)
+        def decoder(rows: int) -> Decoder | FallbackDecoder:
+            return self._decoder_class(
+                self.model,
+                sampler=Sampler(settings),
+                stop=stop,
+                eos_token_ids=self._eos_token_ids(),
+                max_rows=rows,
+                epilogue=epilogue,
+            )
+
+        if not requests:
+            return iter(())
+        return self._row_budget.decode(decoder, requests, self._max_rows(requests, settings))
 
     def _resolve(self, request: GenerationRequest) -> SamplingSettings:
         try:
@@ -304,28 +339,8 @@ class SampledLM(HFLM):
         self, requests: list[GenerationRequest], settings: SamplingSettings
     ) -> tuple[dict[str, list[int]], dict[str, int]]:
         """Return each distinct prompt's tokens, cut from the left, and how many were cut."""
-        room = harness.prompt_room(
-            self, max_new_tokens=settings.max_new_tokens, n_vectors=self.n_vectors
-        )
-        tokens, truncated = {}, {}
-        for prompt in dict.fromkeys(request.prompt for request in requests):
-            token_ids = self.prompt_token_ids(prompt)
-            if not token_ids:
-                raise UserError(
-                    f"prompt {prompt!r} has no tokens and the tokenizer adds no BOS: check the "
-                    "task's doc_to_text, or pass add_bos_token=true"
-                )
-            tokens[prompt] = token_ids[-room:]
-            truncated[prompt] = len(token_ids) - len(tokens[prompt])
-        cut = sum(count > 0 for count in truncated.values())
-        if cut:
-            logger.warning(
-                "%d of %d prompts are longer than %d tokens and were cut from the left",
-                cut,
-                len(tokens),
-                room,
-            )
-        return tokens, truncated
+        prompts = [request.prompt for request in requests]
+        return fitted_prompts(self, prompts, max_new_tokens=settings.max_new_tokens)
 
     def _eos_token_ids(self) -> list[int]:
         configured = getattr(self.model.generation_config, "eos_token_id", None)
@@ -351,22 +366,6 @@ class SampledLM(HFLM):
             return nullcontext()
         return torch.autocast(device_type=self.device.type, dtype=self.mixed_precision_dtype)
 
-    def _record(
-        self,
-        request: GenerationRequest,
-        result: AttemptResult,
-        n_prompt_tokens: int,
-        n_truncated: int,
-    ) -> GenerationRecord:
-        return GenerationRecord(
-            attempt=request.attempt,
-            token_ids=result.token_ids,
-            finish_reason=result.finish_reason,
-            n_prompt_tokens=n_prompt_tokens,
-            n_truncated_prompt_tokens=n_truncated,
-            statistics=result.statistics,
-        )
-
     def get_model_info(self) -> dict[str, Any]:
         """Add what the engine used to the ``config`` of lm-eval's results."""
         return {**super().get_model_info(), "lm_eval_ext": self.run_record()}
@@ -380,6 +379,18 @@ class SampledLM(HFLM):
             "sampling": self._settings_used,
             **self._conclusion.record(),
         }
+
+
+def _record(group: SamplingGroup, place: int, result: AttemptResult) -> GenerationRecord:
+    request = group.requests[place]
+    return GenerationRecord(
+        attempt=request.attempt,
+        token_ids=result.token_ids,
+        finish_reason=result.finish_reason,
+        n_prompt_tokens=len(group.attempts[place].prompt_ids),
+        n_truncated_prompt_tokens=group.n_truncated[request.prompt],
+        statistics=result.statistics,
+    )
 
 
 def _whole_number(name: str, value: object) -> int:

@@ -18,6 +18,7 @@ from lm_eval_ext.pruning.plan import PruningPlan, PruningSettings, make_plan
 from lm_eval_ext.pruning.scores_file import read_scores
 from lm_eval_ext.pruning.selection import Allocation, Unit
 from lm_eval_ext.pruning.statistics import CalibrationStatistics, collect_statistics
+from lm_eval_ext.store.key import digest
 
 
 class SinkPrunedLM(SampledLM):
@@ -179,6 +180,19 @@ class SinkPrunedLM(SampledLM):
         """Answer rolling loglikelihood requests with the pruned model."""
         with self.pruning():
             return super().loglikelihood_rolling(requests, disable_tqdm)
+
+    def key_settings(self) -> dict[str, Any]:
+        """Return the mask: what is removed, whatever chose it, and what takes its place."""
+        removal, replacement = self.plan.removal, self.plan.replacement
+        if not removal.heads and not removal.blocks:
+            return {}
+        return {
+            "pruning": {
+                "heads": [list(place) for place in removal.heads],
+                "blocks": list(removal.blocks),
+                "replacement": None if replacement is None else digest(replacement.tobytes()),
+            },
+        }
 
     def run_record(self) -> dict[str, Any]:
         """Add what was removed, and why, to the record of the run."""

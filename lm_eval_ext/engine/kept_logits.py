@@ -68,19 +68,24 @@ class KeepingDecoder(Decoder):
     store
         Where to keep them.
     kept
-        Filled with the row numbers of each finished attempt, by the place of its request; an
-        attempt that found no room is missing.
+        Filled with the row numbers of each finished attempt, by its request; an attempt that found
+        no room is missing.
     **arguments
         As for `Decoder`.
     """
 
     def __init__(
-        self, model: Any, *, store: LogitStore, kept: dict[int, list[int]], **arguments: Any
+        self,
+        model: Any,
+        *,
+        store: LogitStore,
+        kept: dict[AttemptRequest, list[int]],
+        **arguments: Any,
     ) -> None:
         super().__init__(model, **arguments)
         self._store = store
         self._kept = kept
-        self._incomplete: set[int] = set()
+        self._incomplete: set[AttemptRequest] = set()
 
     def run(self, requests: Sequence[AttemptRequest]) -> Iterator[tuple[int, AttemptResult]]:
         """Yield results as `Decoder.run` does."""
@@ -93,10 +98,10 @@ class KeepingDecoder(Decoder):
         chosen = logits if len(running) == len(rows) else logits[running]
         numbers = self._store.append(chosen)
         for j, i in enumerate(running):
-            place = rows[i].index
-            if numbers is None or place in self._incomplete:
-                self._incomplete.add(place)
-                self._kept.pop(place, None)
+            request = rows[i].request
+            if numbers is None or request in self._incomplete:
+                self._incomplete.add(request)
+                self._kept.pop(request, None)
             else:
-                self._kept.setdefault(place, []).append(numbers[j])
+                self._kept.setdefault(request, []).append(numbers[j])
         super()._extend(rows, logits)

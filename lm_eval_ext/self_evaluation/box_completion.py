@@ -111,26 +111,8 @@ class BoxCompletion:
         inside = self._tokenizer.decode(list(token_ids), skip_special_tokens=True)
         return LEAD_IN + inside[: _closing(inside)]
 
-    def add(self, *, closed: bool) -> None:
-        """Count a completion.
-
-        Parameters
-        ----------
-        closed
-            Whether it closed its box.
-        """
-        self.counts["completed"] += 1
-        self.counts["closed"] += closed
-
-    def report(self, *, n_attempts: int) -> None:
-        """Count attempts, completed or not, and say how often there was something to complete.
-
-        Parameters
-        ----------
-        n_attempts
-            Attempts that have ended.
-        """
-        self.counts["attempts"] += n_attempts
+    def report(self) -> None:
+        """Say how often there was something to complete."""
         # A warning is what lm-eval's command line shows of other packages.
         logger.warning(
             "box completion: %(completed)d of %(attempts)d attempts so far ended without a closed "

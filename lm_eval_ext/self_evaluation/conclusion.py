@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
@@ -15,6 +15,7 @@ from lm_eval_ext.engine.stop_strings import StopStrings
 from lm_eval_ext.errors import UserError
 from lm_eval_ext.generation import Generation
 from lm_eval_ext.self_evaluation.box_completion import (
+    LEAD_IN,
     MAX_NEW_TOKENS,
     BoxCompletion,
     OpenAttempt,
@@ -22,7 +23,12 @@ from lm_eval_ext.self_evaluation.box_completion import (
     joined,
 )
 from lm_eval_ext.self_evaluation.confidence import Temperature, read_temperature
-from lm_eval_ext.self_evaluation.judging import Describe, Judged, SelfEvaluation
+from lm_eval_ext.self_evaluation.judging import (
+    Describe,
+    Judged,
+    ResponseEpilogue,
+    SelfEvaluation,
+)
 from lm_eval_ext.self_evaluation.layout import SelfEvalLayout
 from lm_eval_ext.self_evaluation.template import SelfEvalTemplate, read_template
 
@@ -71,11 +77,14 @@ class Concluded(NamedTuple):
         What was generated.
     text
         The visible text, a completed box included.
+    tally
+        What the attempt adds to the counts; see `Conclusion.count`.
     """
 
     place: int
     result: AttemptResult
     text: str
+    tally: dict[str, dict[str, int]]
 
 
 class ConclusionSettings(NamedTuple):
@@ -205,16 +214,17 @@ class Conclusion:
                 return None  # until there is one
             return Judged(attempt.request, texts.response(attempt.token_ids))
 
-        for place, result in decode(requests, settings, stop, self._epilogue(judged)):
+        epilogue = self._epilogue(judged)
+        for place, result in decode(requests, settings, stop, epilogue):
             text = texts.visible(result.token_ids)
             if self._has_open_box(text):
                 response = texts.response(result.token_ids)
                 opened.append(OpenAttempt(place, requests[place], result, response, text))
             else:
-                yield Concluded(place, result, text)
+                tally = self._tally(epilogue, requests[place])
+                yield Concluded(place, result, text, tally)
         if self.boxes is not None:
             yield from self._complete(decode, opened, settings, self.boxes)
-            self.boxes.report(n_attempts=len(requests))
 
     def _complete(
         self,
@@ -233,16 +243,67 @@ class Conclusion:
             return Judged(first.asked, first.response + boxes.added_text(finished.token_ids))
 
         few = replace(settings, max_new_tokens=MAX_NEW_TOKENS, stop=("}",))
-        for place, result in decode(requests, few, boxes.stop, self._epilogue(judged)):
+        epilogue = self._epilogue(judged)
+        for place, result in decode(requests, few, boxes.stop, epilogue):
             first = opened[place]
-            boxes.add(closed=result.finish_reason == "stop")
+            closed = result.finish_reason == "stop"
+            tally = self._tally(epilogue, requests[place], completed=1, closed=int(closed))
             text = first.text + boxes.added_text(result.token_ids)
-            yield Concluded(first.place, joined(first.result, result), text)
+            yield Concluded(first.place, joined(first.result, result), text, tally)
 
     def _has_open_box(self, text: str) -> bool:
         return self.boxes is not None and not has_closed_box(text)
 
-    def _epilogue(self, describe: Describe) -> Epilogue | None:
+    def _tally(
+        self,
+        epilogue: ResponseEpilogue | None,
+        request: AttemptRequest,
+        *,
+        completed: int = 0,
+        closed: int = 0,
+    ) -> dict[str, dict[str, int]]:
+        tally: dict[str, dict[str, int]] = {}
+        if epilogue is not None:
+            tally["self_evaluation"] = epilogue.tally(request)
+        if self.boxes is not None:
+            tally["box_completion"] = {"attempts": 1, "completed": completed, "closed": closed}
+        return tally
+
+    def count(self, tally: Mapping[str, Mapping[str, int]]) -> None:
+        """Count an attempt; kept with it, its tally is the same when it is read from a store.
+
+        Parameters
+        ----------
+        tally
+            As in `Concluded`.
+        """
+        if self.evaluation is not None:
+            self.evaluation.counts.update(tally["self_evaluation"])
+        if self.boxes is not None:
+            self.boxes.counts.update(tally["box_completion"])
+
+    def settings(self) -> dict[str, Any]:
+        """Return what decides texts and confidences, without the counts."""
+        settings: dict[str, Any] = {}
+        if self.evaluation is not None:
+            template = self.evaluation.layout.template
+            temperature = self.evaluation.temperature
+            settings["self_evaluation"] = {
+                "prompt": template.prompt,
+                "labels": list(template.labels),
+                "template_ids": list(self.evaluation.layout.template_ids),
+                "temperature": None if temperature is None else temperature.value,
+            }
+        if self.boxes is not None:
+            settings["box_completion"] = {"lead_in": LEAD_IN, "max_new_tokens": MAX_NEW_TOKENS}
+        return settings
+
+    def report(self) -> None:
+        """Say what there was to say about the attempts so far."""
+        if self.boxes is not None:
+            self.boxes.report()
+
+    def _epilogue(self, describe: Describe) -> ResponseEpilogue | None:
         return None if self.evaluation is None else self.evaluation.epilogue(describe)
 
     def annotated(self, generation: Generation, result: AttemptResult) -> Generation:

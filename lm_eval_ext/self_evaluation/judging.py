@@ -116,15 +116,27 @@ class ResponseEpilogue:
     def __init__(self, evaluation: SelfEvaluation, describe: Describe) -> None:
         self._evaluation = evaluation
         self._describe = describe
+        # By request: where memory runs out, an attempt may be judged twice, and counts once.
+        self._tallies: dict[AttemptRequest, dict[str, int]] = {}
 
     @property
     def readout_ids(self) -> tuple[int, ...]:
         """Tokens of the labels."""
         return self._evaluation.layout.label_ids
 
+    def tally(self, request: AttemptRequest) -> dict[str, int]:
+        """Return what an attempt adds to the counts, nothing where it was not judged.
+
+        Parameters
+        ----------
+        request
+            What was asked for.
+        """
+        return self._tallies.pop(request, {})
+
     def requests(self, finished: Sequence[FinishedAttempt]) -> list[AttemptRequest | None]:
         """Return what is read for each attempt."""
-        layout, counts = self._evaluation.layout, self._evaluation.counts
+        layout = self._evaluation.layout
         judged = [self._describe(attempt) for attempt in finished]
         ids = iter(layout.response_ids([one.response for one in judged if one is not None]))
         requests: list[AttemptRequest | None] = []
@@ -136,8 +148,10 @@ class ResponseEpilogue:
             request = layout.request(one.asked, response_ids)
             context = (*one.asked.private_ids, *response_ids)
             sampled = (*attempt.request.private_ids, *attempt.token_ids)
-            counts["judged"] += 1
-            counts["retokenized"] += context != sampled[: len(context)]
-            counts["cut"] += request.shared_ids != one.asked.shared_ids
+            self._tallies[attempt.request] = {
+                "judged": 1,
+                "retokenized": int(context != sampled[: len(context)]),
+                "cut": int(request.shared_ids != one.asked.shared_ids),
+            }
             requests.append(request)
         return requests

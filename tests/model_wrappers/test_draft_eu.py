@@ -86,6 +86,11 @@ def test_scores_are_the_divergences_of_plain_passes(make_lm, make_requests, arch
             "max": pytest.approx(eu.max()),
         }
         assert eu.min() > 0
+        texts = record.extra["token_texts"]
+        assert len(texts) == record.n_tokens
+        # A character of several tokens has no text of its own in any of them.
+        if "\N{REPLACEMENT CHARACTER}" not in "".join(texts):
+            assert "".join(texts).startswith(generation)
 
 
 @pytest.mark.parametrize("architecture", ["llama", "mamba"])

@@ -1,4 +1,4 @@
-"""Two processes give the attempts of one, with an uneven share of questions."""
+"""Two processes give the attempts and the metrics of one, with an uneven share of questions."""
 
 import json
 import os
@@ -7,7 +7,7 @@ import sys
 
 
 def attempts(folder, *launcher):
-    """Run the command on three questions; return their texts by question and how it was run."""
+    """Run the command on three questions; return their attempts, the metrics, and what it said."""
     run = subprocess.run(
         [
             sys.executable, "-m", *launcher, "lm_eval", "--model", "rsp",
@@ -23,15 +23,23 @@ def attempts(folder, *launcher):
     )  # fmt: skip
     (samples,) = folder.rglob("samples_*.jsonl")
     lines = [json.loads(line) for line in samples.read_text().splitlines()]
-    return {line["doc_id"]: line["resps"] for line in lines}, run.stderr
+    (results,) = folder.rglob("results_*.json")
+    metrics = json.loads(results.read_text())["results"]["tiny_gsm8k_passn"]
+    answers = {
+        line["doc_id"]: (line["resps"], [(a["answer"], a["correct"]) for a in line["attempts"]])
+        for line in lines
+    }
+    return answers, metrics, run.stderr
 
 
 def test_two_processes_give_the_attempts_of_one(tmp_path):
     # `accelerate launch --cpu --num_processes 2` starts a single process (accelerate 1.15).
-    two, said = attempts(
+    two, metrics_of_two, said = attempts(
         tmp_path / "two", "torch.distributed.run", "--standalone", "--nproc_per_node", "2", "-m"
     )
-    one, _ = attempts(tmp_path / "one")
+    one, metrics_of_one, _ = attempts(tmp_path / "one")
     assert "on rank 1" in said
     assert sorted(one) == [0, 1, 2]
     assert two == one
+    assert metrics_of_two == metrics_of_one
+    assert {"pass@1,none", "pass@2,none"} <= set(metrics_of_one)

@@ -1,0 +1,147 @@
+"""Append to a file of a store: whole lines or nothing, on the disk when a batch is done."""
+
+from __future__ import annotations
+
+import io
+import os
+import secrets
+import socket
+import time
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jsonlines
+
+from lm_eval_ext.store.key import Context
+from lm_eval_ext.store.lines import dumps, sealed
+
+PATTERN = "attempts-*.jsonl"
+"""Files of a store within its folder."""
+
+
+def new_file_name() -> str:
+    """Return a name no other process takes, on this machine or another; names sort by time."""
+    host = "".join(c if c.isalnum() else "-" for c in socket.gethostname())[:32]
+    stamp = time.strftime("%Y%m%dT%H%M%S", time.gmtime())
+    return f"attempts-{stamp}-{host}-{os.getpid()}-{secrets.token_hex(2)}.jsonl"
+
+
+class Place(NamedTuple):
+    """Where a line is.
+
+    Parameters
+    ----------
+    path
+        File.
+    offset, length
+        Of its bytes, without the end of the line.
+    """
+
+    path: Path
+    offset: int
+    length: int
+
+
+class WholeLines(io.RawIOBase):
+    """A binary file that takes a line at a time, and takes it back where there is no room.
+
+    Parameters
+    ----------
+    path
+        A file that is not there yet.
+    """
+
+    def __init__(self, path: Path) -> None:
+        super().__init__()
+        self.path = path
+        self.size = 0
+        self._fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_APPEND, 0o644)
+        self._pending = b""
+
+    def writable(self) -> bool:
+        """Return True."""
+        return True
+
+    def write(self, data: Any) -> int:
+        """Take a part of a line; its end writes the line."""
+        self._pending += bytes(data)
+        if self._pending.endswith(b"\n"):
+            line, self._pending = self._pending, b""
+            self._write_line(line)
+        return len(data)
+
+    def _write_line(self, line: bytes) -> None:
+        rest = memoryview(line)
+        try:
+            while rest:  # one call, unless the disk is almost full
+                rest = rest[os.write(self._fd, rest) :]
+        except OSError:
+            os.ftruncate(self._fd, self.size)
+            raise
+        self.size += len(line)
+
+    def sync(self) -> None:
+        """Wait until everything is on the disk."""
+        os.fsync(self._fd)
+
+    def close(self) -> None:
+        """Close the file."""
+        if not self.closed:
+            os.close(self._fd)
+        super().close()
+
+
+class AttemptFile:
+    """The file that one process appends to; it is made with the first line.
+
+    Parameters
+    ----------
+    folder
+        Folder of the store.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._contexts: set[str] = set()
+        self._pid = os.getpid()
+        self._file: WholeLines | None = None
+        self._writer: Any = None
+
+    def append(self, context: Context, name: str, value: Any) -> Place:
+        """Write an attempt, and return where.
+
+        Parameters
+        ----------
+        context
+            Its context, written before its first attempt.
+        name
+            Its key.
+        value
+            Its record, as plain JSON values.
+
+        Raises
+        ------
+        OSError
+            If it cannot be written; the file ends with the last whole line.
+        """
+        writer, file = self._open()
+        if context.name not in self._contexts:
+            described = {"settings": context.settings, "about": context.about}
+            writer.write(sealed("context", context.name, described))
+            self._contexts.add(context.name)
+        start = file.size
+        writer.write(sealed("key", name, value))
+        return Place(file.path, start, file.size - start - 1)
+
+    def _open(self) -> tuple[Any, WholeLines]:
+        if self._pid != os.getpid():  # a fork has a file of its own
+            self._pid, self._file, self._contexts = os.getpid(), None, set()
+        if self._file is None:
+            self._file = WholeLines(self._folder / new_file_name())
+            self._writer = jsonlines.Writer(self._file, dumps=dumps)
+        return self._writer, self._file
+
+    def sync(self) -> None:
+        """Wait until everything is on the disk."""
+        if self._file is not None:
+            self._file.sync()

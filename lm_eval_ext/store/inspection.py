@@ -1,0 +1,129 @@
+"""Look at a store without a model: what it holds, and whether every line is sound."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from lm_eval_ext.errors import UserError
+from lm_eval_ext.store.appending import PATTERN
+from lm_eval_ext.store.encoding import decode_generation
+from lm_eval_ext.store.key import AttemptKey, canonical, digest
+from lm_eval_ext.store.lines import opened, read_lines
+
+
+@dataclass
+class StoreContents:
+    """What was found in a store.
+
+    Parameters
+    ----------
+    files
+        Its files.
+    n_bytes
+        Their size.
+    contexts
+        Settings and origin of each context, by name.
+    attempts
+        Distinct attempts of each context: numbers by prompt.
+    n_repeated
+        Lines with an attempt that another line has too.
+    damaged
+        Lines that are not sound, as ``"file, line 3: why"``.
+    cut_off
+        Files whose last line has no end.
+    """
+
+    files: list[Path] = field(default_factory=list)
+    n_bytes: int = 0
+    contexts: dict[str, Mapping[str, Any]] = field(default_factory=dict)
+    attempts: dict[str, dict[str, set[int]]] = field(default_factory=dict)
+    n_repeated: int = 0
+    damaged: list[str] = field(default_factory=list)
+    cut_off: list[Path] = field(default_factory=list)
+
+    @property
+    def n_attempts(self) -> int:
+        """Distinct attempts."""
+        return sum(len(n) for prompts in self.attempts.values() for n in prompts.values())
+
+
+def store_files(folder: Path) -> list[Path]:
+    """Return the files of a store, in the order in which they are read.
+
+    Parameters
+    ----------
+    folder
+        Its folder.
+
+    Raises
+    ------
+    UserError
+        If it is no store.
+    """
+    files = sorted(folder.glob(PATTERN)) if folder.is_dir() else []
+    if not files:
+        raise UserError(f"{folder} is no store: it holds no {PATTERN}; give the folder of store=")
+    return files
+
+
+def inspect(folder: Path) -> StoreContents:
+    """Read every line of a store and check it.
+
+    A line is sound if its checksum holds, an attempt's key follows from what the line says, and a
+    context's name from its settings.
+
+    Parameters
+    ----------
+    folder
+        The folder.
+
+    Raises
+    ------
+    UserError
+        If it is no store.
+    """
+    found = StoreContents(files=store_files(folder))
+    texts: dict[str, str] = {}
+    for path in found.files:
+        found.n_bytes += path.stat().st_size
+        for line in read_lines(path):
+            where = f"{path.name}, line {line.number}"
+            if not line.complete:
+                found.cut_off.append(path)
+                continue
+            try:
+                kind, name, value = opened(line.data)
+                if kind == "context":
+                    _add_context(found, name, value)
+                else:
+                    _add_attempt(found, name, value, texts)
+            except (ValueError, KeyError, TypeError) as error:
+                found.damaged.append(f"{where}: {error or type(error).__name__}")
+    return found
+
+
+def _add_context(found: StoreContents, name: str, value: Mapping[str, Any]) -> None:
+    if digest("context", canonical(value["settings"])) != name:
+        raise ValueError("the settings are not those of the context's name")
+    found.contexts.setdefault(name, value)
+
+
+def _add_attempt(
+    found: StoreContents, name: str, value: Mapping[str, Any], texts: dict[str, str]
+) -> None:
+    key = AttemptKey(*(value[part] for part in AttemptKey._fields))
+    if key.name != name:
+        raise ValueError("the key is not that of the attempt")
+    if key.context not in found.contexts:
+        raise ValueError("its context is not described before it")
+    generation = decode_generation(value["record"])
+    if texts.setdefault(name, str(generation)) != generation:
+        raise ValueError("another text than an earlier line with the same key")
+    prompts = found.attempts.setdefault(key.context, defaultdict(set))
+    if key.attempt in prompts[key.prompt]:
+        found.n_repeated += 1
+    prompts[key.prompt].add(key.attempt)

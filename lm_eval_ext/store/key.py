@@ -1,0 +1,141 @@
+"""The keys of attempts: everything that decides a text and what is known about it.
+
+A context is what the attempts of a run have in common: fingerprints, settings of the wrapper,
+generation settings, seed. A key is that of one attempt in a context.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from pathlib import PurePath
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from lm_eval_ext.engine.request import AttemptRequest
+
+FORMAT = 1
+"""Version of keys and records; another one makes other keys."""
+
+_SIZE = 16
+
+
+def digest(*parts: str | bytes) -> str:
+    """Return a hash of parts, 32 hexadecimal characters.
+
+    Parameters
+    ----------
+    parts
+        Strings or bytes; where one ends and the next begins counts.
+
+    Examples
+    --------
+    >>> digest("a", "bc") == digest("ab", "c"), len(digest("a"))
+    (False, 32)
+    """
+    result = hashlib.blake2b(digest_size=_SIZE)
+    for part in parts:
+        data = part.encode("utf-8", errors="surrogatepass") if isinstance(part, str) else part
+        result.update(len(data).to_bytes(8, "little"))
+        result.update(data)
+    return result.hexdigest()
+
+
+def canonical(value: Any) -> str:
+    """Return settings as JSON text that is the same for the same settings.
+
+    Examples
+    --------
+    >>> canonical({"b": 1, "a": (2.5, None)})
+    '{"a":[2.5,null],"b":1}'
+    """
+    return json.dumps(
+        value, sort_keys=True, separators=(",", ":"), ensure_ascii=True, default=_plain
+    )
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, (np.generic, np.ndarray)):
+        return value.tolist()
+    if isinstance(value, (set, frozenset)):
+        return sorted(value, key=str)
+    if isinstance(value, Mapping):
+        return dict(value)
+    if isinstance(value, PurePath):
+        return str(value)
+    return repr(value)
+
+
+class Context(NamedTuple):
+    """What attempts have in common.
+
+    Parameters
+    ----------
+    name
+        Hash of the settings.
+    settings
+        The settings, as plain JSON values.
+    about
+        What a reader wants to know and the key must not depend on, such as the model's path.
+    """
+
+    name: str
+    settings: dict[str, Any]
+    about: dict[str, Any]
+
+
+def make_context(settings: Mapping[str, Any], about: Mapping[str, Any]) -> Context:
+    """Return the context of some settings.
+
+    Parameters
+    ----------
+    settings
+        Everything that decides the attempts beside prompt and number.
+    about
+        What does not.
+    """
+    text = canonical({"format": FORMAT, **settings})
+    return Context(digest("context", text), json.loads(text), json.loads(canonical(about)))
+
+
+class AttemptKey(NamedTuple):
+    """What identifies an attempt in a store.
+
+    Parameters
+    ----------
+    context
+        Name of its context.
+    prompt
+        Hash of the prompt's text.
+    read
+        Hash of the tokens that the model reads; see `read_digest`.
+    attempt
+        Its number.
+    """
+
+    context: str
+    prompt: str
+    read: str
+    attempt: int
+
+    @property
+    def name(self) -> str:
+        """The key as it stands in a file."""
+        return digest("attempt", self.context, self.prompt, self.read, str(self.attempt))
+
+
+def read_digest(request: AttemptRequest) -> str:
+    """Return a hash of what the model reads for an attempt: tokens and the place of vectors.
+
+    Parameters
+    ----------
+    request
+        The attempt.
+    """
+    parts = (request.shared_ids, request.private_ids)
+    return digest(
+        *(np.asarray(ids, dtype="<i8").tobytes() for ids in parts), str(request.n_vectors)
+    )

@@ -1,0 +1,123 @@
+"""JSON Lines files that a kill may have cut off: their complete lines, and what follows them."""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Iterator, Mapping
+from functools import partial
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from lm_eval_ext.store.key import digest
+
+logger = logging.getLogger(__name__)
+
+dumps = partial(json.dumps, ensure_ascii=True, separators=(",", ":"))
+"""How lines of a store are written."""
+
+
+class Line(NamedTuple):
+    """A line of a file, without its end.
+
+    Parameters
+    ----------
+    number
+        From 1.
+    offset
+        Of its first byte.
+    data
+        Its bytes.
+    complete
+        False for a last line without an end.
+    """
+
+    number: int
+    offset: int
+    data: bytes
+    complete: bool
+
+
+def read_lines(path: Path) -> Iterator[Line]:
+    """Yield the lines of a file, a cut-off last one too.
+
+    Parameters
+    ----------
+    path
+        The file; it may be growing.
+    """
+    offset = 0
+    with path.open("rb") as file:
+        for number, data in enumerate(file, start=1):
+            complete = data.endswith(b"\n")
+            yield Line(number, offset, data[:-1] if complete else data, complete)
+            offset += len(data)
+
+
+def drop_unfinished_line(path: Path, *, what: str = "what it held") -> bool:
+    """Cut off a last line that a kill left without its end, and say so.
+
+    Parameters
+    ----------
+    path
+        A JSON Lines file; it may be missing.
+    what
+        What a line holds, for the message.
+
+    Returns
+    -------
+    bool
+        Whether something was cut off.
+    """
+    if not path.exists():
+        return False
+    content = path.read_bytes()
+    end = content.rfind(b"\n") + 1
+    if end == len(content):
+        return False
+    with path.open("r+b") as file:
+        file.truncate(end)
+    logger.warning(
+        "%s: the last line was cut off (%d bytes) and is dropped; %s is made again",
+        path,
+        len(content) - end,
+        what,
+    )
+    return True
+
+
+def sealed(kind: str, name: str, value: Any) -> dict[str, Any]:
+    """Return what a line holds: a name and a value with its checksum.
+
+    Parameters
+    ----------
+    kind
+        ``"key"`` or ``"context"``; it comes first, so that a line is recognized by its beginning.
+    name
+        Of the value.
+    value
+        Plain JSON values.
+    """
+    return {kind: name, "sum": digest(dumps(value))[:16], "value": value}
+
+
+def opened(data: bytes) -> tuple[str, str, Any]:
+    """Return (kind, name, value) of a line, checked.
+
+    Parameters
+    ----------
+    data
+        The line.
+
+    Raises
+    ------
+    ValueError
+        If it is damaged or something else.
+    """
+    line = json.loads(data)
+    if not isinstance(line, Mapping) or len(line) != 3:
+        raise ValueError("no line of a store")
+    kind = next(iter(line))
+    if kind not in ("key", "context") or digest(dumps(line.get("value")))[:16] != line.get("sum"):
+        raise ValueError("damaged")
+    return kind, line[kind], line["value"]

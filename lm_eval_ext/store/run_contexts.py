@@ -1,0 +1,78 @@
+"""The contexts of a run: what is in the keys of its attempts."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from functools import partial
+from typing import TYPE_CHECKING
+
+from lm_eval_ext import __version__
+from lm_eval_ext.engine.row_budget import annotated_within_memory
+from lm_eval_ext.engine.sampling import SamplingSettings
+from lm_eval_ext.sampling_group import SamplingGroup
+from lm_eval_ext.store.attempt_store import AttemptStore
+from lm_eval_ext.store.key import make_context
+from lm_eval_ext.store.stored_sampling import Contexts, Sample, StoredSampling
+
+if TYPE_CHECKING:
+    from lm_eval_ext.model_wrappers.sampled import SampledLM
+
+
+def run_contexts(lm: SampledLM, settings: SamplingSettings) -> Contexts:
+    """Return the contexts of attempts under some sampling settings.
+
+    The settings are the fingerprints of model and tokenizer, our version, the decoder (`generate`
+    rounds in its own way), the sampling settings, those of `SampledLM`, and what the wrapper adds.
+    The name of the wrapper is not among them: attempts that two wrappers would sample alike are the
+    same attempts.
+
+    Parameters
+    ----------
+    lm
+        The model.
+    settings
+        The sampling settings.
+    """
+    about = {"pretrained": str(lm.pretrained), "wrapper": type(lm).__name__}
+    own = {
+        **lm.fingerprints,
+        "version": __version__,
+        "decoder": "generate" if lm.shared_prefix_misfit else "shared_prefix",
+        "sampling": asdict(settings),
+        "seed": lm.seed,
+        "max_length": int(lm.max_length),
+        "eos_token_ids": sorted(lm._eos_token_ids()),
+        "think_end_token": lm.think_end_token,
+        "mixed_precision": str(lm.mixed_precision_dtype),
+        **lm._conclusion.settings(),
+        **lm.key_settings(),
+    }
+    text = make_context(own, about)
+    annotations = lm.annotation_settings()
+    final = make_context({**own, "annotations": annotations}, about) if annotations else text
+    return Contexts(text, final)
+
+
+def stored_sampling(
+    lm: SampledLM, store: AttemptStore, group: SamplingGroup, *, sample: Sample
+) -> StoredSampling:
+    """Return what answers the requests of a group from a store and the model.
+
+    Parameters
+    ----------
+    lm
+        The model.
+    store
+        The store.
+    group
+        The requests.
+    sample
+        Samples some of them.
+    """
+    return StoredSampling(
+        store,
+        group,
+        run_contexts(lm, group.settings),
+        sample=sample,
+        annotate=partial(annotated_within_memory, lm.annotate),
+    )

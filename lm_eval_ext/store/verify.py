@@ -1,0 +1,28 @@
+"""``lm-eval-ext store verify``: check every line of an attempt store."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from lm_eval_ext.store.inspection import inspect
+
+UNSOUND = 1
+"""Exit status where something is wrong."""
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the options."""
+    parser.add_argument("store", type=Path, help="folder that was given as store=")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Check the store; return 0 if it is sound, and 1 after naming what is not."""
+    found = inspect(args.store)
+    for path in found.cut_off:
+        print(f"{path.name}: the last line is cut off; its attempt will be generated again")
+    for line in found.damaged:
+        print(line)
+    sound = not found.damaged and not found.cut_off
+    print(f"{found.n_attempts} attempts, {'all sound' if sound else 'not all lines are sound'}")
+    return 0 if sound else UNSOUND

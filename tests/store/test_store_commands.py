@@ -1,0 +1,81 @@
+"""``lm-eval-ext store info``, ``verify`` and ``merge``."""
+
+import argparse
+import json
+
+import pytest
+
+from lm_eval_ext.errors import UserError
+from lm_eval_ext.store import info, merge, verify
+
+
+def run(module, *arguments):
+    parser = argparse.ArgumentParser()
+    module.add_arguments(parser)
+    return module.run(parser.parse_args([str(one) for one in arguments]))
+
+
+@pytest.fixture
+def two_stores(make_lm, complete, tmp_path):
+    """Return the folders of two stores: 12 attempts, and 8 others with 4 of the first."""
+    complete(make_lm(store=tmp_path / "a"))
+    complete(make_lm(store=tmp_path / "b"), 2, prompts=["x", "y"])
+    complete(make_lm(store=tmp_path / "b", seed=1), 2, prompts=["x", "y"])
+    return tmp_path / "a", tmp_path / "b"
+
+
+def test_info_counts_by_settings(two_stores, capsys):
+    assert run(info, two_stores[1]) == 0
+    said = capsys.readouterr().out
+    assert "8 attempts in 2 files" in said
+    assert said.count("4 attempts at 2 prompts, 2 to 2 each") == 2
+    assert "seed=1" in said
+    assert run(info, two_stores[1], "--json") == 0
+    found = json.loads(capsys.readouterr().out)
+    assert found["attempts"] == 8
+    settings = [context["settings"] for context in found["contexts"].values()]
+    assert sorted(one["seed"] for one in settings) == [0, 1]
+    assert all(one["sampling"]["max_new_tokens"] == 12 for one in settings)
+
+
+def test_verify_names_every_line_that_is_not_sound(two_stores, capsys):
+    folder = two_stores[0]
+    assert run(verify, folder) == 0
+    assert capsys.readouterr().out == "12 attempts, all sound\n"
+    (path,) = folder.glob("*.jsonl")
+    lines = path.read_bytes().splitlines(keepends=True)
+    # A digit of a number, a line of something else, another key, and a cut at the end.
+    lines[2] = lines[2].replace(b'"n_prompt_tokens":', b'"n_prompt_tokens":1', 1)
+    lines[4] = b'{"some":"thing"}\n'
+    lines[6] = b'{"key":"' + b"0" * 32 + lines[6][40:]
+    lines[-1] = lines[-1][:-9]
+    path.write_bytes(b"".join(lines))
+    assert run(verify, folder) == 1
+    said = capsys.readouterr().out
+    for number in (3, 5, 7):
+        assert f"line {number}: " in said
+    assert said.count("line ") >= 4
+    assert "the last line is cut off" in said
+    assert "8 attempts, not all lines are sound" in said
+
+
+def test_merge_keeps_every_attempt_once(two_stores, make_lm, complete, encoded, tmp_path, capsys):
+    a, b = two_stores
+    with next(b.glob("*.jsonl")).open("ab") as file:
+        file.write(b'{"key":"cut')
+    assert run(merge, a, b, "--output", tmp_path / "c") == 0
+    # `x` is asked for in both: its two attempts are repeated.
+    assert "18 attempts; 3 repeated, damaged or cut-off lines left out" in capsys.readouterr().out
+    assert run(verify, tmp_path / "c") == 0
+    assert len(list((tmp_path / "c").iterdir())) == 1
+    lm = make_lm(store=tmp_path / "c")
+    assert encoded(complete(lm)) == encoded(complete(make_lm(store=a)))
+    assert lm.store.n_appended == 0
+    with pytest.raises(UserError, match=r"--output=.*c holds a store already"):
+        run(merge, a, "--output", tmp_path / "c")
+
+
+def test_a_folder_without_attempts_is_no_store(tmp_path):
+    for module in (info, verify):
+        with pytest.raises(UserError, match="is no store: .*give the folder of store="):
+            run(module, tmp_path)
