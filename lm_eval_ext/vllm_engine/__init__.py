@@ -1,0 +1,1 @@
+"""Sample attempts with vLLM: its batching and caches, and this package's random streams."""

@@ -1,0 +1,236 @@
+"""Decode attempts with vLLM: requests go in as others come out, and annotations are fetched."""
+
+from __future__ import annotations
+
+import hashlib
+import itertools
+from collections import deque
+from collections.abc import Hashable, Iterator, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from vllm import SamplingParams
+from vllm.inputs import embeds_input, tokens_input
+
+from lm_eval_ext.engine.epilogue import Epilogue, FinishedAttempt, Readout
+from lm_eval_ext.engine.request import AttemptRequest, AttemptResult, statistics_from_columns
+from lm_eval_ext.engine.sampling import SamplingSettings
+from lm_eval_ext.engine.stop_strings import StopStrings
+from lm_eval_ext.generation import FinishReason
+from lm_eval_ext.vllm_engine.engine_loop import EngineLoop, Finished, Job
+from lm_eval_ext.vllm_engine.instructions import (
+    NAME,
+    readout_instruction,
+    sampling_instruction,
+)
+from lm_eval_ext.vllm_engine.replicas import Replicas
+
+_numbers = itertools.count()
+
+
+class Ending(NamedTuple):
+    """When attempts end.
+
+    Parameters
+    ----------
+    stop
+        Detects stop strings.
+    eos_token_ids
+        Tokens that end an attempt.
+    """
+
+    stop: StopStrings
+    eos_token_ids: Sequence[int]
+
+
+class _Attempt(NamedTuple):
+    """A request in vLLM that samples an attempt."""
+
+    place: int
+    request: AttemptRequest
+
+
+class _Reading(NamedTuple):
+    """A request in vLLM that reads the epilogue behind attempts."""
+
+    name: Hashable
+    request: AttemptRequest
+
+
+class VLLMDecoder:
+    """Samples attempts under one set of sampling settings.
+
+    Parameters
+    ----------
+    engine
+        What decodes.
+    settings
+        How tokens are chosen.
+    ending
+        When attempts end.
+    epilogue
+        What to read behind each attempt once it has ended, or None.
+    """
+
+    def __init__(
+        self,
+        engine: EngineLoop | Replicas,
+        *,
+        settings: SamplingSettings,
+        ending: Ending,
+        epilogue: Epilogue | None = None,
+    ) -> None:
+        self._engine = engine
+        self._settings = settings
+        self._ending = ending
+        self._epilogue = epilogue
+        self._dtype = getattr(torch, engine.facts()["dtype"])
+        self._waiting: deque[_Attempt | _Reading] = deque()
+        self._in_flight: dict[str, _Attempt | _Reading] = {}
+        self._readouts: dict[Hashable, Readout] = {}
+        self._unread: dict[Hashable, list[tuple[int, AttemptResult]]] = {}
+
+    def run(self, requests: Sequence[AttemptRequest]) -> Iterator[tuple[int, AttemptResult]]:
+        """Yield (place of the request, result) as attempts finish.
+
+        Parameters
+        ----------
+        requests
+            The attempts. Attempts of a prompt go together, so that its keys are in vLLM's cache.
+        """
+        order = sorted(
+            range(len(requests)),
+            key=lambda i: (-len(requests[i].shared_ids), requests[i].shared_ids),
+        )
+        self._waiting.extend(_Attempt(i, requests[i]) for i in order)
+        most = self._engine.most_in_flight
+        try:
+            while self._waiting or self._in_flight:
+                new = []
+                while self._waiting and len(self._in_flight) < most:
+                    new.append(self._job(self._waiting.popleft()))
+                yield from self._conclude(self._engine.advance(new))
+        finally:
+            # Also where the caller stops asking, or is interrupted.
+            self._engine.drop()
+
+    def _job(self, what: _Attempt | _Reading) -> Job:
+        key = f"lm-eval-ext-{next(_numbers)}"
+        self._in_flight[key] = what
+        request = what.request
+        if isinstance(what, _Attempt):
+            params = self._sampling_params(
+                sampling_instruction(key, self._settings, request.stream, request.prompt_ids)
+            )
+        else:
+            assert self._epilogue is not None
+            instruction = readout_instruction(key, self._epilogue.readout_ids)
+            params = SamplingParams(
+                temperature=0, max_tokens=1, detokenize=False, extra_args={NAME: instruction}
+            )
+        return Job(key, self._engine_input(request), params)
+
+    def _sampling_params(self, instruction: dict[str, Any]) -> SamplingParams:
+        stop = list(self._settings.stop) if self._vllm_finds_stops else None
+        return SamplingParams(
+            # Our logits processor leaves one token to choose from.
+            temperature=0,
+            max_tokens=self._settings.max_new_tokens,
+            stop=[string for string in stop if string] if stop else None,
+            stop_token_ids=list(self._ending.eos_token_ids),
+            detokenize=self._vllm_finds_stops,
+            # As `StopStrings` reads texts: a stop string may be a special token.
+            skip_special_tokens=False,
+            spaces_between_special_tokens=False,
+            extra_args={NAME: instruction},
+        )
+
+    @property
+    def _vllm_finds_stops(self) -> bool:
+        """Whether attempts end at plain strings; what ends otherwise is cut afterwards."""
+        return type(self._ending.stop) is StopStrings
+
+    def _engine_input(self, request: AttemptRequest) -> Any:
+        if request.vectors is None:
+            return tokens_input([*request.shared_ids, *request.private_ids])
+        # vLLM reads a vector where the mask says so and looks up the token elsewhere, where
+        # the rows are zeros: equal beginnings stay equal, and are cached.
+        first, n = len(request.shared_ids), request.n_vectors
+        token_ids = [*request.shared_ids, *((0,) * n), *request.private_ids]
+        vectors = request.vectors.draw()
+        rows = torch.zeros(len(token_ids), vectors.shape[1], dtype=self._dtype)
+        rows[first : first + n] = vectors.to(rows)
+        is_token = [not first <= i < first + n for i in range(len(token_ids))]
+        return embeds_input(rows, prompt_token_ids=token_ids, is_token_ids=is_token)
+
+    def _conclude(self, finished: Sequence[Finished]) -> Iterator[tuple[int, AttemptResult]]:
+        """Yield the attempts among finished requests that wait for nothing more."""
+        results: list[tuple[_Attempt, AttemptResult]] = []
+        for output in finished:
+            what = self._in_flight.pop(output.key)
+            values = np.frombuffer(output.values, np.float32)
+            if isinstance(what, _Attempt):
+                results.append((what, self._result(what.request, output, values.reshape(-1, 4))))
+            else:
+                yield from self._answered(what.name, tuple(values.tolist()))
+        if self._epilogue is None:
+            yield from ((job.place, result) for job, result in results)
+        else:
+            yield from self._ask(self._epilogue, results)
+
+    def _result(
+        self, request: AttemptRequest, output: Finished, columns: NDArray[np.float32]
+    ) -> AttemptResult:
+        token_ids = output.token_ids
+        reason: FinishReason = "length"
+        if output.finish_reason == "stop":
+            reason = "stop" if isinstance(output.stop_reason, str) else "eos"
+        elif output.finish_reason != "length":
+            raise RuntimeError(f"vLLM ended an attempt with {output.finish_reason!r}")
+        if not self._vllm_finds_stops:
+            for n in range(1, len(token_ids) + 1):
+                if self._ending.stop.completed(token_ids[:n]):
+                    token_ids, reason = token_ids[:n], "stop"
+                    break
+        # As many draws as tokens: what continues the attempt continues its stream.
+        request.stream.random(len(token_ids))
+        return AttemptResult(token_ids, reason, statistics_from_columns(columns[: len(token_ids)]))
+
+    def _ask(
+        self, epilogue: Epilogue, results: list[tuple[_Attempt, AttemptResult]]
+    ) -> Iterator[tuple[int, AttemptResult]]:
+        """Have the epilogue read behind attempts, once where it is the same for several."""
+        asked = epilogue.requests(
+            [FinishedAttempt(job.request, result.token_ids) for job, result in results]
+        )
+        for (job, result), request in zip(results, asked, strict=True):
+            if request is None:
+                yield job.place, result
+                continue
+            name = _name(request)
+            if name in self._readouts:
+                yield job.place, _with_readout(result, self._readouts[name])
+                continue
+            if name not in self._unread:
+                # In front, while the attempt's keys are still in vLLM's cache.
+                self._waiting.appendleft(_Reading(name, request))
+            self._unread.setdefault(name, []).append((job.place, result))
+
+    def _answered(self, name: Hashable, readout: Readout) -> Iterator[tuple[int, AttemptResult]]:
+        self._readouts[name] = readout
+        for place, result in self._unread.pop(name):
+            yield place, _with_readout(result, readout)
+
+
+def _name(request: AttemptRequest) -> Hashable:
+    """Return what requests that read the same have in common."""
+    if request.vectors is not None:
+        return object()  # drawn for this attempt, so like no other
+    ids = np.array([*request.shared_ids, *request.private_ids], dtype=np.int64)
+    return hashlib.blake2b(ids.tobytes(), digest_size=16).digest()
+
+
+def _with_readout(result: AttemptResult, readout: Readout) -> AttemptResult:
+    return AttemptResult(result.token_ids, result.finish_reason, result.statistics, readout)

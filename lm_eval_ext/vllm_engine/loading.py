@@ -1,0 +1,151 @@
+"""Load a model in vLLM with what attempts need, and turn its refusals into one line."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from lm_eval_ext.errors import UserError
+
+if TYPE_CHECKING:
+    from transformers import GenerationConfig, PretrainedConfig
+
+LOGITS_PROCESSOR = "lm_eval_ext.vllm_engine.attempt_sampler:AttemptSampler"
+WORKER_EXTENSION = "lm_eval_ext.vllm_engine.worker.AttemptWorker"
+
+RUNNER = "VLLM_USE_V2_MODEL_RUNNER"
+"""vLLM's variable that chooses a model runner; only version 1 takes our logits processor."""
+
+_OURS = ("logits_processors", "worker_extension_cls")
+
+
+def with_attempt_sampler(arguments: Mapping[str, Any]) -> dict[str, Any]:
+    """Return vLLM's arguments with ours added, and set up its environment.
+
+    Parameters
+    ----------
+    arguments
+        Arguments of lm-eval's ``VLLM``.
+
+    Raises
+    ------
+    UserError
+        For what cannot go together with attempts' own random streams.
+    """
+    for name in _OURS:
+        if arguments.get(name):
+            raise UserError(
+                f"{name}={arguments[name]!r}: the wrappers for vLLM bring their own; leave it out, "
+                "or use --model vllm"
+            )
+    if arguments.get("speculative_config"):
+        raise UserError(
+            "speculative_config: vLLM takes no logits processors then, and attempts are sampled by "
+            "one; leave it out, or use --model vllm"
+        )
+    if arguments.get("truncation_side", "left") != "left":
+        raise UserError(
+            f"truncation_side={arguments['truncation_side']!r}: prompts are cut from the left; "
+            "leave it out"
+        )
+    if os.environ.setdefault(RUNNER, "0") != "0":
+        raise UserError(
+            f"{RUNNER}={os.environ[RUNNER]}: only vLLM's model runner 1 takes the logits processor "
+            f"that samples attempts; unset {RUNNER}"
+        )
+    return {
+        **arguments,
+        "logits_processors": [LOGITS_PROCESSOR],
+        "worker_extension_cls": WORKER_EXTENSION,
+    }
+
+
+def check_head_size(pretrained: str, **config_arguments: Any) -> None:
+    """Refuse a model whose heads vLLM's CPU build has no attention for.
+
+    Parameters
+    ----------
+    pretrained
+        Hub id or folder.
+    **config_arguments
+        ``revision`` and ``trust_remote_code``.
+
+    Raises
+    ------
+    UserError
+        Naming the sizes there are.
+    """
+    from transformers import AutoConfig
+    from vllm.platforms import current_platform
+
+    if not current_platform.is_cpu():
+        return
+    try:
+        from vllm.v1.attention.backends.cpu_attn import CPUAttentionBackend
+    except ImportError:
+        return  # another release: it will say itself what it lacks
+    config = AutoConfig.from_pretrained(pretrained, **config_arguments)
+    size = _head_size(config)
+    sizes = CPUAttentionBackend.get_supported_head_sizes()
+    if size is not None and size not in sizes:
+        raise UserError(
+            f"pretrained={pretrained}: its attention heads have {size} dimensions, and vLLM's CPU "
+            f"build has kernels for {', '.join(map(str, sizes))}; use --model sampled, rsp or "
+            "epicar, or a GPU"
+        )
+
+
+def _head_size(config: PretrainedConfig) -> int | None:
+    stated = getattr(config, "head_dim", None)
+    if stated:
+        return int(stated)
+    heads = getattr(config, "num_attention_heads", None)
+    return int(config.hidden_size) // int(heads) if heads else None
+
+
+def generation_defaults(
+    pretrained: str, config: PretrainedConfig, revision: str | None
+) -> GenerationConfig:
+    """Return the model's own generation settings, as transformers' models have them.
+
+    Parameters
+    ----------
+    pretrained
+        Hub id or folder.
+    config
+        Configuration of the model, for models without a ``generation_config.json``.
+    revision
+        Of the model, or None.
+    """
+    from transformers import GenerationConfig
+
+    try:
+        return GenerationConfig.from_pretrained(pretrained, revision=revision)
+    except OSError:
+        return GenerationConfig.from_model_config(config)
+
+
+def refusal(pretrained: str, error: Exception) -> UserError:
+    """Return what vLLM said while it loaded a model, in one line.
+
+    Parameters
+    ----------
+    pretrained
+        Hub id or folder.
+    error
+        What it raised.
+    """
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    if isinstance(error, TypeError) and "unexpected keyword argument" in str(error):
+        return UserError(
+            f"--model_args: {lines[0].rpartition(') ')[2] or lines[0]}; check its spelling against "
+            "the arguments of this wrapper, of --model vllm and of vLLM"
+        )
+    # pydantic begins with how many errors there are and for which class.
+    first = next((line for line in lines if "validation error" not in line), type(error).__name__)
+    if isinstance(error, RuntimeError):
+        first = f"vLLM did not start: {first.rstrip('.')}; its log above says why"
+    return UserError(
+        f"pretrained={pretrained}: {first.removeprefix('Value error, ')} (see docs/vllm.md)"
+    )

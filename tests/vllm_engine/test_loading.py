@@ -1,0 +1,98 @@
+"""What is refused before or while vLLM loads a model; without vLLM, too."""
+
+import re
+import subprocess
+import sys
+
+import pytest
+from transformers import LlamaConfig
+
+from lm_eval_ext.tiny import model_path
+from lm_eval_ext.vllm_engine.loading import (
+    RUNNER,
+    generation_defaults,
+    refusal,
+    with_attempt_sampler,
+)
+
+
+@pytest.fixture(autouse=True)
+def runner_variable(monkeypatch):
+    """Leave the variable as it was, also where the code under test sets it."""
+    monkeypatch.setenv(RUNNER, "0")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"logits_processors": ["a:B"]}, "logits_processors=['a:B']: the wrappers"),
+        ({"worker_extension_cls": "a.B"}, "worker_extension_cls='a.B': the wrappers"),
+        ({"speculative_config": {"model": "x"}}, "speculative_config: vLLM takes no"),
+        ({"truncation_side": "right"}, "truncation_side='right': prompts are cut from the left"),
+    ],
+)
+def test_what_cannot_go_together(arguments, message):
+    with pytest.raises(ValueError, match=f"^{re.escape(message)}") as failure:
+        with_attempt_sampler(arguments)
+    assert "\n" not in str(failure.value)
+
+
+def test_the_second_model_runner_is_refused(monkeypatch):
+    monkeypatch.setenv(RUNNER, "1")
+    with pytest.raises(ValueError, match=f"{RUNNER}=1: only vLLM's model runner 1"):
+        with_attempt_sampler({})
+
+
+def test_arguments_pass_and_ours_are_added():
+    given = {"dtype": "float32", "tensor_parallel_size": 2, "truncation_side": "left"}
+    found = with_attempt_sampler(given)
+    assert {name: found[name] for name in given} == given
+    assert set(found) - set(given) == {"logits_processors", "worker_extension_cls"}
+
+
+@pytest.mark.parametrize(
+    ("error", "line"),
+    [
+        (
+            TypeError("EngineArgs.__init__() got an unexpected keyword argument 'lenght'"),
+            "--model_args: got an unexpected keyword argument 'lenght'; check its",
+        ),
+        (
+            ValueError("1 validation error for ModelConfig\n  Value error, no such repository"),
+            "pretrained=nope: no such repository (see",
+        ),
+        (
+            RuntimeError("Engine core initialization failed. See above."),
+            "pretrained=nope: vLLM did not start: Engine core initialization failed. See above;",
+        ),
+        (OSError("nope is not a folder\nmore"), "pretrained=nope: nope is not a folder (see"),
+    ],
+)
+def test_refusals_are_one_line(error, line):
+    message = str(refusal("nope", error))
+    assert message.startswith(line)
+    assert "\n" not in message
+
+
+def test_generation_settings_come_from_the_model_or_its_configuration(tmp_path):
+    stated = generation_defaults(model_path("tiny"), LlamaConfig(), None)
+    assert stated.eos_token_id == 2
+    derived = generation_defaults(str(tmp_path), LlamaConfig(eos_token_id=77), None)
+    assert derived.eos_token_id == 77
+
+
+@pytest.mark.parametrize(
+    "wrapper", ["sampled_vllm:SampledVLLM", "rsp_vllm:RSPVLLM", "epicar_vllm:EpiCaRVLLM"]
+)
+def test_without_vllm_one_line_says_how_to_get_it(wrapper):
+    module, _, name = wrapper.partition(":")
+    program = (
+        "import sys; sys.modules['vllm'] = None\n"
+        f"from lm_eval_ext.model_wrappers.{module} import {name} as wrapper\n"
+        "try:\n    wrapper('tiny')\nexcept ValueError as error:\n    print(error)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, check=True
+    )
+    (line,) = done.stdout.strip().splitlines()
+    assert line.startswith(f"{name}: vLLM is not installed: pip install 'lm-eval-ext[vllm]'")
