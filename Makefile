@@ -5,7 +5,7 @@
 #   make test-vllm   tests of the wrappers for vLLM, in build/venv-vllm
 #   make lint    ruff and mypy
 #   make docs    check links and run the examples in docstrings
-#   make bench   run every benchmark
+#   make bench   run every benchmark with --quick, and write benchmarks/results.md
 #   make leaderboard  run all shipped models and wrappers on the tiny tasks, and write leaderboards/
 #   make venv    only make .venv
 #   make clean   remove .venv and what was built
@@ -26,6 +26,7 @@ PYTHON ?= $(shell for python in python3 python3.13 python3.12 python3.11 python3
 	&& echo $$python && break; done)
 PIP_EXTRA ?=
 PYTEST_ARGS ?=
+BENCH_ARGS ?=
 WORKERS ?= 2
 
 VENV := .venv
@@ -95,7 +96,7 @@ docs: $(STAMP)
 	$(BIN)/python -m pytest $(PYTEST_ARGS) tests/test_documentation.py
 
 bench: $(STAMP)
-	for benchmark in benchmarks/*.py; do echo "== $$benchmark"; $(BIN)/python $$benchmark; done
+	$(BIN)/python benchmarks/run_all.py $(BENCH_ARGS)
 
 clean:
 	rm -rf $(VENV) build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis

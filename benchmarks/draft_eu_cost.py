@@ -56,7 +56,7 @@ def main() -> None:
     n_drafts = len(lms["draft-eu"].run_record()["draft_eu"]["drafts"])
     print(
         f"ratio: {times['draft-eu'] / times['sampled']:.2f} (draft-eu / sampled, wall time, "
-        f"{n_drafts} drafts of {options.drafts})"
+        f"{n_drafts} drafts of {options.drafts}, n = {n_questions * options.attempts} attempts)"
     )
 
 

@@ -125,7 +125,10 @@ def main() -> None:
         print(
             f"one run, one process: ours {ours:.2f} s, pandas + scipy + scikit-learn {theirs:.2f} s"
         )
-        print(f"ratio: {theirs / ours:.1f}x")
+        print(
+            f"ratio: {theirs / ours:.1f} (pandas, scipy and scikit-learn / ours, seconds for one "
+            f"run, n = {n_questions} questions x 16 attempts)"
+        )
 
 
 if __name__ == "__main__":

@@ -32,6 +32,7 @@ from lm_eval_ext.leaderboard.task_samples import HEADLINE
 
 PROCESSES = 2
 REPEATS = 3
+SKIPPED = 77
 FLAGS = (
     "--headless=new --no-sandbox --disable-gpu --disable-quic --no-first-run --hide-scrollbars "
     "--disable-background-networking --disable-component-update --disable-sync"
@@ -59,7 +60,8 @@ def browser(width: int, height: int, *, dark: bool = False) -> Iterator[Any]:
 
     chromium, driver = shutil.which("chromium"), shutil.which("chromedriver")
     if chromium is None or driver is None:
-        raise SystemExit("skipped: needs chromium and chromedriver (Debian: chromium-driver)")
+        print("skipped: needs chromium and chromedriver (Debian: chromium-driver)")
+        raise SystemExit(SKIPPED)
     options = webdriver.ChromeOptions()
     options.binary_location = chromium
     with tempfile.TemporaryDirectory() as profile:
@@ -171,6 +173,12 @@ def main() -> None:
         for name in openings[0]:
             unit = "GB" if name == "memory" else "s"
             print(f"{name}: {max(opening[name] for opening in openings):.2f} {unit}")
+        table = max(opening["table"] for opening in openings)
+        whole = max(opening["whole file"] for opening in openings)
+        print(
+            f"ratio: {whole / table:.2f} (seconds until the whole file is read / until the table "
+            f"can be used, slowest of n = {REPEATS})"
+        )
 
 
 if __name__ == "__main__":

@@ -154,7 +154,7 @@ def main() -> None:
     print(f"right: {sum(ours_flat)} of {len(ours_flat)}; verdicts that differ: {n_differ}")
     print(
         f"ratio: {fast / slow:.1f} (ours / peer, verdicts per second of the math grader and of "
-        "math-verify in a loop)"
+        f"math-verify in a loop, n = {len(ours_flat)})"
     )
 
 

@@ -144,7 +144,10 @@ def main() -> None:
     }
     ratios["bootstrap_ece"], ratios["bootstrap_ece_own_loop"] = compare_bootstrap(scale, repeats)
     shown = [f"{name} {r:.1f}x" if r else f"{name} skipped" for name, r in ratios.items()]
-    print(f"ratio: {', '.join(shown)}")
+    print(
+        f"ratio: {', '.join(shown)} (peers / ours; n = {int(100_000 * scale):,} questions, "
+        f"{int(1_000_000 * scale):,} answers)"
+    )
 
 
 if __name__ == "__main__":

@@ -155,7 +155,10 @@ def compare(arguments: argparse.Namespace) -> None:
                 arguments.vllm_python, arguments.model, prompts, n_attempts
             )
             print(f"  vllm    {rate:8.1f} attempts/s; sampled / vllm: {our_rate / rate:.2f}")
-    print(f"ratio: {ratio:.1f} (sampled / stock hf, attempts per second at N={n_attempts})")
+    print(
+        f"ratio: {ratio:.1f} (sampled / stock hf, attempts per second at N={n_attempts}, "
+        f"n = {n_questions * n_attempts} attempts)"
+    )
 
 
 if __name__ == "__main__":

@@ -40,7 +40,8 @@ def main() -> None:
         f"{n_questions} questions x {ATTEMPTS}: sampled {plain:.1f}, rsp {injected:.1f} attempts/s"
     )
     print(
-        f"ratio: {injected / plain:.2f} (rsp with {LENGTH} vectors / sampled, attempts per second)"
+        f"ratio: {injected / plain:.2f} (rsp with {LENGTH} vectors / sampled, attempts per second, "
+        f"n = {n_questions * ATTEMPTS} attempts)"
     )
 
 

@@ -87,7 +87,8 @@ def main() -> None:
     print(f"second pass / sampled: {times['second pass'] / times['sampled']:.2f} (packed)")
     print(
         f"ratio: {times['epicar'] / times['sampled']:.2f} (epicar / sampled, wall time; caches "
-        f"reused in full for {share:.0%} of attempts, {distinct[-1]:.0%} differ in their text)"
+        f"reused in full for {share:.0%} of attempts, {distinct[-1]:.0%} differ in their text; "
+        f"n = {n_questions * options.attempts} attempts)"
     )
 
 

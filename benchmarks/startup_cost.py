@@ -5,7 +5,7 @@ alternating order, so that a change of the machine's load meets both. Counts pro
 other programs disturb less than wall time. Prints medians, and the median difference with a 95%
 interval from resampling the pairs.
 
-    python benchmarks/startup_cost.py [--runs 100]
+    python benchmarks/startup_cost.py [--runs 100] [--quick]
 """
 
 from __future__ import annotations
@@ -60,22 +60,29 @@ def main() -> None:
     """Run the comparison and print it."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--runs", type=int, default=100, help="pairs per command (%(default)s)")
+    parser.add_argument("--quick", action="store_true", help="10 pairs")
     args = parser.parse_args()
+    n_runs, ratios = 10 if args.quick else args.runs, []
     random = np.random.default_rng(0)
     with tempfile.TemporaryDirectory() as folder:
         without = make_environment(Path(folder, "without"), with_hook=False)
         with_hook = make_environment(Path(folder, "with"), with_hook=True)
         for name, code in COMMANDS.items():
-            bare, hooked = compare(without, with_hook, code, args.runs)
-            resampled = random.choice(hooked - bare, (2000, args.runs))
+            bare, hooked = compare(without, with_hook, code, n_runs)
+            resampled = random.choice(hooked - bare, (2000, n_runs))
             low, high = np.percentile(np.median(resampled, axis=1), [2.5, 97.5]) * 1e3
             difference = np.median(hooked - bare) * 1e3
             print(
                 f"{name:16} without {np.median(bare) * 1e3:7.2f} ms, "
                 f"with {np.median(hooked) * 1e3:7.2f} ms, difference {difference:+.2f} ms "
                 f"[{low:+.2f}, {high:+.2f}] = {difference / np.median(bare) / 10:+.2f}%, "
-                f"n = {args.runs} pairs"
+                f"n = {n_runs} pairs"
             )
+            ratios.append(f"{name} {np.median(hooked) / np.median(bare):.3f}")
+    print(
+        f"ratio: {', '.join(ratios)} (with the hook / without, median processor time, n = {n_runs} "
+        "pairs each)"
+    )
 
 
 if __name__ == "__main__":

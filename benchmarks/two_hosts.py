@@ -135,7 +135,10 @@ def main() -> int:
     print(f"{n_questions} questions x {attempts}; attempts per host: {sorted(shares)}")
     print(f"two hosts {seconds:.1f} s, one process {alone:.1f} s, start-up included")
     print(f"attempts and metrics: {'the same' if same else 'DIFFERENT'}")
-    print(f"ratio: {alone / seconds:.2f} (speed of two hosts on one machine / one process)")
+    print(
+        f"ratio: {alone / seconds:.2f} (speed of two hosts on one machine / one process, "
+        f"n = {n_questions * attempts} attempts)"
+    )
     return 0 if same else 1
 
 

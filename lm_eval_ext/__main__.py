@@ -60,6 +60,10 @@ COMMANDS = {
         "lm_eval_ext.leaderboard.votes", "set weighted votes against a baseline's majority vote"
     ),
     "path": Command("lm_eval_ext.path", "print the folder of a model shipped with the package"),
+    "plan": Command(
+        "lm_eval_ext.planning.command",
+        "estimate time, memory and rows of a run before it is started",
+    ),
     "prune analyse": Command(
         "lm_eval_ext.pruning.analyse", "set ablations of single heads against their sink scores"
     ),
@@ -80,6 +84,9 @@ COMMANDS = {
         "lm_eval_ext.store.merge", "put the attempts of several stores into one file"
     ),
     "store verify": Command("lm_eval_ext.store.verify", "check every line of an attempt store"),
+    "train dapo": Command(
+        "lm_eval_ext.dapo.train", "train a model on graded questions with DAPO and soft prompts"
+    ),
     "train drafts": Command(
         "lm_eval_ext.training.drafts", "distil small drafts of a model, for --model draft-eu"
     ),

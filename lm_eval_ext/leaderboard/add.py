@@ -50,10 +50,14 @@ def run(args: argparse.Namespace) -> int:
             f"--label={args.label}: names one run, and {len(found)} were found; give the folder "
             "of one"
         )
+    added: dict[Path, Path | None] = {}
     for path in tqdm(found, desc="Adding", unit="run", disable=None if len(found) > 1 else True):
         try:
             output = read_whole(path, label=args.label)
-            stored = write_entry(output, args.store, replace=args.replace)
+            # Runs of several folders that are called alike do not replace each other.
+            spare = [entry for entry, folder in added.items() if folder != output.folder]
+            stored = write_entry(output, args.store, replace=args.replace, spare=spare)
+            added[stored] = output.folder
         except UserError as error:
             problems.append(str(error))
         except OSError as error:

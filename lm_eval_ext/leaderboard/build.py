@@ -9,6 +9,7 @@ import os
 import sys
 from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,7 @@ from tqdm import tqdm
 from lm_eval_ext.errors import UserError
 from lm_eval_ext.leaderboard.board import board_of
 from lm_eval_ext.leaderboard.entry import write_whole
+from lm_eval_ext.leaderboard.page.limits import PageLimits
 from lm_eval_ext.leaderboard.run_arguments import (
     add_metrics_argument,
     add_store_argument,
@@ -71,10 +73,29 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="N",
         help="processes that read runs (default: one per core, for more than one folder)",
     )
+    group = parser.add_argument_group(
+        "size of the page", "which texts it keeps; its statistics always rest on everything"
+    )
+    texts = (
+        ("questions", "texts of this many questions of each task, the first ones"),
+        ("attempts", "texts of this many attempts at each question, the first ones"),
+        ("characters", "longest text; the middle of a longer one is left out"),
+    )
+    for name, help_text in texts:
+        default = PageLimits._field_defaults[name]
+        shown = "all" if default is None else f"{default:,}"
+        group.add_argument(
+            f"--page-{name}",
+            type=int,
+            default=default,
+            metavar="N",
+            help=f"{help_text} (default: {shown})",
+        )
 
 
 def run(args: argparse.Namespace) -> int:
     """Read the runs, write the board, say what could not be read, and return 1 if anything."""
+    limits = _limits(args)
     names = args.runs or [str(path) for path in sorted(args.store.glob("*.json"))]
     if not names:
         raise UserError(
@@ -97,6 +118,7 @@ def run(args: argparse.Namespace) -> int:
         forms=args.formats,
         columns=args.columns,
         processes=args.processes or cores(),
+        limits=limits,
     )
     for path in written:
         print(path)
@@ -129,8 +151,13 @@ def read_all(
     if processes > 1:
         # An executor, unlike a pool, says so when a process of its dies.
         context = multiprocessing.get_context("spawn")
-        with ProcessPoolExecutor(processes, mp_context=context) as executor:
-            found = list(progress(executor.map(read, names)))
+        try:
+            with ProcessPoolExecutor(processes, mp_context=context) as executor:
+                found = list(progress(executor.map(read, names)))
+        except BrokenProcessPool as error:
+            raise UserError(
+                f"--processes={processes}: one was killed (out of memory?); give fewer"
+            ) from error
     else:
         found = list(progress(map(read, names)))
     runs, problems, seen = [], [], set()
@@ -152,6 +179,7 @@ def write_board(
     forms: Sequence[str] = FORMS,
     columns: Sequence[str] = COLUMNS,
     processes: int = 1,
+    limits: PageLimits | None = None,
 ) -> list[Path]:
     """Write a board in several forms, each file completely or not at all.
 
@@ -167,6 +195,8 @@ def write_board(
         Metrics with a column in Markdown and LaTeX.
     processes
         How many read runs for the page.
+    limits
+        Which texts the page keeps.
 
     Returns
     -------
@@ -185,7 +215,7 @@ def write_board(
             written.append(folder / f"board.{form}")
             write_whole(written[-1], text())
     if "html" in forms:
-        written.append(_write_page(board, folder, processes))
+        written.append(_write_page(board, folder, processes, limits))
     return written
 
 
@@ -196,11 +226,22 @@ def cores() -> int:
     return os.cpu_count() or 1
 
 
-def _write_page(board: dict[str, Any], folder: Path, processes: int) -> Path:
+def _limits(args: argparse.Namespace) -> PageLimits:
+    limits = PageLimits(args.page_questions, args.page_attempts, args.page_characters)
+    try:
+        return limits.checked()
+    except UserError as error:
+        raise UserError(f"--page-{error}") from error
+
+
+def _write_page(
+    board: dict[str, Any], folder: Path, processes: int, limits: PageLimits | None
+) -> Path:
     from lm_eval_ext.leaderboard.page import build_page
 
     folders = {run["id"]: Path(run["folder"]) for run in board["runs"] if run["folder"]}
-    return build_page(board, folders, folder / "index.html", processes=processes)
+    output = folder / "index.html"
+    return build_page(board, folders, output, processes=processes, limits=limits)
 
 
 def _read(name: str, *, store: Path, pooled: Sequence[str]) -> RunOutput | str:
@@ -215,7 +256,7 @@ def _read(name: str, *, store: Path, pooled: Sequence[str]) -> RunOutput | str:
 
 def _identity(run: RunOutput) -> tuple[Any, ...]:
     hashes = tuple(sorted((t, o.details.samples_sha256) for t, o in run.tasks.items()))
-    return (run.results.get("date"), run.model, hashes)
+    return (str(run.results.get("date")), run.model, hashes)
 
 
 def _forms(text: str) -> list[str]:

@@ -6,11 +6,11 @@ import argparse
 import math
 
 from rich.box import MARKDOWN, ROUNDED
-from rich.console import Console
 from rich.table import Table
 
 from lm_eval_ext.errors import UserError
 from lm_eval_ext.leaderboard.comparison import MetricComparison, compare_runs
+from lm_eval_ext.leaderboard.console import name_cell, table_console
 from lm_eval_ext.leaderboard.formatting import (
     digits_of,
     one_line,
@@ -72,19 +72,30 @@ def run(args: argparse.Namespace) -> int:
     checked = resolve(args.run, store=args.store, pooled=pooled)
     compared = compare_runs([baseline, checked], metrics=args.metrics or ["*"])
     compared = [c for c in compared if c.higher_is_better is not None and c.values[0] is not None]
+    lacking = [f"{c.task}: {c.metric}" for c in compared if c.values[1] is None]
+    compared = [c for c in compared if c.values[1] is not None]
+    if not compared:
+        raise UserError(
+            f"{args.baseline} and {args.run}: there is no metric with a direction to check; see "
+            "--metrics"
+        )
     verdicts = [verdict(comparison, alpha=args.alpha) for comparison in compared]
-    console = Console()
-    if not console.is_terminal:
-        console.width = 300  # a pipe has no width of its own: do not wrap cells
+    console = table_console(markdown=args.format == "markdown")
     shown = [(c, v) for c, v in zip(compared, verdicts, strict=True) if v or args.all]
     if shown:
         table = _table(baseline, checked, shown, alpha=args.alpha, markdown=args.format != "text")
         console.print(table)
-    missing = [task for task in baseline.tasks if task not in checked.tasks]
+    lacking += [task for task in baseline.tasks if task not in checked.tasks]
+    untested = sum(
+        v is None and (c.p_values[0] is None or math.isnan(c.p_values[0]))
+        for c, v in zip(compared, verdicts, strict=True)
+    )
     failed = sum(v in (WORSE, UNDEFINED) for v in verdicts)
     console.print(
         _summary(baseline, checked, verdicts, alpha=args.alpha)
-        + (f" Not checked, because the run lacks them: {', '.join(missing)}." * bool(missing)),
+        + f" For {untested} of them there is no test." * bool(untested)
+        + f" Not checked, because the run lacks them: {one_line(', '.join(lacking))}."
+        * bool(lacking),
         soft_wrap=True,
         markup=False,
         highlight=False,
@@ -154,7 +165,8 @@ def _table(
                 else f"{difference.wins}/{difference.ties}/{difference.losses}"
             )
         arrow = " ↑" if comparison.higher_is_better else " ↓"
-        table.add_row(comparison.task, comparison.metric + arrow, *cells, said or "")
+        names = (comparison.task, comparison.metric + arrow)
+        table.add_row(*(name_cell(n, markdown=markdown) for n in names), *cells, said or "")
     return table
 
 

@@ -6,12 +6,11 @@ import argparse
 from pathlib import Path
 
 from rich.box import MARKDOWN, ROUNDED
-from rich.console import Console
-from rich.markup import escape
 from rich.table import Table
 
 from lm_eval_ext.errors import UserError
 from lm_eval_ext.leaderboard.comparison import MetricComparison, compare_runs
+from lm_eval_ext.leaderboard.console import name_cell, table_console
 from lm_eval_ext.leaderboard.formatting import (
     NOT_KNOWN,
     digits_of,
@@ -66,14 +65,12 @@ def run(args: argparse.Namespace) -> int:
     pooled = pooled_patterns(args.metrics)
     runs = [resolve(name, store=args.store, pooled=pooled) for name in args.runs]
     compared = compare_runs(runs, metrics=args.metrics or ["*"])
-    console = Console()
-    if not console.is_terminal:
-        console.width = 300  # a pipe has no width of its own: do not wrap cells
+    console = table_console(markdown=args.format == "markdown")
     console.print(comparison_table(runs, compared, markdown=args.format == "markdown"))
     console.print(footnote(runs, compared), soft_wrap=True, markup=False, highlight=False)
     if args.plot is not None:
         plot_pass_at_k(runs, compared, args.plot)
-        console.print(f"pass@k curves: {args.plot}", soft_wrap=True)
+        console.print(f"pass@k curves: {args.plot}", soft_wrap=True, markup=False)
     return 0
 
 
@@ -94,11 +91,12 @@ def comparison_table(
     table = Table(box=MARKDOWN if markdown else ROUNDED)
     table.add_column("task")
     table.add_column("metric")
-    labels = [escape(one_line(run.label)) for run in runs]
+    labels = [one_line(run.label) for run in runs]
     for label in labels:
-        table.add_column(label, justify="right")
+        table.add_column(name_cell(label, markdown=markdown), justify="right")
     for label in labels[1:]:
-        table.add_column(f"{label} - {labels[0]}", justify="right")
+        head = name_cell(f"{label} - {labels[0]}", markdown=markdown)
+        table.add_column(head, justify="right")
         table.add_column("p (Holm)", justify="right")
         table.add_column("+/=/-", justify="right")
         table.add_column("MDE", justify="right")
@@ -107,7 +105,8 @@ def comparison_table(
         for difference, p_value in zip(comparison.differences, comparison.p_values, strict=True):
             cells += _difference(difference, p_value, comparison.values[0])
         arrow = {True: " ↑", False: " ↓", None: ""}[comparison.higher_is_better]
-        table.add_row(comparison.task, comparison.metric + arrow, *cells)
+        names = (comparison.task, comparison.metric + arrow)
+        table.add_row(*(name_cell(name, markdown=markdown) for name in names), *cells)
     return table
 
 

@@ -74,8 +74,12 @@ def compare_runs(
         for metric in dict.fromkeys(name for run in runs for name in run.tasks[task].metrics):
             if any(fnmatchcase(metric, pattern) for pattern in metrics):
                 compared.append(_compare_metric(runs, task, metric))
-    if not compared:
-        raise UserError(f"--metrics={','.join(metrics)}: no such metric in {', '.join(shared)}")
+    found = {comparison.metric for comparison in compared}
+    unknown = [name for name in metrics if "*" not in name and name not in found]
+    if unknown or not compared:
+        raise UserError(
+            f"--metrics={','.join(unknown or metrics)}: no such metric in {', '.join(shared)}"
+        )
     return _with_corrected_p_values(compared)
 
 

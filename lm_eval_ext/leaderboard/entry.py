@@ -12,7 +12,7 @@ import math
 import os
 import re
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -107,7 +107,9 @@ def digest_of(run: RunOutput) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:DIGEST_DIGITS]
 
 
-def write_entry(run: RunOutput, store: Path, *, replace: bool = False) -> Path:
+def write_entry(
+    run: RunOutput, store: Path, *, replace: bool = False, spare: Collection[Path] = ()
+) -> Path:
     """Store a run.
 
     Parameters
@@ -117,7 +119,10 @@ def write_entry(run: RunOutput, store: Path, *, replace: bool = False) -> Path:
     store
         Folder of the entries; it is made.
     replace
-        Remove other entries with the same label.
+        Remove other entries with the same label, and leave the same run under the same label as
+        it is.
+    spare
+        Entries not to remove.
 
     Returns
     -------
@@ -127,20 +132,21 @@ def write_entry(run: RunOutput, store: Path, *, replace: bool = False) -> Path:
     Raises
     ------
     UserError
-        If the same run is stored already.
+        If the same run is stored already, and is not to be replaced or has another label.
     """
     entry = entry_of(run)
     digest = entry["lm_eval_ext"]["digest"]
     store.mkdir(parents=True, exist_ok=True)
+    label = entry["lm_eval_ext"]["label"]
     stored = sorted(store.glob(f"*-{digest}.json"))
-    if stored:
+    if stored and not (replace and _label_of(stored[0]) == label):
         raise UserError(f"{run.folder or run.label}: is stored already, as {stored[0]}")
-    slug = re.sub(r"[^A-Za-z0-9._]+", "-", entry["lm_eval_ext"]["label"]).strip("-.") or "run"
-    path = store / f"{slug[:80]}-{digest}.json"
+    slug = re.sub(r"[^A-Za-z0-9._]+", "-", label).strip("-.") or "run"
+    path = stored[0] if stored else store / f"{slug[:80]}-{digest}.json"
     write_whole(path, _layout(entry) + "\n")
     if replace:
         for other in store.glob("*.json"):
-            if other != path and _label_of(other) == entry["lm_eval_ext"]["label"]:
+            if other != path and other not in spare and _label_of(other) == label:
                 other.unlink()
     return path
 
@@ -247,6 +253,8 @@ def _task_of(block: Mapping[str, Any]) -> TaskOutput:
 
 def _score(stored: Mapping[str, Any]) -> Score:
     numbers = ("value", "standard_error", "low", "high")
+    if stored["higher_is_better"] not in (True, False, None):
+        raise ValueError(f"higher_is_better is {stored['higher_is_better']!r}")
     known = {k: math.nan if stored[k] is None else float(stored[k]) for k in numbers}
     return Score(
         **known,

@@ -7,7 +7,8 @@ import re
 
 NOT_KNOWN = "n/a"
 
-_MARKDOWN = re.compile(r"([\\`*_\[\]<>!|~$&])")
+# An underscore between letters means nothing.
+_MARKDOWN = re.compile(r"([\\`*\[\]<>!|~$&]|(?<![^\W_])_|_(?![^\W_]))")
 # Some spreadsheets read the full-width forms alike.
 _FORMULA = tuple("=+-@") + tuple(chr(ord(sign) + 0xFEE0) for sign in "=+-@")
 _LATEX = {
@@ -26,6 +27,9 @@ _LATEX = {
     "|": r"\textbar{}",
     '"': r"\textquotedbl{}",
     "`": r"\textasciigrave{}",
+    # After the end of a row these two would be read as arguments of it.
+    "[": "{[}",
+    "*": "{*}",
 }
 
 
@@ -96,8 +100,8 @@ def markdown_text(text: str) -> str:
 
     Examples
     --------
-    >>> print(markdown_text("a|b <b>[x](y)"))
-    a\|b \<b\>\[x\](y)
+    >>> print(markdown_text("a|b <b>[x](y) _z_ tiny_gsm8k"))
+    a\|b \<b\>\[x\](y) \_z\_ tiny_gsm8k
     """
     return _MARKDOWN.sub(r"\\\1", one_line(text))
 

@@ -2,7 +2,8 @@
 
 The interval and the p-value are Student's t's in every case, so that they agree: of the paired
 differences for a mean over questions, and on the spread of a paired bootstrap over questions for a
-metric that pools attempts.
+metric that pools attempts. Where few questions differ, both are widened to what a sign-flip test
+can say.
 """
 
 from __future__ import annotations
@@ -67,8 +68,11 @@ class PairedTest(NamedTuple):
 
     @property
     def detectable(self) -> float:
-        """Smallest true difference that such a test finds with 80% probability at the 5% level."""
-        if math.isnan(self.standard_error):
+        """Smallest true difference that such a test finds with 80% probability at the 5% level.
+
+        NaN where no question differs: that says nothing of how much questions can.
+        """
+        if math.isnan(self.standard_error) or self.standard_error <= _ROUNDING:
             return math.nan
         return float(minimum_detectable_effect(self.standard_error))
 
@@ -77,7 +81,8 @@ def paired_means(a: FloatArray, b: FloatArray) -> PairedTest:
     """Compare means over questions.
 
     The p-value is never smaller than that of a sign-flip test can be, 2 / 2^m for m questions that
-    differ: a handful of questions cannot decide much, however alike their differences are.
+    differ: a handful of questions cannot decide much, however alike their differences are. The
+    standard error and the interval are widened to agree with it.
 
     Parameters
     ----------
@@ -104,6 +109,9 @@ def paired_means(a: FloatArray, b: FloatArray) -> PairedTest:
     difference, error = float(gaps.mean()), float(gaps.std(ddof=1) / math.sqrt(n))
     low, high, p_value = _student(difference, error, n)
     floor = min(1.0, 2.0 * 0.5 ** min(wins + losses, 1_000))
+    if p_value < floor < 1:
+        error = _error_of(difference, floor, n)
+        low, high, p_value = _student(difference, error, n)
     return PairedTest(difference, low, high, error, max(p_value, floor), *counts)
 
 
@@ -155,6 +163,13 @@ def _widening(score: Score) -> float:
     if not half > 0 or not score.standard_error > 0:
         return 1.0
     return max(1.0, half / (NORMAL_95 * score.standard_error))
+
+
+def _error_of(difference: float, p_value: float, n: int) -> float:
+    """Return the standard error with which a difference has a p-value."""
+    from scipy.special import stdtrit
+
+    return abs(difference) / -float(stdtrit(n - 1, p_value / 2))
 
 
 def _student(difference: float, error: float, n: int) -> tuple[float, float, float]:

@@ -1,8 +1,9 @@
 """Rank runs by one metric, with ties where paired tests see no difference.
 
 The rank of a run is one more than the number of runs significantly better than it, in paired tests
-of all pairs of runs with Holm's correction over the pairs. A run is marked best where it alone has
-rank 1.
+of all pairs of runs with Holm's correction over the pairs. A run is marked best where it is
+significantly better than every other one: alone at rank 1 would not do, since paired tests are not
+transitive.
 """
 
 from __future__ import annotations
@@ -67,16 +68,21 @@ def places(tasks: Sequence[TaskOutput], metric: str, *, alpha: float = ALPHA) ->
     better = (corrected < alpha) & (sign * differences > 0)
     ranks = [1 + int(column.sum()) for column in better.T]
     for i, rank in zip(comparable, ranks, strict=True):
-        result[i] = Place(rank, rank == 1 and ranks.count(1) == 1)
+        result[i] = Place(rank, False)
+    for i, beaten in zip(comparable, better.sum(axis=1).tolist(), strict=True):
+        if beaten == len(comparable) - 1:
+            result[i] = Place(1, True)
     return result
 
 
 def _same_questions(tasks: Sequence[TaskOutput], metric: str) -> list[int]:
     """Return the runs with a value that saw the same questions: the largest set of them."""
-    by_questions: dict[frozenset[tuple[int, str]], list[int]] = {}
+    by_questions: dict[tuple[frozenset[tuple[int, str]], int], list[int]] = {}
     for i, task in enumerate(tasks):
         if metric in task.metrics and not np.isnan(task.metrics[metric].value):
-            by_questions.setdefault(frozenset(task.questions.items()), []).append(i)
+            # Of a run without samples no more than the number of questions is known.
+            n = 0 if task.questions else task.metrics[metric].n_questions
+            by_questions.setdefault((frozenset(task.questions.items()), n), []).append(i)
     return max(by_questions.values(), key=len, default=[])
 
 

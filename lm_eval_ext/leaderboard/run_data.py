@@ -100,6 +100,11 @@ class RunOutput:
     tasks: dict[str, TaskOutput]
     folder: Path | None = None
 
+    def __post_init__(self) -> None:
+        """Refuse results of which the tables could not be made."""
+        if not isinstance(self.results.get("config") or {}, dict):
+            raise ValueError("config is no object")
+
     @property
     def seconds(self) -> float:
         """Wall-clock time of the whole evaluation, model loading included; NaN if not known."""

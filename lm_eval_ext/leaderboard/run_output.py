@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -12,7 +13,9 @@ from lm_eval_ext.leaderboard.paired import NORMAL_95
 from lm_eval_ext.leaderboard.run_data import RunOutput, TaskDetails, TaskOutput
 from lm_eval_ext.leaderboard.task_samples import TaskSamples, sha256_of
 from lm_eval_ext.rescoring import Score
-from lm_eval_ext.run_files import RunFiles, newest_run
+from lm_eval_ext.run_files import RunFiles, newest_run, results_files
+
+logger = logging.getLogger(__name__)
 
 TOLERANCE = 1e-6
 """Largest difference between a metric in the results file and the same from the samples."""
@@ -35,7 +38,14 @@ def read_run(folder: Path, *, label: str | None = None, pooled: Sequence[str] = 
     UserError
         If there is no run, or a file is damaged: one line with the file, the place and the remedy.
     """
-    return run_of(newest_run(folder), label=label or folder.name, pooled=pooled, folder=folder)
+    files = newest_run(folder)
+    n_folders = len({path.parent for path in results_files(folder)})
+    if n_folders > 1:
+        logger.warning(
+            "%s: holds %d folders with runs; only the newest run, %s, is read: give each folder",
+            folder, n_folders, files.path.relative_to(folder),
+        )  # fmt: skip
+    return run_of(files, label=label or folder.resolve().name, pooled=pooled, folder=folder)
 
 
 def run_of(
@@ -59,6 +69,17 @@ def run_of(
     UserError
         If a file is damaged, or samples and results are not of one run.
     """
+    try:
+        return _run_of(files, label, pooled, folder)
+    except UserError:
+        raise
+    except (AttributeError, KeyError, OverflowError, TypeError, ValueError) as error:
+        raise UserError(
+            f"{files.path}: damaged, or its samples are ({error!r}); run lm_eval again"
+        ) from error
+
+
+def _run_of(files: RunFiles, label: str, pooled: Sequence[str], folder: Path | None) -> RunOutput:
     run = RunOutput(label, files.results, {}, folder)
     tasks = files.results.get("n-samples") or {}
     for task in tasks:
@@ -88,7 +109,7 @@ def _from_samples(files: RunFiles, task: str, path: Path, pooled: Sequence[str])
     config = files.results.get("configs", {}).get(task) or {}
     samples = TaskSamples(path, config.get("metadata") or {}, pooled)
     _check_complete(files, task, samples)
-    directions = dict(files.results.get("higher_is_better", {}).get(task) or {})
+    directions = _directions(files, task)
     reported = _reported(files, task, directions)
     metrics = samples.means(directions)
     for name in [name for name in metrics if name in reported]:
@@ -120,7 +141,7 @@ def _from_samples(files: RunFiles, task: str, path: Path, pooled: Sequence[str])
 
 
 def _from_results(files: RunFiles, task: str) -> TaskOutput:
-    directions = files.results.get("higher_is_better", {}).get(task) or {}
+    directions = _directions(files, task)
     metrics = _reported(files, task, directions)
     if not metrics:
         raise UserError(f"{files.path}: has neither metrics nor samples of {task}")
@@ -128,11 +149,17 @@ def _from_results(files: RunFiles, task: str) -> TaskOutput:
     return TaskOutput({}, {}, direction, metrics, {}, _details(files, task, metrics))
 
 
+def _directions(files: RunFiles, task: str) -> dict[str, bool | None]:
+    stated = (files.results.get("higher_is_better") or {}).get(task) or {}
+    return {name: value if isinstance(value, bool) else None for name, value in stated.items()}
+
+
 def _check_complete(files: RunFiles, task: str, samples: TaskSamples) -> None:
     expected = (files.results["n-samples"].get(task) or {}).get("effective")
-    if expected is not None and int(expected) != len(samples.questions):
+    found = {len(samples.questions), *samples.counts.values()} - {expected}
+    if expected is not None and found:
         raise UserError(
-            f"{samples.path}: holds {len(samples.questions)} of {expected} questions (cut off, or "
+            f"{samples.path}: holds {min(found)} of {expected} questions (cut off, or "
             "of another run); run lm_eval again"
         )
 

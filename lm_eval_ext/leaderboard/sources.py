@@ -7,10 +7,10 @@ import logging
 from pathlib import Path
 
 from rich.box import MARKDOWN, ROUNDED
-from rich.console import Console
 from rich.table import Table
 
 from lm_eval_ext.errors import UserError
+from lm_eval_ext.leaderboard.console import name_cell, table_console
 from lm_eval_ext.leaderboard.formatting import printed, printed_difference, printed_p
 from lm_eval_ext.leaderboard.source_tests import (
     ALIASES,
@@ -70,9 +70,7 @@ def run(args: argparse.Namespace) -> int:
         tests += found
     if not tests:
         raise UserError(f"{args.run}: there is nothing to compare with {args.against}")
-    console = Console()
-    if not console.is_terminal:
-        console.width = 300  # a pipe has no width of its own: do not wrap cells
+    console = table_console(markdown=args.format == "markdown")
     console.print(_table(corrected(tests), markdown=args.format == "markdown"))
     console.print(
         f"Value ± half its 95% interval; difference from {args.against} with its 95% interval by "
@@ -91,14 +89,12 @@ def _table(tests: list[SourceTest], *, markdown: bool) -> Table:
         table.add_column(name)
     against = tests[0].against
     for name in ("value", against, f"difference from {against}", "p (Holm)", "questions"):
-        table.add_column(name, justify="right")
+        table.add_column(name_cell(name, markdown=markdown), justify="right")
     for row in tests:
         arrow = {True: " ↑", False: " ↓", None: ""}[row.higher_is_better]
         questions = str(row.test.n_questions)
         table.add_row(
-            row.task,
-            row.metric + arrow,
-            row.source,
+            *(name_cell(n, markdown=markdown) for n in (row.task, row.metric + arrow, row.source)),
             printed(row.value.value, row.value.low, row.value.high),
             printed(row.reference.value, row.reference.low, row.reference.high),
             printed_difference(row.test.difference, row.test.low, row.test.high),

@@ -20,7 +20,7 @@ COLUMNS = ("pass@1", "pass@K", "maj@K", "accuracy", "exact_match*", "acc", "acc_
 NOTE = (
     "Value ± half its 95% interval over questions. The rank in brackets is one more than the "
     "number of runs that are significantly better (paired tests on the same questions, 5%, Holm's "
-    "correction over all pairs of the column); bold: alone at rank 1."
+    "correction over all pairs of the column); bold: significantly better than every other run."
 )
 
 _CSV_HEAD = (
@@ -42,7 +42,9 @@ def as_csv(board: Board) -> str:
         named = re.search(r"@(\d+)", cell["metric"])
         known = {**row, **cell, "run": run["label"], "model": run["model"]}
         known |= {"wrapper": run["wrapper"], "k": named[1] if named else None}
-        writer.writerow([_csv_cell(known[name]) for name in _CSV_HEAD])
+        # What is printed is this package's own and a number, whatever sign it begins with.
+        cells = [known[n] if n == "printed" else _csv_cell(known[n]) for n in _CSV_HEAD]
+        writer.writerow(cells)
     return out.getvalue()
 
 

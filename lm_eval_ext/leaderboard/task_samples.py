@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import warnings
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from fnmatch import fnmatchcase
 from pathlib import Path
@@ -49,6 +50,7 @@ class TaskSamples:
     ) -> None:
         self.path = path
         self.questions: dict[int, str] = {}
+        self.counts: Counter[str] = Counter()  # samples of each filter
         self.values: dict[str, dict[int, float]] = {}
         self._tokens: dict[int, int | None] = {}
         self._metadata = metadata
@@ -66,14 +68,13 @@ class TaskSamples:
         return None if None in counts else sum(n for n in counts if n is not None)
 
     def _read(self) -> None:
-        filters = set()
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", UndefinedMetricWarning)
             for sample in read_samples(self.path):
-                filters.add(sample["filter"])
+                self.counts[sample["filter"]] += 1
                 self._add(sample, f",{sample['filter']}")
-        if len(filters) == 1:  # a filter is named only where there are several
-            (suffix,) = (f",{name}" for name in filters)
+        if len(self.counts) == 1:  # a filter is named only where there are several
+            (suffix,) = (f",{name}" for name in self.counts)
             self.values = {k.removesuffix(suffix): v for k, v in self.values.items()}
             self._metrics = {k.removesuffix(suffix): v for k, v in self._metrics.items()}
 
@@ -82,7 +83,7 @@ class TaskSamples:
         self.questions[question] = str(sample["doc_hash"])[:HASH_DIGITS]
         for metric in sample["metrics"]:
             value = sample.get(metric)
-            if isinstance(value, (int, float)) and not isinstance(value, bool):
+            if isinstance(value, (int, float)):  # some tasks log verdicts as true and false
                 of_question = self.values.setdefault(metric + suffix, {})
                 if question in of_question:
                     raise UserError(

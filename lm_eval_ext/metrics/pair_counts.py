@@ -91,14 +91,17 @@ def twice_lost_pairs(
     order = np.argsort(-score, kind="stable")
     starts = np.flatnonzero(np.append(True, score[order][1:] != score[order][:-1]))
     lost = np.zeros((n_questions, n_questions), dtype=np.int32)
-    above = np.zeros(n_questions, dtype=np.int32)
+    twice_above = np.zeros(n_questions, dtype=np.int32)
     questions, is_right = of_row[order].tolist(), (verdicts[order] > 0).tolist()
     for start, end in zip(starts.tolist(), [*starts[1:].tolist(), len(order)], strict=True):
         right = [questions[i] for i in range(start, end) if is_right[i]]
+        wrong = [questions[i] for i in range(start, end) if not is_right[i]]
         for question in right:
-            lost[question] += above
-        for i in range(start, end):
-            above[questions[i]] += not is_right[i]
-        for question in right:
-            lost[question] += above
+            lost[question] += twice_above
+        if right and wrong:
+            tied = np.bincount(wrong, minlength=n_questions).astype(np.int32)
+            for question in right:
+                lost[question] += tied
+        for question in wrong:
+            twice_above[question] += 2
     return lost

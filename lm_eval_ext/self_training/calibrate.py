@@ -9,12 +9,13 @@ from pathlib import Path
 from typing import Any, cast
 
 from lm_eval_ext.attempt_details import AttemptDetails, Question
+from lm_eval_ext.metrics import apply_temperature
 from lm_eval_ext.run_files import RunFiles
 from lm_eval_ext.self_evaluation.confidence import FILE_NAME
 from lm_eval_ext.self_evaluation.judging import SOURCE
 from lm_eval_ext.self_evaluation.tau import choose_tau
 from lm_eval_ext.self_evaluation.temperature import temperature_record
-from lm_eval_ext.self_evaluation.tuning_run import TuningRun
+from lm_eval_ext.self_evaluation.tuning_run import TuningRun, probabilities
 from lm_eval_ext.self_training.folders import Stage, read_lines
 from lm_eval_ext.self_training.labels import FILE_NAME as LABELLED
 from lm_eval_ext.self_training.settings import SelfTraining
@@ -23,6 +24,7 @@ from lm_eval_ext.training import manifest
 logger = logging.getLogger(__name__)
 
 TAU_FILE = "tau.json"
+_FEWEST_VOTERS = 3
 
 
 def calibrate(run: SelfTraining, stage: Stage) -> None:
@@ -48,15 +50,44 @@ def calibrate(run: SelfTraining, stage: Stage) -> None:
         warnings.simplefilter("always")
         found = temperature_record(TuningRun(files, {run.problems: questions}), SOURCE)
     for warning in caught:
-        logger.warning("temperature: %s", warning.message)
+        logger.warning("%s: %s: give more problems before using it", FILE_NAME, warning.message)
     manifest.write_json(stage.output / FILE_NAME, found)
     report: dict[str, Any] = {"temperature": found["temperature"], "ece": found["untuned"]["ece"]}
-    if run.sampling.attempts > 1:
-        choice = choose_tau(questions, SOURCE, run.sampling.attempts)
-        record = {"k": run.sampling.attempts, "n_questions": len(questions), **choice._asdict()}
-        manifest.write_json(stage.output / TAU_FILE, record)
-        report["tau"] = choice.tau
+    k = run.sampling.attempts
+    if k < _FEWEST_VOTERS:
+        # Of two answers that differ the more confident one wins at any tau.
+        logger.warning(
+            "%s is not written: with %d attempts at a problem tau decides nothing; give at least "
+            "--attempts %d",
+            TAU_FILE,
+            k,
+            _FEWEST_VOTERS,
+        )
+    else:
+        choice = choose_tau(questions, SOURCE, k)
+        tempered = choose_tau(_tempered(questions, found["temperature"]), SOURCE, k)
+        record = {"k": k, "n_questions": len(questions), **choice._asdict()}
+        with_temperature = {"temperature": found["temperature"], **tempered._asdict()}
+        manifest.write_json(
+            stage.output / TAU_FILE, {**record, "with_temperature": with_temperature}
+        )
+        report["tau"], report["tau_with_temperature"] = choice.tau, tempered.tau
     manifest.write_json(stage.report("calibrate"), report)
+
+
+def _tempered(questions: list[Question], temperature: float) -> list[Question]:
+    """Return the attempts with the confidence that the wrapper gives at a temperature."""
+    return [
+        [
+            cast(AttemptDetails, {**attempt, "probabilities": {SOURCE: float(confidence)}})
+            for attempt, confidence in zip(
+                question,
+                apply_temperature(probabilities(question, SOURCE, untuned=True), temperature),
+                strict=True,
+            )
+        ]
+        for question in questions
+    ]
 
 
 def written(output: Path) -> list[Path]:

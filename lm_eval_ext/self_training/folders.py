@@ -101,7 +101,15 @@ def read_lines(path: Path) -> Iterator[dict[str, Any]]:
             line = None
         if not isinstance(line, dict):
             raise UserError(
-                f"{path}, line {number} is damaged: delete the line, and the same command makes it "
-                "again"
+                f"{path}, line {number} is damaged: delete {_remedy(path)}, and the same command "
+                "makes it again"
             )
         yield line
+
+
+def _remedy(path: Path) -> str:
+    """Return what must be deleted for a damaged line to be made again."""
+    if path.name.startswith("attempts-"):
+        return "the line and, if it is there, generate.json beside it"
+    phase = {"labelled": "label", "rows": "rows"}.get(path.stem)
+    return "the file" if phase is None else f"the file and {phase}.json beside it"

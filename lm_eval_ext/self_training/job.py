@@ -132,7 +132,8 @@ def _launch(num_processes: int, phase: str, stage: Stage, workings: Workings) ->
     words += ["-m", "lm_eval_ext.self_training.phase", phase, "--output", str(stage.output)]
     words += ["--number", str(stage.number), "--workings", json.dumps(asdict(workings))]
     words += ["--held-out"] if stage.held_out else []
-    done = subprocess.run(words, check=False, preexec_fn=die_with_parent)
+    dies = die_with_parent if sys.platform == "linux" else None
+    done = subprocess.run(words, check=False, preexec_fn=dies)
     if done.returncode == USER_ERROR:
         raise PhaseFailedError
     if done.returncode:

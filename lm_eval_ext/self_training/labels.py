@@ -8,6 +8,7 @@ from typing import Any
 from tqdm import tqdm
 
 from lm_eval_ext.attempt_details import verdict_details
+from lm_eval_ext.errors import UserError
 from lm_eval_ext.grading import grade_questions
 from lm_eval_ext.self_training.attempts import read_attempts
 from lm_eval_ext.self_training.folders import Stage, write_lines
@@ -28,7 +29,8 @@ def label(stage: Stage) -> None:
     Raises
     ------
     UserError
-        If a record cannot be graded; see `lm_eval_ext.grading.grade_questions`.
+        If a record cannot be graded, see `lm_eval_ext.grading.grade_questions`, or attempts are
+        missing.
     """
     of_problem: dict[int, list[dict[str, Any]]] = defaultdict(list)
     for line in read_attempts(stage):
@@ -37,6 +39,7 @@ def label(stage: Stage) -> None:
     for problem in read_problems(stage.output, held_out=stage.held_out):
         of_problem[problem.number].sort(key=lambda line: int(line["attempt"]))
         by_family[problem.family].append(problem)
+    _check_complete(stage, sum(map(len, of_problem.values())))
     for family, problems in by_family.items():
         questions = [([line["text"] for line in of_problem[p.number]], p.record) for p in problems]
         graded = tqdm(
@@ -56,3 +59,13 @@ def label(stage: Stage) -> None:
         "invalid": sum(line["answer"] is None for line in lines),
     }
     manifest.write_json(stage.report("label"), counts)
+
+
+def _check_complete(stage: Stage, n_attempts: int) -> None:
+    """See that nobody took attempts out of the files after they were made."""
+    n_sampled = stage.counts("generate")["sampled"]
+    if n_attempts != n_sampled:
+        raise UserError(
+            f"{stage.folder} has {n_attempts} attempts, and {n_sampled} were made: delete "
+            f"{stage.report('generate')}, and the same command makes the missing ones again"
+        )

@@ -15,6 +15,13 @@ if TYPE_CHECKING:
     from lm_eval.models.huggingface import HFLM
 
 
+_OWN_ARGUMENTS = {
+    "pretrained", "peft", "seed", "batch_size", "box_completion", "self_eval", "self_eval_prompt",
+    "self_eval_labels", "calibration_temperature",
+}  # fmt: skip
+"""Arguments of the wrapper that differ between rounds, or that rows are laid out by."""
+
+
 class ModelPlace(NamedTuple):
     """Where a model is.
 
@@ -103,11 +110,10 @@ def load_generator(
     Raises
     ------
     UserError
-        If lm-eval knows no such wrapper.
+        If lm-eval knows no such wrapper, the model cannot be loaded, or `generator_args` set what
+        the run sets.
     """
     from lm_eval.api.registry import get_model
-
-    from lm_eval_ext import harness
 
     try:
         wrapper = get_model(run.sampling.generator)
@@ -132,8 +138,24 @@ def load_generator(
         arguments["self_eval"] = True
         arguments["self_eval_prompt"] = template.prompt
         arguments["self_eval_labels"] = list(template.labels)
-    lm: HFLM = wrapper(**{**arguments, **harness.parse_model_args(run.sampling.generator_args)})
+    try:
+        lm: HFLM = wrapper(**{**arguments, **_generator_arguments(run)})
+    except OSError as error:
+        reason = str(error).strip().partition("\n")[0]
+        raise UserError(f"pretrained={arguments['pretrained']}: {reason}") from error
     return lm
+
+
+def _generator_arguments(run: SelfTraining) -> dict[str, Any]:
+    from lm_eval_ext import harness
+
+    stated = harness.parse_model_args(run.sampling.generator_args)
+    for name in sorted(_OWN_ARGUMENTS & stated.keys()):
+        raise UserError(
+            f"generator_args={run.sampling.generator_args}: {name} is set by the run itself; leave "
+            "it out, and use the option of the command"
+        )
+    return stated
 
 
 def initial_model(run: SelfTraining, stage: Stage) -> ModelPlace:

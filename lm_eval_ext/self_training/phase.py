@@ -8,6 +8,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import ctypes
+import errno
 import json
 import logging
 import signal
@@ -41,6 +42,15 @@ def main(argv: Sequence[str] | None = None) -> int:
         run_phase(args.phase, stage, Workings(**args.workings))
     except UserError as error:
         print(f"lm-eval-ext: error: {error}", file=sys.stderr)
+        return USER_ERROR
+    except OSError as error:
+        if error.errno != errno.ENOSPC:
+            raise
+        print(
+            f"lm-eval-ext: error: {stage.folder}: no space left on the device; make room, and the "
+            "same command continues the run",
+            file=sys.stderr,
+        )
         return USER_ERROR
     return 0
 

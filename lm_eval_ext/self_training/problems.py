@@ -77,11 +77,19 @@ def load_training_problems(run: SelfTraining) -> list[TrainingProblem]:
     Raises
     ------
     UserError
-        As `lm_eval_ext.training.prompts.load_problems`, and if the share leaves no problem on one
-        of its sides.
+        As `lm_eval_ext.training.prompts.load_problems`, for a test split, and if the share leaves
+        no problem on one of its sides.
     """
+    _refuse_test_splits(run.problems)
     source = load_problems(run.problems, limit=run.num_problems, grader=run.grader)
-    problems = [_prepared(number, problem, run) for number, problem in enumerate(source)]
+    held_out: dict[str, bool] = {}
+    problems = []
+    for number, problem in enumerate(source):
+        # A question that two sources ask in different words around it stays on one side.
+        side = held_out.setdefault(
+            _question(problem), is_held_out(problem.prompt, run.held_out_share)
+        )
+        problems.append(_prepared(number, problem, run, held_out=side))
     n_held_out = sum(problem.held_out for problem in problems)
     if n_held_out == len(problems) or (run.held_out_share and not n_held_out):
         raise UserError(
@@ -91,7 +99,27 @@ def load_training_problems(run: SelfTraining) -> list[TrainingProblem]:
     return problems
 
 
-def _prepared(number: int, problem: Problem, run: SelfTraining) -> TrainingProblem:
+def _refuse_test_splits(problems: str) -> None:
+    for source in problems.split("+"):
+        if source.endswith(":test") and not Path(source).expanduser().is_file():
+            raise UserError(
+                f"problems={source}: models are scored on the test split, and must not be trained "
+                f"on it: use {source.removesuffix('test')}train"
+            )
+
+
+def _question(problem: Problem) -> str:
+    """Return the question itself, whatever the prompt has around it."""
+    record = problem.record or {}
+    names = (name for name in ("question", "problem", "text") if isinstance(record.get(name), str))
+    name = next(names, None)
+    text = problem.prompt if name is None else record[name]
+    return f"{problem.family}:{' '.join(text.split())}"
+
+
+def _prepared(
+    number: int, problem: Problem, run: SelfTraining, *, held_out: bool
+) -> TrainingProblem:
     assert problem.record is not None
     assert problem.family is not None
     sampling = run.sampling
@@ -106,7 +134,7 @@ def _prepared(number: int, problem: Problem, run: SelfTraining) -> TrainingProbl
         stop=problem.stop if sampling.stop is None else sampling.stop,
         max_new_tokens=sampling.max_new_tokens or problem.max_new_tokens,
         completes_boxes=completes,
-        held_out=is_held_out(problem.prompt, run.held_out_share),
+        held_out=held_out,
     )
 
 

@@ -8,6 +8,7 @@ A row that is too long is cut from the left.
 
 from __future__ import annotations
 
+import logging
 import random
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
@@ -22,6 +23,8 @@ from lm_eval_ext.training import manifest
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
+
+logger = logging.getLogger(__name__)
 
 FILE_NAME = "rows.jsonl"
 IGNORED = -100
@@ -217,9 +220,24 @@ def build_rows(run: SelfTraining, stage: Stage, workings: Workings) -> None:
             f"{stage.name}: none of {len(lines)} attempts is correct, so there is nothing to learn "
             "from: give easier problems, more --attempts or a better model"
         )
+    _warn_of_one_kind(stage, run, n_correct=n_correct, n_attempts=len(lines))
     counts["cut"] = sum(row.was_cut for row in rows)
     write_lines(stage.folder / FILE_NAME, map(_written, rows))
     manifest.write_json(stage.report("rows"), counts)
+
+
+def _warn_of_one_kind(stage: Stage, run: SelfTraining, *, n_correct: int, n_attempts: int) -> None:
+    """Say where a round cannot teach the model to tell right from wrong."""
+    if run.method == "epicar" and n_correct in (0, n_attempts):
+        verdict = "correct, so every label is yes" if n_correct else "wrong, so every label is no"
+        logger.warning(
+            "%s: all of %d attempts are %s: the model learns to say so of anything; give %s "
+            "problems",
+            stage.name,
+            n_attempts,
+            verdict,
+            "harder" if n_correct else "easier",
+        )
 
 
 def _written(row: Row) -> dict[str, Any]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from typing import Any, Literal, get_args
@@ -35,8 +36,9 @@ def _check_choice(name: str, value: str, choices: object) -> None:
 def _check_at_least(settings: object, **least: float) -> None:
     for name, bound in least.items():
         value = getattr(settings, name)
-        if value is not None and not value >= bound:
-            raise UserError(f"{name}={value} must be at least {bound}")
+        if value is not None and not bound <= value < math.inf:
+            end = "" if value != math.inf else " and finite"
+            raise UserError(f"{name}={value} must be at least {bound}{end}")
 
 
 @dataclass(frozen=True)
@@ -181,8 +183,10 @@ class TuningSettings:
         )  # fmt: skip
         for name in ("epochs", "learning_rate"):
             value = getattr(self, name)
-            if value is not None and not value > 0:
-                raise UserError(f"{name}={value} must be above 0")
+            if value is not None and not 0 < value < math.inf:
+                raise UserError(f"{name}={value} must be above 0 and finite")
+        if self.warmup_ratio > 1:
+            raise UserError(f"warmup_ratio={self.warmup_ratio} must be in [0, 1]")
         if self.alpha is not None and not 0 <= self.alpha <= 1:
             raise UserError(f"alpha={self.alpha} must be in [0, 1]")
         if self.alpha is not None and self.schedule == "sequential":
@@ -240,7 +244,7 @@ class SelfTraining:
     def __post_init__(self) -> None:
         _check_choice("method", self.method, Method)
         _check_choice("init_from", self.init_from, InitFrom)
-        _check_at_least(self, rounds=1)
+        _check_at_least(self, rounds=1, num_problems=1)
         if not 0 <= self.held_out_share < 1:
             raise UserError(f"held_out_share={self.held_out_share} must be in [0, 1)")
         if self.method == "star" and self.tuning.alpha is not None:

@@ -10,10 +10,12 @@ each mean over all rows of an optimizer step, whatever the accumulation and the 
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Sequence
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from datasets import Dataset
 from trl import SFTTrainer
 from trl.trainer.sft_trainer import DataCollatorForLanguageModeling
@@ -77,6 +79,10 @@ class RowTrainer(SFTTrainer):
         self.alpha = alpha
         self._n_by_kind: torch.Tensor | None = None
         super().__init__(**trainer_arguments)
+        plain = self.accelerator.unwrap_model(self.model)
+        plain = plain.get_base_model() if hasattr(plain, "get_base_model") else plain
+        # Not every model that brings its own code takes it.
+        self._selects_logits = "logits_to_keep" in inspect.signature(plain.forward).parameters
 
     def create_model_card(self, *arguments: Any, **named: Any) -> None:
         """Write none: checkpoints are for continuing only."""
@@ -104,8 +110,17 @@ class RowTrainer(SFTTrainer):
         if self.alpha is None:
             return super().compute_loss(model, inputs, return_outputs, num_items_in_batch)
         assert self._n_by_kind is not None, "alpha is a loss for training"
-        outputs = model(**inputs, use_cache=False, fused_lm_head=True)
-        per_row = -outputs.log_probs.sum(dim=-1)  # zero where there is no loss
+        targets = inputs.pop("labels")[:, 1:]
+        predicts = targets.ne(IGNORED)
+        # The vocabulary is wide: positions that no row has a loss at never reach it.
+        columns = predicts.any(dim=0).nonzero()[:, 0]
+        if self._selects_logits:
+            outputs = model(**inputs, use_cache=False, logits_to_keep=columns)
+            logits = outputs.logits
+        else:
+            outputs = model(**inputs, use_cache=False)
+            logits = outputs.logits[:, columns]
+        per_row = _loss_per_row(logits, targets[:, columns])
         n_reason, n_label = self._n_by_kind.clamp(min=1)
         reason = per_row[~is_label].sum() / n_reason
         label = per_row[is_label].sum() / n_label
@@ -113,6 +128,20 @@ class RowTrainer(SFTTrainer):
         # Gradients are averaged over processes, and the counts are of all.
         loss = loss * self.accelerator.num_processes
         return (loss, outputs) if return_outputs else loss
+
+
+def _loss_per_row(logits: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+    """Return the summed negative log-likelihood of each row, in float32; 0 where there is none."""
+    losses = []
+    for row_logits, row_targets in zip(logits, targets, strict=True):
+        # Row by row, and only where there is a target: single precision takes the most memory.
+        has_target = row_targets.ne(IGNORED)
+        losses.append(
+            F.cross_entropy(
+                row_logits[has_target].float(), row_targets[has_target], reduction="sum"
+            )
+        )
+    return torch.stack(losses)
 
 
 def _n_by_kind(sample: dict[str, torch.Tensor]) -> torch.Tensor:

@@ -12,7 +12,13 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 from tqdm import tqdm
-from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, TrainerCallback
+from transformers import (
+    AutoConfig,
+    AutoModelForCausalLM,
+    AutoTokenizer,
+    TrainerCallback,
+    set_seed,
+)
 from transformers.trainer_callback import ProgressCallback
 from trl import SFTConfig
 
@@ -54,9 +60,12 @@ def tune(run: SelfTraining, stage: Stage, workings: Workings) -> None:
     if tokenizer.pad_token is None:
         tokenizer.pad_token = tokenizer.eos_token
     precisions, model = _load(place, run.tuning, workings)
+    use_cache = model.config.use_cache if hasattr(model.config, "use_cache") else None
     rows = read_rows(stage)
     order = training_order(rows, run.tuning, seed=f"{run.seed}:{stage.number}")
     checkpoints = stage.folder / "checkpoints"
+    # TRL below 1.16 makes the adapter before it sets the seed.
+    set_seed(stage_seed(run.seed, stage.number))
     trainer = RowTrainer(
         alpha=run.tuning.alpha,
         model=model,
@@ -74,6 +83,8 @@ def tune(run: SelfTraining, stage: Stage, workings: Workings) -> None:
     begun = last_checkpoint(checkpoints)
     trainer.train(resume_from_checkpoint=None if begun is None else str(begun))
     if processes.rank == 0:
+        if use_cache is not None:
+            trainer.model.config.use_cache = use_cache  # the trainer turns it off
         _export(trainer.model, tokenizer, run.tuning, stage.folder, precisions)
         manifest.write_json(stage.report("tune"), _report(trainer))
         shutil.rmtree(checkpoints, ignore_errors=True)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-SHIPPED = ("tiny", "tiny-sink")
+SHIPPED = ("tiny", "tiny-sink", "tiny-star", "tiny-epicar")
 """Models, by name."""
 
 SHIPPED_DRAFTS = ("tiny-drafts",)

@@ -131,13 +131,13 @@ def load_problems(
     >>> load_problems("tiny_gsm8k:train", limit=3)[0].family
     'gsm8k'
     """
-    problems = _load(source, limit, data_folder, grader=grader)
-    if any(problem.family is None for problem in problems):
+    has_file = any(Path(part).expanduser().is_file() for part in source.split("+"))
+    if has_file and grader is None:
         raise UserError(
             f"problems={source}: the records of a file need to be told what grades them: add "
             f"--grader {'|'.join(_STOP)}"
         )
-    return problems
+    return _load(source, limit, data_folder, grader=grader)
 
 
 def _load(
@@ -173,7 +173,7 @@ def _load_one(
         known = ", ".join(f"{reader}:train" for reader in readers)
         raise UserError(
             f"prompts={source} is no file and no known source: use {known} or a JSON Lines file "
-            "whose records have a field 'prompt'"
+            "of records"
         )
     return readers[name]()
 
@@ -193,7 +193,7 @@ def _from_file(path: Path, limit: int | None, grader: str | None) -> list[Proble
 
 
 def _of_record(record: Mapping[str, Any], family: str, place: str) -> Problem:
-    from lm_eval_ext.grading import check_family
+    from lm_eval_ext.grading import check_family, grade
 
     check_family(family)
     if not any(field in record for field in _REFERENCE[family]):
@@ -201,6 +201,11 @@ def _of_record(record: Mapping[str, Any], family: str, place: str) -> Problem:
             f"{place}: no field {' or '.join(map(repr, _REFERENCE[family]))}, which --grader "
             f"{family} needs"
         )
+    if family != "mbpp":  # that runs programs
+        try:
+            grade(family, "", record)
+        except UserError as error:
+            raise UserError(f"{place}: {error}") from error
     # A record of the sanitized MBPP calls its text "prompt".
     own_prompt = "prompt" in record and not (family == "mbpp" and "text" not in record)
     if own_prompt:

@@ -6,6 +6,7 @@ import os
 import numpy as np
 import pytest
 
+from lm_eval_ext.__main__ import main
 from lm_eval_ext.errors import UserError
 from lm_eval_ext.leaderboard import add
 from lm_eval_ext.leaderboard.comparison import compare_tasks
@@ -180,3 +181,16 @@ def test_runs_are_found_by_name(made_up_runs, tmp_path):
     assert resolve(str(made_up_runs["weak"]), store=tmp_path).label == "weak"
     with pytest.raises(UserError, match="no such folder or file"):
         resolve("nothing", store=tmp_path)
+
+
+def test_replace_can_be_repeated_and_spares_namesakes(new_run, tmp_path, capsys):
+    folders = []
+    for i, skill in enumerate((0.0, 1.0)):
+        folder = new_run(f"model_{i}", skill=skill, seed=i).rename(tmp_path / f"model_{i}")
+        (tmp_path / f"m{i}").mkdir()
+        folders.append(folder.rename(tmp_path / f"m{i}" / "out"))
+    arguments = ["leaderboard", "add", *map(str, folders), "--replace"]
+    arguments += ["--store", str(tmp_path / "store")]
+    for _ in range(2):
+        assert main(arguments) == 0
+        assert len(list((tmp_path / "store").glob("out-*.json"))) == 2

@@ -146,7 +146,7 @@ def test_escapes():
     assert csv_text("=1") == "'=1"
     assert csv_text("a=1") == "a=1"
     assert csv_text(" \t@x") == "'@x"
-    assert markdown_text("a_b") == r"a\_b"
+    assert markdown_text("a_b _c_ a|b") == r"a_b \_c\_ a\|b"
     assert latex_text("\\") == r"\textbackslash{}"
 
 

@@ -2,6 +2,7 @@
 
 import pytest
 
+from lm_eval_ext.__main__ import main
 from lm_eval_ext.leaderboard import check
 from lm_eval_ext.leaderboard.entry import write_entry
 from lm_eval_ext.leaderboard.run_output import read_run
@@ -105,3 +106,13 @@ def test_a_metric_that_became_undefined_fails(checked, store, new_run, edited, m
     status, out = checked(folder, "--baseline", entry(store, "average"), "--metrics", "pass@4")
     assert status == 1
     assert "undefined" in out
+
+
+def test_what_cannot_be_checked_is_told(made_up_runs, new_run, capsys):
+    able = str(made_up_runs["able"])
+    assert main(["leaderboard", "check", able, "--baseline", able, "--metrics", "mean_tokens"]) == 2
+    assert "no metric with a direction" in capsys.readouterr().err
+    short = str(new_run("short", n_questions=40, n_attempts=2))
+    arguments = ["leaderboard", "check", short, "--baseline", able, "--metrics", "pass@1,pass@4"]
+    assert main(arguments) in (0, 1)
+    assert "lacks them: synthetic_passn: pass@4." in capsys.readouterr().out

@@ -1,6 +1,7 @@
 """Reading lm_eval's output folders and comparing them."""
 
 import json
+import shutil
 
 import numpy as np
 import pytest
@@ -69,7 +70,7 @@ def test_chosen_metrics_only(write_run, capsys):
     assert "pass@1" in table
     assert "mean_tokens" not in table
     assert main(["leaderboard", "compare", a, b, "--metrics", "maj@*,chess"]) == 2
-    assert "--metrics=maj@*,chess: no such metric in toy_passn" in capsys.readouterr().err
+    assert "--metrics=chess: no such metric in toy_passn" in capsys.readouterr().err
 
 
 def test_newest_run_of_a_folder_is_read(write_run):
@@ -142,3 +143,12 @@ def _remove(folder, pattern):
     (path,) = folder.rglob(pattern)
     path.unlink()
     return folder
+
+
+def test_names_that_mean_something_to_tables_are_shown(made_up_runs, tmp_path, capsys):
+    named = shutil.copytree(made_up_runs["able"], tmp_path / "a|b[red]:fire:")
+    arguments = [str(made_up_runs["weak"]), str(named), "--metrics", "pass@1"]
+    assert main(["leaderboard", "compare", *arguments, "--format", "markdown"]) == 0
+    assert "a\\|b\\[red\\]:fire:" in capsys.readouterr().out
+    assert main(["leaderboard", "compare", *arguments]) == 0
+    assert "a|b[red]:fire:" in capsys.readouterr().out

@@ -134,3 +134,19 @@ def test_a_real_difference_is_found_more_often_in_pairs():
         apart += unpaired(*(score(x.tolist(), "mean", True) for x in (b, a))).p_value < 0.05
     assert paired > 150
     assert apart < 40
+
+
+@pytest.mark.parametrize("n_differing", [2, 4, 5])
+def test_interval_agrees_with_the_p_value_where_few_questions_differ(n_differing):
+    a = np.zeros(30)
+    a[:n_differing] = 1.0
+    test = paired_means(a, np.zeros(30))
+    assert test.p_value == pytest.approx(2 / 2**n_differing)
+    assert (test.low > 0) == (test.p_value < 0.05)
+    assert test.detectable == pytest.approx(2.801585 * test.standard_error)
+
+
+def test_nothing_is_detectable_where_no_question_differs():
+    test = paired_means(np.ones(30), np.ones(30))
+    assert (test.difference, test.p_value) == (0.0, 1.0)
+    assert np.isnan(test.detectable)

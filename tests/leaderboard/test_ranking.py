@@ -38,15 +38,16 @@ def test_rank_is_one_more_than_the_runs_that_are_better(direction, gaps):
     pairs = [(i, j) for i in range(5) for j in range(i)]
     tests = {(i, j): compare_tasks(tasks[i], tasks[j], "m") for i, j in pairs}
     p_values = dict(zip(pairs, holm([tests[p].p_value for p in pairs]), strict=True))
-    ranks = [1] * 5
+    ranks, beaten = [1] * 5, [0] * 5
     for (i, j), p in p_values.items():
         if p < 0.05:
             i_better = (tests[i, j].difference > 0) == direction
             ranks[j if i_better else i] += 1
+            beaten[i if i_better else j] += 1
     found = places(tasks, "m")
     assert [place.rank for place in found] == ranks
     assert len(set(ranks)) > 2
-    assert [place.best for place in found] == [r == 1 and ranks.count(1) == 1 for r in ranks]
+    assert [place.best for place in found] == [n == 4 for n in beaten]
 
 
 def test_equal_runs_tie_and_none_is_best():

@@ -172,3 +172,21 @@ def test_predict_only_has_no_metrics(tmp_path):
     ]
     task = read_run(stock_run(tmp_path / "run", samples, {"bypass,none": 999})).tasks["stock"]
     assert task.metrics == {}
+
+
+def test_verdicts_that_are_booleans_have_values_of_questions(new_run):
+    folder = new_run()
+    (path,) = folder.rglob("samples_*.jsonl")
+    rows = [json.loads(line) for line in path.read_text().splitlines()]
+    for row in rows:
+        row["pass@2"] = bool(row["pass@2"])
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    values = read_run(folder).tasks["synthetic_passn"].values["pass@2"]
+    assert list(values.values()) == [float(row["pass@2"]) for row in rows]
+
+
+@pytest.mark.parametrize("change", [{"config": "x"}, {"n-samples": {"synthetic_passn": 3}}])
+def test_results_of_another_form_are_told_in_one_line(new_run, edited, change):
+    folder = edited(new_run(), lambda results: results.update(change))
+    with pytest.raises(UserError, match="damaged"):
+        read_run(folder)

@@ -15,7 +15,11 @@ from lm_eval_ext.self_training.folders import Stage, read_lines
 from lm_eval_ext.self_training.job import self_train
 from lm_eval_ext.self_training.models import load_generator
 from lm_eval_ext.self_training.phase import run_phase
-from lm_eval_ext.self_training.problems import is_held_out, read_problems
+from lm_eval_ext.self_training.problems import (
+    is_held_out,
+    load_training_problems,
+    read_problems,
+)
 from lm_eval_ext.self_training.rows import read_rows
 from lm_eval_ext.self_training.settings import Workings
 
@@ -77,7 +81,9 @@ def test_held_out_problems_are_answered_last_and_never_learned(whole):
 
 
 def test_temperature_and_tau_are_beside_the_model(whole):
-    assert AutoModelForCausalLM.from_pretrained(whole / "model").config.num_hidden_layers == 1
+    config = AutoModelForCausalLM.from_pretrained(whole / "model").config
+    assert config.num_hidden_layers == 1
+    assert config.use_cache  # as in the base model, though the trainer turns it off
     found = json.loads((whole / "temperature.json").read_text())
     assert read_temperature(whole).value == found["temperature"]
     assert found["n_attempts"] == len(labelled(Stage(whole, 3, held_out=True)))
@@ -180,6 +186,34 @@ def test_code_needs_consent(make_run, tmp_path):
     assert not (tmp_path / "run").exists()
 
 
+def test_test_split_is_refused(make_run, tmp_path):
+    run = make_run(problems="tiny_math:train+tiny_gsm8k:test", num_problems=40)
+    with pytest.raises(UserError, match="must not be trained on it: use tiny_gsm8k:train"):
+        train(run, tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_question_asked_twice_is_on_one_side(make_run, tmp_path):
+    path = tmp_path / "problems.jsonl"
+    records = [
+        {"prompt": f"{start} What is {i} + 1?", "question": f"What is {i} + 1?", "answer": "2"}
+        for start in ("Q:", "Please answer.")
+        for i in range(40)
+    ]
+    path.write_text("".join(json.dumps(record) + "\n" for record in records))
+    problems = load_training_problems(make_run(problems=str(path)))
+    first, second = ([p.held_out for p in half] for half in (problems[:40], problems[40:]))
+    assert first == second == [is_held_out(p.prompt, 0.3) for p in problems[:40]]
+    assert second != [is_held_out(p.prompt, 0.3) for p in problems[40:]]
+
+
+@pytest.mark.parametrize("name", ["seed", "pretrained", "self_eval_labels"])
+def test_generator_takes_nothing_that_the_run_decides(make_run, tmp_path, name):
+    run = make_run(generator_args=f"dtype=float32,{name}=5")
+    with pytest.raises(UserError, match=f"{name} is set by the run itself"):
+        load_generator(run, Stage(tmp_path, 1), FEW, completes_boxes=False)
+
+
 def test_labels_that_do_not_fit_are_found_before_sampling(make_run, tmp_path, monkeypatch):
     monkeypatch.setattr(attempts.harness, "complete", None)
     with pytest.raises(UserError, match="self_eval_labels: ' certainly' is"):
@@ -230,7 +264,7 @@ def test_nothing_to_learn_is_said(make_run, tmp_path, monkeypatch):
 
 
 def test_adapters_answer_in_the_next_round(make_run, tmp_path):
-    run = make_run(lora_rank=2, learning_rate=0.1, held_out_share=0)
+    run = make_run(lora_rank=2, alpha=0.5, learning_rate=0.1, held_out_share=0)
     train(run, tmp_path)
     assert (tmp_path / "adapter" / "adapter_config.json").exists()
     assert not (tmp_path / "model").exists()

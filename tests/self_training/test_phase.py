@@ -1,5 +1,6 @@
 """Phases as processes: their errors, their parent's death, and two of them at once."""
 
+import errno
 import json
 import os
 import signal
@@ -12,6 +13,8 @@ import pytest
 from safetensors.torch import load_file
 
 from lm_eval_ext.errors import UserError
+from lm_eval_ext.grading import Attempt
+from lm_eval_ext.self_training import phase
 from lm_eval_ext.self_training.folders import Stage
 from lm_eval_ext.self_training.job import PhaseFailedError, _launch, self_train
 from lm_eval_ext.self_training.phase import run_phase
@@ -22,11 +25,11 @@ class EnoughError(Exception):
     pass
 
 
-def train_until(phase, run, output):
+def train_until(last, run, output):
     """Run the phases before one, and return its stage."""
 
     def launch(wanted, stage, workings):
-        if wanted == phase:
+        if wanted == last:
             raise EnoughError
         run_phase(wanted, stage, workings)
 
@@ -45,6 +48,42 @@ def test_phase_reports_its_error_in_one_line(make_run, tmp_path, capfd):
     (line,) = capfd.readouterr().err.strip().splitlines()
     assert line.startswith("lm-eval-ext: error: ")
     assert "attempts-0.jsonl, line 1 is damaged" in line
+
+
+def test_missing_attempts_are_noticed_and_made_again(make_run, tmp_path):
+    stage = train_until("label", make_run(), tmp_path)
+    attempts = stage.folder / "attempts-0.jsonl"
+    whole = attempts.read_text().splitlines()
+    attempts.write_text("".join(line + "\n" for line in whole[1:]))
+    with pytest.raises(UserError, match=f"has {len(whole) - 1} attempts, and {len(whole)} were"):
+        run_phase("label", stage, Workings())
+    stage.report("generate").unlink()
+    train_until("label", make_run(), tmp_path)
+    assert sorted(attempts.read_text().splitlines()) == sorted(whole)
+    run_phase("label", stage, Workings())
+
+
+@pytest.mark.parametrize(("correct", "label"), [(True, "yes"), (False, "no")])
+def test_labels_of_one_kind_are_warned_of(make_run, tmp_path, monkeypatch, caplog, correct, label):
+    def alike(family, questions):
+        for texts, _ in questions:
+            yield [Attempt(text, correct) for text in texts]
+
+    monkeypatch.setattr("lm_eval_ext.self_training.labels.grade_questions", alike)
+    stage = train_until("tune", make_run(), tmp_path)
+    assert f"so every label is {label}" in caplog.text
+    assert (stage.counts("rows")["reason"] > 0) == correct
+
+
+def test_full_disk_is_one_line(tmp_path, monkeypatch, capsys):
+    def full(*arguments):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(phase, "run_phase", full)
+    monkeypatch.setattr(phase, "die_with_parent", lambda: None)
+    assert phase.main(["label", "--output", str(tmp_path), "--number", "1"]) == phase.USER_ERROR
+    (line,) = capsys.readouterr().err.splitlines()
+    assert "no space left on the device; make room" in line
 
 
 def test_phase_that_dies_can_be_continued(make_run, tmp_path, monkeypatch):

@@ -55,6 +55,10 @@ def test_rate_follows_the_adapter(rank, rate):
         ({"learning_rate": 0.0}, "learning_rate=0.0 must be above 0"),
         ({"self_eval_labels": (" A",)}, "must be two labels"),
         ({"max_length": 2}, "max_length=2 must be at least 8"),
+        ({"temperature": float("inf")}, "temperature=inf must be"),
+        ({"epochs": float("inf")}, "epochs=inf must be above 0 and finite"),
+        ({"warmup_ratio": 3}, "warmup_ratio=3 must be in"),
+        ({"num_problems": 0}, "num_problems=0 must be at least 1"),
     ],
     ids=str,
 )

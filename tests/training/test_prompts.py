@@ -125,6 +125,8 @@ def test_sanitized_records_call_their_text_prompt(tmp_path):
         ({"answer": "#### 2"}, "gsm8k", "no field 'prompt' and no 'question'"),
         ({"question": 3, "answer": "#### 2"}, "gsm8k", "the field 'question' must be a text"),
         ({"problem": "x"}, "math", "no field 'solution' or 'answer'"),
+        ({"problem": "x", "solution": "3"}, "math", "record 1: .*has no reference answer"),
+        ({"question": "x", "answer": "3"}, None, "need to be told what grades them"),
     ],
     ids=str,
 )

@@ -8,6 +8,8 @@ import re
 import shutil
 import tempfile
 from collections.abc import Iterator, Mapping
+from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -92,11 +94,15 @@ def build_page(
         stream.seek(0)
         # A page that is being served is replaced as a whole.
         unfinished = output.with_name(f"{output.name}.unfinished")
-        with unfinished.open("wb") as file:
-            file.write(document.before.encode("utf-8", errors="replace"))
-            shutil.copyfileobj(stream, file)
-            file.write(document.after.encode("utf-8", errors="replace"))
-    unfinished.replace(output)
+        try:
+            with unfinished.open("wb") as file:
+                file.write(document.before.encode("utf-8", errors="replace"))
+                shutil.copyfileobj(stream, file)
+                file.write(document.after.encode("utf-8", errors="replace"))
+            unfinished.replace(output)
+        except BaseException:
+            unfinished.unlink(missing_ok=True)
+            raise
     return output
 
 
@@ -116,16 +122,23 @@ def _read_runs(
     with ExitStack() as stack:
         if processes > 1 and len(jobs) > 1:
             spawn = multiprocessing.get_context("spawn")
-            pool = stack.enter_context(spawn.Pool(min(processes, len(jobs))))
-            found: Iterator[_RunData | str] = pool.imap(_read_run, jobs)
+            n_processes = min(processes, len(jobs))
+            # An executor, unlike a pool, says so when a process of its dies.
+            pool = stack.enter_context(ProcessPoolExecutor(n_processes, mp_context=spawn))
+            found: Iterator[_RunData | str] = pool.map(_read_run, jobs)
         else:
             found = map(_read_run, jobs)
         progress = tqdm(found, total=len(jobs), desc="Reading runs", unit="run", disable=None)
-        for run_id, data in zip(folders, progress, strict=True):
-            if isinstance(data, str):
-                logger.warning("%s; the page has only the run's table", data)
-            else:
-                yield run_id, data
+        try:
+            for run_id, data in zip(folders, progress, strict=True):
+                if isinstance(data, str):
+                    logger.warning("%s; the page has only the run's table", data)
+                else:
+                    yield run_id, data
+        except BrokenProcessPool as error:
+            raise UserError(
+                f"processes={processes}: one was killed (out of memory?); give fewer"
+            ) from error
 
 
 def _read_run(job: tuple[Path, PageLimits, Path | None]) -> _RunData | str:
@@ -141,7 +154,7 @@ def _read_run(job: tuple[Path, PageLimits, Path | None]) -> _RunData | str:
         heads = scored_heads(files.results, scores_file)
     except UserError as error:
         return str(error)
-    except (AttributeError, KeyError, TypeError, ValueError) as error:
+    except (ArithmeticError, AttributeError, LookupError, OSError, TypeError, ValueError) as error:
         return f"{folder}: its samples cannot be shown ({error!r})"
     return _RunData(tasks, None if heads is None else pack(heads))
 
@@ -185,7 +198,13 @@ def _library(chunks: ChunkWriter, plotly: str) -> dict[str, Any]:
 
 def _plotly() -> str:
     """Return the source of the library that draws the charts."""
-    from plotly.offline import get_plotlyjs
+    try:
+        from plotly.offline import get_plotlyjs
+    except ModuleNotFoundError as error:
+        raise UserError(
+            "the page needs Plotly, which draws its charts; pip install 'lm-eval-ext[report]', or "
+            "leave html out of --formats"
+        ) from error
 
     # A script is compared with its hash after the browser has made all line ends alike.
     return get_plotlyjs().replace("\r\n", "\n").replace("\r", "\n")

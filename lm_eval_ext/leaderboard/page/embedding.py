@@ -91,7 +91,8 @@ def pack(value: Any) -> bytes:
 def _packed(text: str) -> bytes:
     # A lone surrogate, which JSON can hold and UTF-8 cannot, must not stop the page.
     raw = text.encode("utf-8", errors="replace")
-    return base64.b64encode(gzip.compress(raw, compresslevel=6, mtime=0))
+    # Level 5 takes half of the time of level 6 and 7% more bytes.
+    return base64.b64encode(gzip.compress(raw, compresslevel=5, mtime=0))
 
 
 def _dumps(value: Any) -> str:

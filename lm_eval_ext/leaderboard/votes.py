@@ -1,0 +1,279 @@
+"""``lm-eval-ext leaderboard votes``: how many attempts a weighted vote saves."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from rich.box import MARKDOWN, ROUNDED
+from rich.table import Table
+
+from lm_eval_ext.errors import UserError
+from lm_eval_ext.leaderboard.comparison import check_same_questions
+from lm_eval_ext.leaderboard.console import table_console
+from lm_eval_ext.leaderboard.formatting import printed_difference
+from lm_eval_ext.leaderboard.run_output import read_run
+from lm_eval_ext.leaderboard.vote_curves import (
+    Vote,
+    VoteCurve,
+    read_questions,
+    vote_curve,
+    vote_scores,
+)
+
+DEFAULT_VOTES = "maj,cisc:self_eval,linear:self_eval,best_of:self_eval"
+
+
+class TaskVotes(NamedTuple):
+    """The votes of a task.
+
+    Parameters
+    ----------
+    task
+        Its name.
+    n_questions
+        Questions compared.
+    ks
+        Attempts in a vote.
+    target
+        Mean score of the baseline's majority vote of all the attempts that count.
+    curves
+        The baseline's majority vote first, then the votes of the run.
+    """
+
+    task: str
+    n_questions: int
+    ks: list[int]
+    target: float
+    curves: dict[str, VoteCurve]
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the options."""
+    parser.add_argument(
+        "run", type=Path, help="--output_path of an lm_eval run with --log_samples: the votes' run"
+    )
+    parser.add_argument(
+        "--baseline",
+        type=Path,
+        required=True,
+        help="the run whose majority vote is the target; may be the same",
+    )
+    parser.add_argument(
+        "--vote",
+        type=lambda text: [Vote.parse(name) for name in text.split(",")],
+        default=DEFAULT_VOTES,
+        metavar="VOTES",
+        help="votes of the run, separated by commas: maj, cisc:SOURCE, linear:SOURCE, "
+        "best_of:SOURCE (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--baseline-k", type=int, help="attempts in the target (default: all of a question)"
+    )
+    parser.add_argument(
+        "--k", type=int, default=10, help="attempts in a vote to compare (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--ks",
+        type=lambda text: [int(part) for part in text.split(",")],
+        help="points of the curves, separated by commas (default: 1 to --baseline-k)",
+    )
+    parser.add_argument(
+        "--tau", type=float, default=1.0, help="temperature of cisc (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--margin",
+        type=float,
+        default=0.01,
+        help="by how much a vote that is not inferior may be worse (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--tasks", type=lambda text: text.split(","), help="only these, separated by commas"
+    )
+    parser.add_argument("--format", choices=("text", "markdown"), default="text")
+    parser.add_argument("--output", type=Path, metavar="FILE", help="also write all points as JSON")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Hold the votes and print the tables."""
+    if not args.tau > 0:
+        raise UserError(f"--tau={args.tau} must be above 0")
+    if not args.margin >= 0:
+        raise UserError(f"--margin={args.margin} must be at least 0")
+    found = [compare_votes(task, args) for task in _shared_tasks(args)]
+    console = table_console(markdown=args.format == "markdown")
+    for votes in found:
+        console.print(f"\n{_heading(votes, args)}\n", soft_wrap=True, markup=False)
+        console.print(savings_table(votes, args.k, args.margin, box=_box(args)))
+        console.print(curves_table(votes, args.k, box=_box(args)))
+    if args.output is not None:
+        args.output.parent.mkdir(parents=True, exist_ok=True)
+        args.output.write_text(json.dumps([as_json(votes) for votes in found], indent=1) + "\n")
+    return 0
+
+
+def compare_votes(task: str, args: argparse.Namespace) -> TaskVotes:
+    """Set the votes of the run beside the majority vote of the baseline.
+
+    Parameters
+    ----------
+    task
+        A task of both runs.
+    args
+        The options.
+
+    Raises
+    ------
+    UserError
+        For other questions, a k that no question has, or votes without weights.
+    """
+    of_run, of_baseline = (read_questions(folder, task) for folder in (args.run, args.baseline))
+    n_run, n_baseline = (len(next(iter(q.values()))) for q in (of_run, of_baseline))
+    target_k = args.baseline_k or n_baseline
+    ks = sorted(set(args.ks or range(1, min(n_run, target_k) + 1)) | {args.k})
+    for name, k, n in (
+        ("--baseline-k", target_k, n_baseline),
+        ("--k", args.k, n_run),
+        ("--ks", ks[-1], n_run),
+        ("--ks", ks[0], n_run),
+    ):
+        if not 1 <= k <= n:
+            raise UserError(f"{name}={k} must be from 1 to {n}, the attempts of {task}")
+    majority = Vote("maj")
+    own_ks = [k for k in ks if k <= n_baseline]
+    target = vote_scores(of_baseline, majority, [target_k])[:, 0]
+    scores = vote_scores(of_baseline, majority, own_ks)
+    curves = {"baseline": vote_curve(majority, own_ks, scores, target, margin=args.margin)}
+    for vote in args.vote:
+        scores = vote_scores(of_run, vote, ks, tau=args.tau)
+        curves[vote.name()] = vote_curve(vote, ks, scores, target, margin=args.margin)
+    return TaskVotes(task, len(target), ks, float(target.mean()), curves)
+
+
+def _shared_tasks(args: argparse.Namespace) -> list[str]:
+    runs = [read_run(args.run), read_run(args.baseline)]
+    shared = [task for task in runs[0].tasks if task in runs[1].tasks]
+    unknown = sorted(set(args.tasks or ()) - set(shared))
+    if unknown or not shared:
+        stated = f"--tasks={','.join(unknown)}" if unknown else "the runs"
+        raise UserError(
+            f"{stated}: no such task in both runs ("
+            + "; ".join(f"{run.label} has {', '.join(run.tasks) or 'none'}" for run in runs)
+            + ")"
+        )
+    chosen = args.tasks or [task for task in shared if "_passn" in task] or shared
+    for task in chosen:
+        check_same_questions(runs, task)
+    return list(chosen)
+
+
+def savings_table(votes: TaskVotes, k: int, margin: float, *, box: Any = ROUNDED) -> Table:
+    """Lay out what a vote of k attempts scores against the target, and how few attempts reach it.
+
+    Parameters
+    ----------
+    votes
+        The votes.
+    k
+        Attempts in a vote.
+    margin
+        Of the non-inferiority.
+    box
+        Borders.
+    """
+    table = Table(box=box)
+    table.add_column("vote")
+    for name in (f"at k={k}", "minus target", "smallest k that reaches it", "resamples that do"):
+        table.add_column(name, justify="right")
+    table.add_column(f"smallest k not {margin:g} worse", justify="right")
+    for label, curve in votes.curves.items():
+        ks = votes.ks[: len(curve.points)]
+        cells = ["n/a", "n/a"]
+        if k in ks:
+            i = ks.index(k)
+            cells = [_interval(curve.points[i]), printed_difference(*curve.differences[i][:3])]
+        few, most = curve.fewest, ks[-1]
+        bounds = f"({_count(few.low, most)}, {_count(few.high, most)})"
+        cells += [f"{_count(few.k, most)} {bounds}", f"{few.reached:.0%}"]
+        table.add_row(_label(label, curve), *cells, _count(few.not_inferior, most))
+    return table
+
+
+def curves_table(votes: TaskVotes, k: int, *, box: Any = ROUNDED) -> Table:
+    """Lay out the curves at some k: powers of two, the k in question and the last.
+
+    Parameters
+    ----------
+    votes
+        The votes.
+    k
+        A k to show.
+    box
+        Borders.
+    """
+    table = Table(box=box)
+    table.add_column("k", justify="right")
+    for label, curve in votes.curves.items():
+        table.add_column(_label(label, curve), justify="right")
+    shown = {1, k, *votes.ks[-1:], *(2**i for i in range(votes.ks[-1].bit_length()))}
+    for i, one in enumerate(votes.ks):
+        if one in shown or len(votes.ks) <= 8:
+            points = [curve.points for curve in votes.curves.values()]
+            table.add_row(str(one), *(_interval(p[i]) if i < len(p) else "n/a" for p in points))
+    return table
+
+
+def as_json(votes: TaskVotes) -> dict[str, Any]:
+    """Return everything as JSON has it; an infinite k is null."""
+    curves = {
+        label: {
+            "vote": curve.vote.name(),
+            "points": [
+                {
+                    "k": k,
+                    "score": [p.estimate, p.low, p.high],
+                    "minus_target": [d.difference, d.low, d.high],
+                    "p_value": d.p_value,
+                }
+                for k, p, d in zip(votes.ks, curve.points, curve.differences, strict=False)
+            ],
+            "fewest": {
+                name: value if math.isfinite(value) else None
+                for name, value in curve.fewest._asdict().items()
+            },
+        }
+        for label, curve in votes.curves.items()
+    }
+    return {
+        "task": votes.task,
+        "n_questions": votes.n_questions,
+        "target": votes.target,
+        "curves": curves,
+    }
+
+
+def _heading(votes: TaskVotes, args: argparse.Namespace) -> str:
+    target_k = f"maj@{args.baseline_k}" if args.baseline_k else "majority vote"
+    return (
+        f"{votes.task}, {votes.n_questions} questions. Target: {target_k} of the baseline, "
+        f"{votes.target:.3f}. 95% intervals over questions; tau {args.tau:g}."
+    )
+
+
+def _label(label: str, curve: VoteCurve) -> str:
+    return f"baseline's {curve.vote.name()}" if label == "baseline" else label
+
+
+def _box(args: argparse.Namespace) -> Any:
+    return MARKDOWN if args.format == "markdown" else ROUNDED
+
+
+def _interval(point: Any) -> str:
+    return f"{point.estimate:.3f} ({point.low:.3f}, {point.high:.3f})"
+
+
+def _count(k: float, most: int) -> str:
+    return f"{k:.0f}" if math.isfinite(k) else f"> {most}"

@@ -1,0 +1,103 @@
+"""``lm-eval-ext plan``: time, memory and rows of a run with N attempts, before it is started."""
+
+from __future__ import annotations
+
+import argparse
+import json
+
+from lm_eval_ext.errors import UserError
+from lm_eval_ext.planning.cost import Run
+from lm_eval_ext.planning.hardware import GPUS, Device, find_device
+from lm_eval_ext.planning.workload import Stated, Workload, stated_workload, task_workload
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the options."""
+    parser.add_argument(
+        "--model-config",
+        required=True,
+        metavar="MODEL",
+        help="Hub id, folder, config.json or shipped name; no weights are read",
+    )
+    parser.add_argument(
+        "--task", help="task of lm-eval, for its questions, prompts and token limit"
+    )
+    parser.add_argument("--attempts", type=int, default=16, help="per question (%(default)s)")
+    parser.add_argument("--questions", type=int, help="number of questions")
+    parser.add_argument("--prompt-tokens", type=float, help="mean tokens of a prompt")
+    parser.add_argument("--response-tokens", type=float, help="mean tokens of a response")
+    parser.add_argument("--max-gen-toks", type=int, help="most tokens of a response")
+    parser.add_argument(
+        "--gpu", help=f"{', '.join(GPUS)}, or cpu: this machine's, measured in some seconds"
+    )
+    parser.add_argument("--gpus", type=int, default=1, help="how many, data parallel (%(default)s)")
+    parser.add_argument("--memory-gb", type=float, help="memory of a GPU that is not in the table")
+    parser.add_argument("--bandwidth-gb-s", type=float, help="its memory bandwidth")
+    parser.add_argument("--tflops", type=float, help="its dense peak in the run's data type")
+    parser.add_argument(
+        "--dtype",
+        choices=("auto", "float32", "bfloat16", "float16"),
+        default="auto",
+        help="of weights and cache; auto: as stored",
+    )
+    parser.add_argument("--batch-size", type=int, help="most rows per GPU (as many as fit)")
+    parser.add_argument("--json", action="store_true", help="print every number as JSON")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Print the plan; return the exit status."""
+    for option in ("gpus", "batch_size"):
+        value = getattr(args, option)
+        if value is not None and value < 1:
+            raise UserError(f"--{option.replace('_', '-')}={value} must be 1 or more")
+    # Wrong options are told before anything slow is imported.
+    device = None if args.gpu == "cpu" else _gpu(args)
+    workload = _workload(args)
+
+    from lm_eval_ext.planning.model_shape import BYTES_OF_DTYPE, read_shape
+    from lm_eval_ext.planning.report import as_json, plan_of, text
+
+    shape = read_shape(args.model_config)
+    dtype = shape.dtype if args.dtype == "auto" else args.dtype
+    if dtype not in BYTES_OF_DTYPE:
+        raise UserError(f"{shape.name} is stored as {dtype}: give --dtype, such as bfloat16")
+    plan = plan_of(
+        Run(
+            shape=shape,
+            device=device or _cpu(),
+            workload=workload,
+            number_bytes=BYTES_OF_DTYPE[dtype],
+            n_devices=args.gpus,
+            batch_size=args.batch_size,
+        )
+    )
+    print(json.dumps(as_json(plan), indent=1) if args.json else "\n".join(text(plan)))
+    return 0
+
+
+def _workload(args: argparse.Namespace) -> Workload:
+    stated = Stated(
+        attempts=args.attempts,
+        questions=args.questions,
+        prompt_tokens=args.prompt_tokens,
+        max_new_tokens=args.max_gen_toks,
+        response_tokens=args.response_tokens,
+    )
+    if args.task is None:
+        return stated_workload(stated)
+    return task_workload(args.task, args.model_config, stated)
+
+
+def _gpu(args: argparse.Namespace) -> Device:
+    return find_device(
+        args.gpu,
+        memory_gb=args.memory_gb,
+        bandwidth_gb_s=args.bandwidth_gb_s,
+        tflops=args.tflops,
+    )
+
+
+def _cpu() -> Device:
+    from lm_eval_ext.planning.cpu import measured_cpu
+
+    return measured_cpu()
