@@ -31,7 +31,7 @@ from lm_eval.api.registry import get_aggregation
 from lm_eval.api.task import ConfigurableTask
 from tqdm import tqdm
 
-from lm_eval_ext.attempt_details import attempt_details
+from lm_eval_ext.attempt_details import AttemptDetails, attempt_details
 from lm_eval_ext.attempt_settings import read_settings, single_answer
 from lm_eval_ext.errors import UserError
 from lm_eval_ext.generation import Generation
@@ -229,7 +229,7 @@ class AttemptsTask(ConfigurableTask):
     def _scalar_metrics(self) -> list[dict[str, Any]]:
         """Return the metrics that are one number per question, for lm-eval's W&B logger."""
         bare = [
-            {"attempt": i, "answer": None, "correct": False}
+            AttemptDetails(attempt=i, answer=None, correct=False)
             for i in range(self.settings.n_attempts)
         ]
         return [

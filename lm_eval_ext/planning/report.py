@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 
 from lm_eval_ext.planning.cost import (
     CASES,
+    Case,
     Estimate,
     Run,
     estimate,
@@ -33,9 +34,9 @@ class Plan(NamedTuple):
 
     run: Run
     rows: int
-    estimates: dict[str, Estimate]
+    estimates: dict[Case, Estimate]
     copied_rows: int
-    copied: dict[str, Estimate] | None
+    copied: dict[Case, Estimate] | None
 
 
 def plan_of(run: Run) -> Plan:
@@ -177,7 +178,7 @@ def _workload(run: Run) -> dict[str, Any]:
     return {**workload, "response_tokens": run.workload.response_tokens._asdict()}
 
 
-def _estimates(estimates: dict[str, Estimate]) -> dict[str, Any]:
+def _estimates(estimates: dict[Case, Estimate]) -> dict[str, Any]:
     return {
         case: {**found._asdict(), "seconds": found.seconds} for case, found in estimates.items()
     }
