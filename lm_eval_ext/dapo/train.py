@@ -120,8 +120,8 @@ def run(args: argparse.Namespace) -> int:
     # The trainer overrides what GRPOTrainer has had since then.
     if Version(found) < Version(OLDEST_TRL):
         raise UserError(
-            f"trl {found} is installed, and train dapo needs {OLDEST_TRL} or later, on Python 3.11 or "
-            f"later: pip install 'trl>={OLDEST_TRL}'"
+            f"trl {found} is installed, and train dapo needs {OLDEST_TRL} or later: on Python 3.11 "
+            f"or later, pip install 'trl>={OLDEST_TRL}'"
         )
     from lm_eval_ext.dapo.job import train_dapo
 
