@@ -29,7 +29,9 @@ def opened(browser, toy_page):
     requested = [
         message["params"]["request"]["url"]
         for message in messages
+        # A new browser may still be loading its own start page.
         if message["method"] == "Network.requestWillBeSent"
+        and not message["params"]["documentURL"].startswith("chrome")
     ]
     assert any(url.startswith(toy_page.as_uri()) for url in requested)
     own = (toy_page.as_uri(), "data:", "about:")
