@@ -28,6 +28,11 @@ def command(output, store, *launcher):
     ]  # fmt: skip
 
 
+def heed_interrupts():
+    """A shell starts its background jobs with Ctrl-C ignored, and their children inherit that."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
 def start(*arguments, **options):
     environment = {
         **os.environ,
@@ -38,7 +43,7 @@ def start(*arguments, **options):
     }
     return subprocess.Popen(
         command(*arguments), env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE,
-        text=True, **options,
+        text=True, preexec_fn=heed_interrupts, **options,
     )  # fmt: skip
 
 
