@@ -112,7 +112,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--quick", action="store_true", help="a fifth of the pairs or fewer")
     quick = parser.parse_args().quick
-    n_pairs, n_few, n_resamples = (300, 30, 200) if quick else (2_000, 400, 1_000)
+    n_pairs, n_few, n_resamples = (300, 30, 200) if quick else (20_000, 2_000, 1_000)
     start = time.perf_counter()
     ratio = 1.0
     print(

@@ -1,4 +1,4 @@
-"""What goes wrong when a model is loaded, in one line."""
+"""Arguments of a model that is loaded, and what goes wrong with them, in one line."""
 
 from __future__ import annotations
 
@@ -11,6 +11,32 @@ from lm_eval_ext.tiny import SHIPPED
 
 if TYPE_CHECKING:
     from lm_eval.models.huggingface import HFLM
+
+
+def whole_number(name: str, value: object) -> int:
+    """Read an argument that must be a whole number.
+
+    Parameters
+    ----------
+    name
+        Of the argument.
+    value
+        Its value; a text is read.
+
+    Raises
+    ------
+    UserError
+        If it is none.
+
+    Examples
+    --------
+    >>> whole_number("seed", "7")
+    7
+    """
+    try:
+        return int(value)  # type: ignore[call-overload]
+    except (TypeError, ValueError) as error:
+        raise UserError(f"{name}={value!r} must be a whole number") from error
 
 
 @contextmanager

@@ -29,7 +29,7 @@ from lm_eval_ext.engine.support import misfit
 from lm_eval_ext.errors import UserError
 from lm_eval_ext.generation import Generation, GenerationRecord
 from lm_eval_ext.harness import GenerationRequest
-from lm_eval_ext.model_loading import readable_load_errors, require_causal
+from lm_eval_ext.model_loading import readable_load_errors, require_causal, whole_number
 from lm_eval_ext.sampling_group import Sampled, SamplingGroup, fitted_prompts
 from lm_eval_ext.self_evaluation.conclusion import Conclusion, Texts, read_conclusion
 from lm_eval_ext.store.attempt_store import AttemptStore
@@ -112,8 +112,8 @@ class SampledLM(HFLM):
         store: str | Path | None = None,
         **hf_arguments: Any,
     ) -> None:
-        self.seed = _whole_number("seed", torch.initial_seed() if seed is None else seed)
-        if not str(batch_size).startswith("auto") and _whole_number("batch_size", batch_size) < 1:
+        self.seed = whole_number("seed", torch.initial_seed() if seed is None else seed)
+        if not str(batch_size).startswith("auto") and whole_number("batch_size", batch_size) < 1:
             raise UserError(f"batch_size={batch_size} must be at least 1, or auto")
         conclusion = read_conclusion(
             self_eval,
@@ -391,10 +391,3 @@ def _record(group: SamplingGroup, place: int, result: AttemptResult) -> Generati
         n_truncated_prompt_tokens=group.n_truncated[request.prompt],
         statistics=result.statistics,
     )
-
-
-def _whole_number(name: str, value: object) -> int:
-    try:
-        return int(value)  # type: ignore[call-overload]
-    except (TypeError, ValueError) as error:
-        raise UserError(f"{name}={value!r} must be a whole number") from error

@@ -17,7 +17,8 @@ from lm_eval_ext.engine.sampling import SamplingSettings
 from lm_eval_ext.engine.stop_strings import StopStrings
 from lm_eval_ext.errors import UserError
 from lm_eval_ext.generation import Generation
-from lm_eval_ext.model_wrappers.sampled import SampledLM, _whole_number
+from lm_eval_ext.model_loading import whole_number
+from lm_eval_ext.model_wrappers.sampled import SampledLM
 from lm_eval_ext.self_evaluation.conclusion import Conclusion, read_conclusion
 from lm_eval_ext.store.attempt_store import AttemptStore
 from lm_eval_ext.store.interruption import announce_at_failure
@@ -102,7 +103,7 @@ class SampledVLLM(VLLM, _LoadedByVLLM, SampledLM):
         store: str | Path | None = None,
         **vllm_arguments: Any,
     ) -> None:
-        self.seed = _whole_number("seed", torch.initial_seed() if seed is None else seed)
+        self.seed = whole_number("seed", torch.initial_seed() if seed is None else seed)
         if not isinstance(pretrained, str):
             raise UserError(
                 f"pretrained={type(pretrained).__name__}: vLLM loads models itself; give a Hub "

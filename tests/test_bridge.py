@@ -286,3 +286,21 @@ def test_without_our_folder_lm_eval_is_as_before(
 ) -> None:
     monkeypatch.setattr(bridge, "tasks_folder", lambda: None)
     assert "our_task" not in build([folders["lm_eval"]])
+
+
+def test_lm_eval_alone_knows_our_aggregations_and_loads_them_on_first_use():
+    names = [entry.name for entry in bridge.entry_points("lm_eval.aggregations")]
+    code = f"""
+import sys
+from lm_eval.api.metrics import stderr_for_metric
+from lm_eval.api.registry import aggregation_registry, get_aggregation
+assert set({names}) <= set(aggregation_registry.keys())
+assert "lm_eval_ext.aggregations" not in sys.modules
+assert "lm_eval_ext.metrics" not in sys.modules
+ece = get_aggregation("ece")
+assert ece([(0.75, 1), (0.75, 1), (0.25, 0)]) == 0.25
+assert stderr_for_metric(ece, 10)([(0.75, 1), (0.5, 1), (0.25, 0)]) > 0
+assert get_aggregation("brier_score").__module__ == "lm_eval.api.metrics"
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr

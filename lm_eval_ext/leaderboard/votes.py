@@ -132,7 +132,7 @@ def compare_votes(task: str, args: argparse.Namespace) -> TaskVotes:
     """
     of_run, of_baseline = (read_questions(folder, task) for folder in (args.run, args.baseline))
     n_run, n_baseline = (len(next(iter(q.values()))) for q in (of_run, of_baseline))
-    target_k = args.baseline_k or n_baseline
+    target_k = n_baseline if args.baseline_k is None else args.baseline_k
     ks = sorted(set(args.ks or range(1, min(n_run, target_k) + 1)) | {args.k})
     for name, k, n in (
         ("--baseline-k", target_k, n_baseline),

@@ -77,11 +77,12 @@ def load_training_problems(run: SelfTraining) -> list[TrainingProblem]:
     Raises
     ------
     UserError
-        As `lm_eval_ext.training.prompts.load_problems`, for a test split, and if the share leaves
-        no problem on one of its sides.
+        As `lm_eval_ext.training.prompts.load_problems`, and if the share leaves no problem on one
+        of its sides.
     """
-    _refuse_test_splits(run.problems)
-    source = load_problems(run.problems, limit=run.num_problems, grader=run.grader)
+    source = load_problems(
+        run.problems, limit=run.num_problems, grader=run.grader, argument="problems"
+    )
     held_out: dict[str, bool] = {}
     problems = []
     for number, problem in enumerate(source):
@@ -97,15 +98,6 @@ def load_training_problems(run: SelfTraining) -> list[TrainingProblem]:
             f"{n_held_out}: give more problems, or another share (0: none are held out)"
         )
     return problems
-
-
-def _refuse_test_splits(problems: str) -> None:
-    for source in problems.split("+"):
-        if source.endswith(":test") and not Path(source).expanduser().is_file():
-            raise UserError(
-                f"problems={source}: models are scored on the test split, and must not be trained "
-                f"on it: use {source.removesuffix('test')}train"
-            )
 
 
 def _question(problem: Problem) -> str:

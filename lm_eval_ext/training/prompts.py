@@ -88,7 +88,7 @@ def load_prompts(
     >>> load_prompts("tiny_gsm8k:train", limit=3).stop
     ('Question:',)
     """
-    problems = _load(source, limit, data_folder, grader=None)
+    problems = _load(source, limit, data_folder, grader=None, argument="prompts")
     return PromptSet(
         tuple(problem.prompt for problem in problems),
         tuple(dict.fromkeys(text for problem in problems for text in problem.stop)),
@@ -101,6 +101,7 @@ def load_problems(
     limit: int | None = None,
     data_folder: str | None = None,
     grader: str | None = None,
+    argument: str = "prompts",
 ) -> list[Problem]:
     """Read problems that can be graded; repeated prompts count once.
 
@@ -119,60 +120,78 @@ def load_problems(
     grader
         Family of the records of a file. They have the fields of the published data set, and
         possibly ``prompt``; without it the zero-shot prompt of the family is used.
+    argument
+        Name of the option that gave the source, for messages; ``num_`` before it gave the limit.
 
     Raises
     ------
     UserError
-        For an unknown source, a damaged file, a record that cannot be graded, or a source without
-        problems.
+        For an unknown source, a test split, a damaged file, a record that cannot be graded, a
+        source without problems, and a grader where no source is a file.
 
     Examples
     --------
     >>> load_problems("tiny_gsm8k:train", limit=3)[0].family
     'gsm8k'
     """
-    has_file = any(Path(part).expanduser().is_file() for part in source.split("+"))
+    has_file = any(_is_file(part) for part in source.split("+"))
     if has_file and grader is None:
         raise UserError(
-            f"problems={source}: the records of a file need to be told what grades them: add "
+            f"{argument}={source}: the records of a file need to be told what grades them: add "
             f"--grader {'|'.join(_STOP)}"
         )
-    return _load(source, limit, data_folder, grader=grader)
+    if grader is not None and not has_file:
+        raise UserError(
+            f"grader={grader} is for the records of a file, and {argument}={source} is none: leave "
+            "it out"
+        )
+    return _load(source, limit, data_folder, grader=grader, argument=argument)
 
 
 def _load(
-    source: str, limit: int | None, data_folder: str | None, grader: str | None
+    source: str, limit: int | None, data_folder: str | None, *, grader: str | None, argument: str
 ) -> list[Problem]:
     if limit is not None and limit < 1:
-        raise UserError(f"num_prompts={limit} must be at least 1")
+        raise UserError(f"num_{argument}={limit} must be at least 1")
     found: dict[str, Problem] = {}
     for part in source.split("+"):
-        for problem in _load_one(part, limit, data_folder, grader):
+        for problem in _load_one(part, limit, data_folder, grader=grader, argument=argument):
             found.setdefault(problem.prompt, problem)
     if not found:
-        raise UserError(f"prompts={source} has no prompts")
+        raise UserError(f"{argument}={source} has no prompts")
     return list(found.values())
 
 
+def _is_file(source: str) -> bool:
+    return Path(source).expanduser().is_file()
+
+
 def _load_one(
-    source: str, limit: int | None, data_folder: str | None, grader: str | None
+    source: str, limit: int | None, data_folder: str | None, *, grader: str | None, argument: str
 ) -> Iterable[Problem]:
-    path = Path(source).expanduser()
-    if path.is_file():
-        return _from_file(path, limit, grader)
+    if _is_file(source):
+        return _from_file(Path(source).expanduser(), limit, grader)
     name, _, split = source.partition(":")
+    if split == "test":
+        raise UserError(
+            f"{argument}={source}: models are scored on the test split, and must not be trained on "
+            f"it: use {name}:train"
+        )
     readers: dict[str, Callable[[], Iterable[Problem]]] = {
         "gsm8k": lambda: _gsm8k(split, limit, data_folder),
         **{
             f"{family}_zero_shot": partial(_zero_shot, family, split, limit, data_folder)
             for family in ("gsm8k", "mbpp")
         },
-        **{f"tiny_{family}": partial(_generated, family, split, limit) for family in _STOP},
+        **{
+            f"tiny_{family}": partial(_generated, family, split, limit, argument)
+            for family in _STOP
+        },
     }
     if name not in readers:
         known = ", ".join(f"{reader}:train" for reader in readers)
         raise UserError(
-            f"prompts={source} is no file and no known source: use {known} or a JSON Lines file "
+            f"{argument}={source} is no file and no known source: use {known} or a JSON Lines file "
             "of records"
         )
     return readers[name]()
@@ -252,7 +271,7 @@ def _zero_shot(
         yield _formatted(family, record, max_new_tokens=512)
 
 
-def _generated(family: str, split: str, limit: int | None) -> Iterator[Problem]:
+def _generated(family: str, split: str, limit: int | None, argument: str) -> Iterator[Problem]:
     from lm_eval_ext.tiny.problems import DEFAULT_SIZES, TEST_MIX, iter_problems
 
     hard = split == "train_hard"
@@ -265,6 +284,6 @@ def _generated(family: str, split: str, limit: int | None) -> Iterator[Problem]:
         size = limit or (TINY_SIZE if split.startswith("train") else DEFAULT_SIZES[family][split])
         records = [first, *islice(stream, size - 1)]
     except ValueError as error:
-        raise UserError(f"prompts=tiny_{family}:{split}: {error}") from error
+        raise UserError(f"{argument}=tiny_{family}:{split}: {error}") from error
     for record in records:
         yield _formatted(family, record, max_new_tokens=_TINY_TOKENS[family])

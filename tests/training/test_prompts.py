@@ -75,6 +75,22 @@ def test_record_without_text_is_named(tmp_path):
         load_prompts(str(path), limit=0)
 
 
+@pytest.mark.parametrize("source", ["gsm8k:test", "tiny_math:train+tiny_gsm8k:test"])
+@pytest.mark.parametrize("load", [load_prompts, load_problems])
+def test_no_training_on_test_splits(load, source):
+    with pytest.raises(UserError, match="must not be trained on it: use (tiny_)?gsm8k:train"):
+        load(source, limit=2)
+
+
+def test_messages_name_the_option():
+    with pytest.raises(UserError, match="num_problems=0"):
+        load_problems("tiny_gsm8k:train", limit=0, argument="problems")
+    with pytest.raises(UserError, match="problems=tiny_gsm8k:dev"):
+        load_problems("tiny_gsm8k:dev", argument="problems")
+    with pytest.raises(UserError, match="grader=math is for the records of a file"):
+        load_problems("tiny_gsm8k:train", grader="math")
+
+
 def test_problems_have_what_grades_them():
     from lm_eval_ext.grading import grade
     from lm_eval_ext.tiny.formats import target
