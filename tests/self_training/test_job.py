@@ -180,14 +180,14 @@ def test_changed_problems_are_refused(make_run, whole, tmp_path, problems_file):
 
 
 def test_code_needs_consent(make_run, tmp_path):
-    run = make_run(problems="tiny_mbpp:train", num_problems=4, held_out_share=0)
+    run = make_run(problems="tiny_mbpp:train", grader=None, num_problems=4, held_out_share=0)
     with pytest.raises(UserError, match="add --confirm-run-unsafe-code"):
         train(run, tmp_path / "run")
     assert not (tmp_path / "run").exists()
 
 
 def test_test_split_is_refused(make_run, tmp_path):
-    run = make_run(problems="tiny_math:train+tiny_gsm8k:test", num_problems=40)
+    run = make_run(problems="tiny_math:train+tiny_gsm8k:test", grader=None, num_problems=40)
     with pytest.raises(UserError, match="must not be trained on it: use tiny_gsm8k:train"):
         train(run, tmp_path / "run")
     assert not (tmp_path / "run").exists()
