@@ -19,6 +19,7 @@ from lm_eval_ext.leaderboard.formatting import (
     printed_p,
 )
 from lm_eval_ext.leaderboard.run_arguments import (
+    add_format_argument,
     add_metrics_argument,
     add_store_argument,
     pooled_patterns,
@@ -55,12 +56,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--all", action="store_true", help="list all metrics, and not only those that moved"
     )
-    parser.add_argument(
-        "--format",
-        choices=("text", "markdown"),
-        default="text",
-        help="form of the table (default: %(default)s)",
-    )
+    add_format_argument(parser)
 
 
 def run(args: argparse.Namespace) -> int:

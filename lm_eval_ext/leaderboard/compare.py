@@ -22,6 +22,7 @@ from lm_eval_ext.leaderboard.formatting import (
 from lm_eval_ext.leaderboard.paired import PairedTest
 from lm_eval_ext.leaderboard.pass_at_k_plot import plot_pass_at_k
 from lm_eval_ext.leaderboard.run_arguments import (
+    add_format_argument,
     add_metrics_argument,
     add_store_argument,
     pooled_patterns,
@@ -47,12 +48,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "the usual ones of confidence)",
     )  # fmt: skip
     add_store_argument(parser)
-    parser.add_argument(
-        "--format",
-        choices=("text", "markdown"),
-        default="text",
-        help="form of the table (default: %(default)s)",
-    )
+    add_format_argument(parser)
     parser.add_argument(
         "--plot", type=Path, metavar="FILE", help="also draw pass@k over k into this picture"
     )

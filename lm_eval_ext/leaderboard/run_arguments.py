@@ -36,6 +36,16 @@ def add_metrics_argument(parser: argparse.ArgumentParser, more: str) -> None:
     )
 
 
+def add_format_argument(parser: argparse.ArgumentParser) -> None:
+    """Declare how tables are printed."""
+    parser.add_argument(
+        "--format",
+        choices=("text", "markdown"),
+        default="text",
+        help="form of the table (default: %(default)s)",
+    )
+
+
 def pooled_patterns(metrics: Sequence[str] | None) -> Sequence[str]:
     """Return which metrics that pool attempts have to be computed from samples."""
     return HEADLINE if metrics is None else metrics

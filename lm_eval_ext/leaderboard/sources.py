@@ -12,6 +12,7 @@ from rich.table import Table
 from lm_eval_ext.errors import UserError
 from lm_eval_ext.leaderboard.console import name_cell, table_console
 from lm_eval_ext.leaderboard.formatting import printed, printed_difference, printed_p
+from lm_eval_ext.leaderboard.run_arguments import add_format_argument
 from lm_eval_ext.leaderboard.source_tests import (
     ALIASES,
     SourceTest,
@@ -42,12 +43,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="SOURCE",
         help="the source that the others are compared with (default: %(default)s)",
     )
-    parser.add_argument(
-        "--format",
-        choices=("text", "markdown"),
-        default="text",
-        help="form of the table (default: %(default)s)",
-    )
+    add_format_argument(parser)
 
 
 def run(args: argparse.Namespace) -> int:

@@ -15,6 +15,7 @@ from lm_eval_ext.errors import UserError
 from lm_eval_ext.leaderboard.comparison import check_same_questions
 from lm_eval_ext.leaderboard.console import table_console
 from lm_eval_ext.leaderboard.formatting import printed_difference
+from lm_eval_ext.leaderboard.run_arguments import add_format_argument
 from lm_eval_ext.leaderboard.run_output import read_run
 from lm_eval_ext.leaderboard.vote_curves import (
     Vote,
@@ -93,7 +94,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--tasks", type=lambda text: text.split(","), help="only these, separated by commas"
     )
-    parser.add_argument("--format", choices=("text", "markdown"), default="text")
+    add_format_argument(parser)
     parser.add_argument("--output", type=Path, metavar="FILE", help="also write all points as JSON")
 
 

@@ -178,9 +178,8 @@ def run_command(args: argparse.Namespace, method: Method) -> int:
     """
     from lm_eval_ext.self_training.job import PhaseFailedError, self_train
 
-    batch_size = args.generation_batch_size
     workings = Workings(
-        generation_batch_size=batch_size,
+        generation_batch_size=args.generation_batch_size,
         attempts_per_save=args.attempts_per_save,
         steps_per_checkpoint=args.steps_per_checkpoint,
         trust_remote_code=args.trust_remote_code,
