@@ -6,8 +6,8 @@ Pairs of made-up runs answer the same questions, 16 attempts each. A question is
 log-odds skill - difficulty + noise of the run, so that two equally able runs differ at single
 questions. Rows: share of pairs found different at the 5% level without a difference, and with one
 (power), by the paired test and by one that takes the runs for independent; and how often one of
-several equal runs is marked best. The binomial error of a rate of 5% is 0.5 points with 2,000
-pairs (means) and 1.1 with 400 (metrics that pool attempts). Nearly all of the time goes into the
+several equal runs is marked best. The binomial error of a rate of 5% is 0.15 points with 20,000
+pairs (means) and 0.5 with 2,000 (metrics that pool attempts). Nearly all of the time goes into the
 latter's bootstraps; `--quick` makes 300 and 30 pairs, whose rates say only that the script works.
 """
 

@@ -35,6 +35,9 @@ for model in tiny tiny-sink; do
     evaluate "$model-draft-eu" draft-eu "pretrained=$model,drafts=tiny-drafts"
     evaluate "$model-sink-pruned" sink-pruned "pretrained=$model,ratio=0.25"
 done
+for model in tiny-star tiny-epicar; do # trained to judge their own answers, or not to
+    evaluate "$model-epicar" epicar "pretrained=$model"
+done
 
 lm-eval-ext leaderboard add "$runs" --store "$board/results" --replace
 lm-eval-ext leaderboard build "${folders[@]}" --output "$board" --formats json,md

@@ -69,14 +69,25 @@ def varied():
 
 
 @pytest.fixture(scope="session")
-def ask():
+def asked():
+    """Return a function that gives prompts, repeated for attempts, and sampling settings."""
+
+    def asked(prompts=None, n_attempts=4, **settings):
+        values = {"do_sample": True, "temperature": 0.9, "max_gen_toks": 24, "until": ["Question"]}
+        values.update(settings)
+        repeated = [p for p in (PROMPTS if prompts is None else prompts) for _ in range(n_attempts)]
+        return repeated, values
+
+    return asked
+
+
+@pytest.fixture(scope="session")
+def ask(asked):
     """Return a function that asks a model for attempts at some prompts."""
     from lm_eval_ext import harness
 
-    def ask(lm, prompts=None, n_attempts=4, **settings):
-        values = {"do_sample": True, "temperature": 0.9, "max_gen_toks": 24, "until": ["Question"]}
-        values.update(settings)
-        asked = [p for p in (PROMPTS if prompts is None else prompts) for _ in range(n_attempts)]
-        return harness.complete(lm, asked, **values)
+    def ask(lm, *arguments, **named):
+        prompts, settings = asked(*arguments, **named)
+        return harness.complete(lm, prompts, **settings)
 
     return ask

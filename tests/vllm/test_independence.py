@@ -1,6 +1,9 @@
 """An attempt is itself, whatever runs beside it and whatever happens to its memory."""
 
+import json
 import random
+import subprocess
+import sys
 
 import pytest
 
@@ -66,27 +69,41 @@ def test_an_interrupted_run_leaves_nothing_behind(rsp_vllm, varied, ask, referen
     assert ask(rsp_vllm, n_attempts=6) == reference
 
 
-def test_preempted_requests_come_out_the_same(engine_arguments, ask, reference):
-    """Keys and values for few attempts: vLLM drops some and computes them again."""
-    from lm_eval_ext.model_wrappers.rsp_vllm import RSPVLLM
+LITTLE_MEMORY = """
+import json, sys
+from lm_eval_ext import harness
+from lm_eval_ext.model_wrappers.rsp_vllm import RSPVLLM
 
-    lm = RSPVLLM(
-        "tiny",
-        seed=0,
-        length=4,
-        self_eval=True,
-        block_size=32,
-        num_gpu_blocks_override=9,
-        max_num_seqs=16,
-        enable_chunked_prefill=True,
-        max_num_batched_tokens=24,
-        disable_log_stats=False,
-        **{**engine_arguments, "max_model_len": 256},
-    )
-    assert ask(lm, n_attempts=6) == reference
-    preempted = {
-        metric.name: metric.value
-        for metric in lm.model.get_metrics()
-        if metric.name == "vllm:num_preemptions"
+arguments, prompts, settings = json.load(sys.stdin)
+lm = RSPVLLM("tiny", disable_log_stats=False, **arguments)
+texts = harness.complete(lm, prompts, **settings)
+preemptions = [m.value for m in lm.model.get_metrics() if m.name == "vllm:num_preemptions"]
+print("\\nFOUND", json.dumps([texts, preemptions]))
+"""
+
+
+def test_preempted_requests_come_out_the_same(engine_arguments, asked, reference):
+    """Keys and values for few attempts: vLLM drops some and computes them again."""
+    arguments = {
+        **engine_arguments,
+        "seed": 0,
+        "length": 4,
+        "self_eval": True,
+        "max_model_len": 256,
+        "block_size": 32,
+        "num_gpu_blocks_override": 9,
+        "max_num_seqs": 16,
+        "enable_chunked_prefill": True,
+        "max_num_batched_tokens": 24,
     }
-    assert preempted["vllm:num_preemptions"] > 0
+    # In a process of its own: the end of a second engine would end what it shares with the first.
+    done = subprocess.run(
+        [sys.executable, "-c", LITTLE_MEMORY],
+        input=json.dumps([arguments, *asked(n_attempts=6)]),
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    texts, (preemptions,) = json.loads(done.stdout.rpartition("FOUND")[2].splitlines()[0])
+    assert texts == reference
+    assert preemptions > 0
