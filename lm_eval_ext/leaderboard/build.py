@@ -4,12 +4,9 @@ from __future__ import annotations
 
 import argparse
 import json
-import multiprocessing
 import os
 import sys
 from collections.abc import Sequence
-from concurrent.futures import ProcessPoolExecutor
-from concurrent.futures.process import BrokenProcessPool
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -28,6 +25,7 @@ from lm_eval_ext.leaderboard.run_arguments import (
 )
 from lm_eval_ext.leaderboard.run_data import RunOutput
 from lm_eval_ext.leaderboard.tables import COLUMNS, as_csv, as_latex, as_markdown
+from lm_eval_ext.leaderboard.worker_processes import in_processes
 
 FORMS = ("json", "md", "csv", "tex", "html")
 
@@ -147,19 +145,15 @@ def read_all(
     read = partial(_read, store=store, pooled=tuple(pooled))
     folders = sum(Path(name).is_dir() for name in names)
     processes = min(processes or cores(), folders)
-    progress = partial(tqdm, total=len(names), desc="Reading", unit="run", disable=None)
-    if processes > 1:
-        # An executor, unlike a pool, says so when a process of its dies.
-        context = multiprocessing.get_context("spawn")
-        try:
-            with ProcessPoolExecutor(processes, mp_context=context) as executor:
-                found = list(progress(executor.map(read, names)))
-        except BrokenProcessPool as error:
-            raise UserError(
-                f"--processes={processes}: one was killed (out of memory?); give fewer"
-            ) from error
-    else:
-        found = list(progress(map(read, names)))
+    found = list(
+        tqdm(
+            in_processes(read, names, processes),
+            total=len(names),
+            desc="Reading",
+            unit="run",
+            disable=None,
+        )
+    )
     runs, problems, seen = [], [], set()
     for name, result in zip(names, found, strict=True):
         if isinstance(result, str):

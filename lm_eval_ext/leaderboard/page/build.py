@@ -3,14 +3,10 @@
 from __future__ import annotations
 
 import logging
-import multiprocessing
 import re
 import shutil
 import tempfile
 from collections.abc import Iterator, Mapping
-from concurrent.futures import ProcessPoolExecutor
-from concurrent.futures.process import BrokenProcessPool
-from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -22,6 +18,7 @@ from lm_eval_ext.leaderboard.page.embedding import ChunkWriter, pack
 from lm_eval_ext.leaderboard.page.heads import scored_heads
 from lm_eval_ext.leaderboard.page.limits import PageLimits
 from lm_eval_ext.leaderboard.page.task_data import PAGE_SIZE, TaskData, read_task
+from lm_eval_ext.leaderboard.worker_processes import in_processes
 from lm_eval_ext.run_files import newest_run
 
 SCHEMA = "lm_eval_ext.board/1"
@@ -119,26 +116,13 @@ def _read_runs(
 ) -> Iterator[tuple[str, _RunData]]:
     """Yield the runs that can be read, in order; the others are logged."""
     jobs = [(folder, limits, sink_scores.get(run_id)) for run_id, folder in folders.items()]
-    with ExitStack() as stack:
-        if processes > 1 and len(jobs) > 1:
-            spawn = multiprocessing.get_context("spawn")
-            n_processes = min(processes, len(jobs))
-            # An executor, unlike a pool, says so when a process of its dies.
-            pool = stack.enter_context(ProcessPoolExecutor(n_processes, mp_context=spawn))
-            found: Iterator[_RunData | str] = pool.map(_read_run, jobs)
+    found = in_processes(_read_run, jobs, processes)
+    progress = tqdm(found, total=len(jobs), desc="Reading runs", unit="run", disable=None)
+    for run_id, data in zip(folders, progress, strict=True):
+        if isinstance(data, str):
+            logger.warning("%s; the page has only the run's table", data)
         else:
-            found = map(_read_run, jobs)
-        progress = tqdm(found, total=len(jobs), desc="Reading runs", unit="run", disable=None)
-        try:
-            for run_id, data in zip(folders, progress, strict=True):
-                if isinstance(data, str):
-                    logger.warning("%s; the page has only the run's table", data)
-                else:
-                    yield run_id, data
-        except BrokenProcessPool as error:
-            raise UserError(
-                f"processes={processes}: one was killed (out of memory?); give fewer"
-            ) from error
+            yield run_id, data
 
 
 def _read_run(job: tuple[Path, PageLimits, Path | None]) -> _RunData | str:
