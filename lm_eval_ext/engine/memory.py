@@ -13,6 +13,7 @@ from lm_eval_ext.engine.row_memory import (
     MOST_ROWS,
     USABLE_SHARE,
     bytes_per_row,
+    has_attention,
     key_value_numbers_per_token,
 )
 
@@ -64,7 +65,7 @@ def fitting_rows(
     """
     most = min(MOST_ROWS if limit is None else int(limit), len(requests))
     config = model.config.get_text_config()
-    if not getattr(config, "num_attention_heads", None):
+    if not has_attention(config):
         return max(1, min(most, 64))  # no key/value cache to count: a state-space model
     per_row = bytes_per_row(
         key_value_bytes_per_token(model),

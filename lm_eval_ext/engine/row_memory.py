@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from lm_eval_ext.errors import UserError
+
 MOST_ROWS = 512
 """Beyond this many rows a step takes proportionally longer, on CPUs and GPUs alike."""
 
@@ -19,17 +21,66 @@ _PRIVATE_OVERHEAD = 2.5
 _PROMPT_COPIES = 2
 
 
+def layer_configurations(config: Any) -> list[Any]:
+    """Return the configuration of every layer, which may differ in heads and widths.
+
+    Parameters
+    ----------
+    config
+        Text configuration of a model, as transformers has it.
+    """
+    if getattr(config, "is_heterogeneous", False):  # Gemma 4: its own values cannot be read
+        return list(config.per_layer_config)
+    return [config] * int(config.num_hidden_layers)
+
+
+def has_attention(config: Any) -> bool:
+    """Return whether a configuration names attention heads; those of state-space models do not."""
+    return any(
+        getattr(layer, "num_attention_heads", None) for layer in layer_configurations(config)
+    )
+
+
+def head_width(layer: Any) -> int:
+    """Return the numbers of one head's key, from the configuration of a layer."""
+    return int(getattr(layer, "head_dim", None) or layer.hidden_size // layer.num_attention_heads)
+
+
 def key_value_numbers_per_token(config: Any) -> int:
     """Return how many numbers one token adds to the key/value cache, over all layers.
+
+    Layers that read the keys and values of an earlier one (Gemma 3n) add nothing.
 
     Parameters
     ----------
     config
         Text configuration of a causal model with attention, as transformers has it.
+
+    Raises
+    ------
+    UserError
+        If the configuration does not say.
     """
-    heads = getattr(config, "num_key_value_heads", None) or config.num_attention_heads
-    head_dim = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
-    return int(2 * config.num_hidden_layers * heads * head_dim)
+    try:
+        layers = layer_configurations(config)
+        own = len(layers) - int(getattr(config, "num_kv_shared_layers", None) or 0)
+        return sum(2 * _key_value_heads(layer) * head_width(layer) for layer in layers[:own])
+    except (AttributeError, RuntimeError, TypeError, ZeroDivisionError) as error:
+        kind = getattr(config, "model_type", type(config).__name__)
+        reason = str(error).partition("\n")[0]
+        raise UserError(
+            f"the key/value cache of a {kind} model cannot be counted from its configuration "
+            f"({reason}): give a number of attempts, such as --batch_size 16, instead of auto"
+        ) from error
+
+
+def _key_value_heads(layer: Any) -> int:
+    """Return the heads of a layer whose keys transformers caches."""
+    if getattr(layer, "new_decoder_architecture", False):
+        return int(layer.num_attention_heads)  # Falcon-40B: repeated before they are cached
+    if getattr(layer, "multi_query", False):  # Falcon-7B, GPT-BigCode
+        return 1
+    return int(getattr(layer, "num_key_value_heads", None) or layer.num_attention_heads)
 
 
 def bytes_per_row(

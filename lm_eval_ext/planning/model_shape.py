@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 import re
+import statistics
 from dataclasses import dataclass
 from typing import Any
 
-from lm_eval_ext.engine.row_memory import key_value_numbers_per_token
+from lm_eval_ext.engine.row_memory import (
+    head_width,
+    key_value_numbers_per_token,
+    layer_configurations,
+)
 from lm_eval_ext.errors import UserError
 from lm_eval_ext.tiny import SHIPPED, model_path
 
@@ -22,6 +27,7 @@ _UNCOUNTED = {
     "hybrid_override_pattern": "layers without attention",
 }
 _ATTENTION_LAYERS = {"full_attention", "sliding_attention", "chunked_attention"}
+_EXPERTS_PER_TOKEN = ("num_experts_per_tok", "moe_k", "top_k_experts")
 _ROUTED_EXPERT = re.compile(r"\.experts\.")
 
 
@@ -36,8 +42,8 @@ class ModelShape:
     parameters
         Number of weights, tied ones once.
     embedding
-        Weights of the input embedding that a pass only looks up: 0 where they are also the output
-        layer.
+        Weights of embeddings that a pass only looks up: of tokens, of positions, of layers (Gemma
+        3n). Not those that are also the output layer.
     head
         Weights of the output layer.
     routed
@@ -47,9 +53,9 @@ class ModelShape:
     layers
         Layers.
     query_width
-        Heads times head dimension of the queries.
+        Heads times head dimension of the queries, the mean of all layers.
     heads
-        Query heads.
+        Query heads, likewise.
     cache_numbers
         Numbers that one token adds to the key/value cache.
     vocabulary
@@ -66,8 +72,8 @@ class ModelShape:
     experts: int
     experts_per_token: int
     layers: int
-    query_width: int
-    heads: int
+    query_width: float
+    heads: float
     cache_numbers: int
     vocabulary: int
     dtype: str
@@ -124,23 +130,23 @@ def shape_of(config: Any, *, name: str) -> ModelShape:
     text = config.get_text_config()
     _refuse_uncounted(config, text, name)
     model = _empty_model(text, name)
-    inputs, outputs = model.get_input_embeddings().weight, model.get_output_embeddings().weight
+    outputs = model.get_output_embeddings().weight
+    layers = layer_configurations(text)
     routed = sum(p.numel() for path, p in model.named_parameters() if _ROUTED_EXPERT.search(path))
     experts, per_token = _routing(text, routed, name)
-    head_dim = getattr(text, "head_dim", None) or text.hidden_size // text.num_attention_heads
     stored = getattr(text, "dtype", None) or getattr(config, "dtype", None)
     return ModelShape(
         name=name,
         parameters=sum(p.numel() for p in model.parameters()),
-        embedding=0 if inputs is outputs else inputs.numel(),
+        embedding=_looked_up(model, outputs),
         head=outputs.numel(),
         routed=routed,
         experts=experts,
         experts_per_token=per_token,
-        layers=text.num_hidden_layers,
-        query_width=text.num_attention_heads * head_dim,
-        heads=text.num_attention_heads,
-        cache_numbers=key_value_numbers_per_token(text),
+        layers=len(layers),
+        query_width=statistics.mean(one.num_attention_heads * head_width(one) for one in layers),
+        heads=statistics.mean(one.num_attention_heads for one in layers),
+        cache_numbers=_cache_numbers(text, name),
         vocabulary=text.vocab_size,
         dtype="float32" if stored is None else str(stored).removeprefix("torch."),
     )
@@ -150,14 +156,15 @@ def _refuse_uncounted(config: Any, text: Any, name: str) -> None:
     """Raise where the cost model would be wrong."""
     if getattr(config, "is_encoder_decoder", False):
         raise UserError(f"--model-config={name} has an encoder: only causal models are planned")
+    layers = layer_configurations(text) if hasattr(text, "num_hidden_layers") else [text]
     found = [
         what
         for key, what in _UNCOUNTED.items()
-        if getattr(text, key, None) is not None or getattr(config, key, None) is not None
+        if any(getattr(one, key, None) is not None for one in (*layers, config))
     ]
     if set(getattr(text, "layer_types", None) or ()) - _ATTENTION_LAYERS:
         found.append("layers without softmax attention")
-    if not getattr(text, "num_attention_heads", None):
+    if not all(getattr(one, "num_attention_heads", None) for one in layers):
         found.append("no attention")
     if found:
         raise UserError(
@@ -181,6 +188,24 @@ def _empty_model(text: Any, name: str) -> Any:
         ) from error
 
 
+def _looked_up(model: Any, outputs: Any) -> int:
+    """Return the weights of embeddings, without one that is also the output layer."""
+    from torch import nn
+
+    weights = {id(m.weight): m.weight for m in model.modules() if isinstance(m, nn.Embedding)}
+    return sum(weight.numel() for weight in weights.values() if weight is not outputs)
+
+
+def _cache_numbers(text: Any, name: str) -> int:
+    try:
+        return key_value_numbers_per_token(text)
+    except UserError as error:
+        reason = str(error).rpartition(":")[0]
+        raise UserError(
+            f"--model-config={name}: {reason}: time a run with --limit instead"
+        ) from error
+
+
 def _routing(text: Any, routed: int, name: str) -> tuple[int, int]:
     """Return the routed experts of a layer, and how many of them a token passes."""
     if not routed:
@@ -188,7 +213,7 @@ def _routing(text: Any, routed: int, name: str) -> tuple[int, int]:
     names = ("num_experts", "num_local_experts", "n_routed_experts", "moe_num_experts")
     experts = next((getattr(text, key) for key in names if getattr(text, key, None)), None)
     per_token = next(
-        (getattr(text, k) for k in ("num_experts_per_tok", "moe_k") if getattr(text, k, None)), None
+        (getattr(text, key) for key in _EXPERTS_PER_TOKEN if getattr(text, key, None)), None
     )
     if experts is None or per_token is None:
         raise UserError(

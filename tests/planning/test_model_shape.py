@@ -70,6 +70,58 @@ def test_mixture_of_experts():
     assert shape.active + shape.embedding == pytest.approx(3.35e9, rel=0.01)
 
 
+def test_per_layer_embeddings_are_looked_up_and_not_multiplied():
+    shape = shape_of(config(model_type="gemma3n_text"), name="3n")
+    assert shape.embedding == 262144 * 35 * 256  # the tied input embedding is the output layer
+    assert shape.active == shape.parameters - shape.embedding
+    assert shape.active == pytest.approx(4.49e9, rel=1e-3)
+
+
+def test_position_embeddings_are_looked_up():
+    shape = shape_of(config(model_type="gpt2"), name="gpt2")
+    assert shape.parameters == 124_439_808
+    assert shape.embedding == 1024 * 768
+
+
+def test_layers_that_differ_are_added_up():
+    """Gemma 4: every sixth of 12 layers has heads twice as wide."""
+    values = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 12}
+    values |= {"num_attention_heads": 4, "num_key_value_heads": 2, "vocab_size": 50}
+    values |= {"head_dim": 16, "global_head_dim": 32, "hidden_size_per_layer_input": 0}
+    shape = shape_of(config(model_type="gemma4_text", **values), name="gemma")
+    assert shape.cache_numbers == 2 * 2 * (10 * 16 + 2 * 32)
+    assert shape.query_width * shape.layers == pytest.approx(4 * (10 * 16 + 2 * 32))
+    assert shape.heads == 4
+
+
+def test_multi_query_falcon_caches_one_head():
+    shape = shape_of(config(model_type="falcon"), name="7B")
+    assert shape.cache_numbers == 2 * 32 * 64
+
+
+def test_routed_experts_of_gemma4():
+    values = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 6}
+    values |= {"num_attention_heads": 4, "num_key_value_heads": 2, "vocab_size": 50}
+    values |= {"enable_moe_block": True, "num_experts": 8, "top_k_experts": 2}
+    values |= {"moe_intermediate_size": 16, "hidden_size_per_layer_input": 0}
+    shape = shape_of(config(model_type="gemma4_text", **values), name="gemma")
+    assert (shape.experts, shape.experts_per_token) == (8, 2)
+    assert shape.routed == 6 * 8 * 3 * 32 * 16
+
+
+def test_cache_that_cannot_be_read_is_one_line(monkeypatch):
+    from lm_eval_ext.engine import row_memory
+
+    def unreadable(layer):
+        raise AttributeError("no such name")
+
+    monkeypatch.setattr(row_memory, "_key_value_heads", unreadable)
+    with pytest.raises(UserError, match="--model-config=odd: .*no such name.*--limit") as error:
+        shape_of(config(model_type="gpt2"), name="odd")
+    assert "--batch_size" not in str(error.value)
+    assert "\n" not in str(error.value)
+
+
 def test_shipped_model_is_counted_as_it_loads():
     from transformers import AutoModelForCausalLM
 
