@@ -36,9 +36,9 @@ def layer_configurations(config: Any) -> list[Any]:
 
 def has_attention(config: Any) -> bool:
     """Return whether a configuration names attention heads; those of state-space models do not."""
-    return any(
-        getattr(layer, "num_attention_heads", None) for layer in layer_configurations(config)
-    )
+    varied = getattr(config, "is_heterogeneous", False)
+    layers = layer_configurations(config) if varied else [config]
+    return any(getattr(layer, "num_attention_heads", None) for layer in layers)
 
 
 def head_width(layer: Any) -> int:
