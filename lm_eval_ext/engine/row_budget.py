@@ -14,8 +14,14 @@ from lm_eval_ext.errors import UserError
 
 logger = logging.getLogger(__name__)
 
-# What PyTorch's allocators say in a plain RuntimeError, in lower case.
-_COMPLAINTS = ("out of memory", "not enough memory", "can't allocate memory")
+# What PyTorch's allocators say in a plain RuntimeError, and the libraries it calls, in lower case.
+_COMPLAINTS = (
+    "out of memory",
+    "not enough memory",
+    "can't allocate memory",
+    "_alloc_failed",  # CUBLAS_STATUS_ALLOC_FAILED and its like of cuDNN, cuSOLVER
+    "_allocation_failed",  # CUDNN_STATUS_INTERNAL_ERROR_DEVICE_ALLOCATION_FAILED
+)
 
 
 class RunsAttempts(Protocol):
@@ -31,6 +37,8 @@ def is_out_of_memory(error: BaseException) -> bool:
     Examples
     --------
     >>> is_out_of_memory(RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried"))
+    True
+    >>> is_out_of_memory(RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling ..."))
     True
     >>> is_out_of_memory(RuntimeError("shapes do not match"))
     False

@@ -14,6 +14,9 @@ CPU = RuntimeError(
     "[enforce fail at alloc_cpu.cpp:124] err == 0. DefaultCPUAllocator: can't allocate memory: you "
     "tried to allocate 1048576000000 bytes. Error code 12 (Cannot allocate memory)"
 )
+CUBLAS = RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`")
+CUDNN = RuntimeError("cuDNN error: CUDNN_STATUS_ALLOC_FAILED")
+CUDNN_9 = RuntimeError("cuDNN error: CUDNN_STATUS_INTERNAL_ERROR_DEVICE_ALLOCATION_FAILED")
 WINDOWS = RuntimeError("DefaultCPUAllocator: not enough memory: you tried to allocate 8 bytes.")
 PROMPTS = ["Question: 3 + 4 =", "Question: 12 * 7 =", "x"]
 
@@ -46,7 +49,8 @@ def sample(lm, n_attempts=4):
 
 
 @pytest.mark.parametrize(
-    "error", [torch.cuda.OutOfMemoryError("CUDA out of memory."), CPU, WINDOWS, MemoryError()]
+    "error",
+    [torch.cuda.OutOfMemoryError("CUDA out of memory."), CPU, WINDOWS, CUBLAS, MemoryError()],
 )
 def test_rows_are_halved_until_they_fit(fail, random_model, tiny_tokenizer, caplog, error):
     def make():
@@ -62,6 +66,11 @@ def test_rows_are_halved_until_they_fit(fail, random_model, tiny_tokenizer, capl
     del calls[:]
     assert sample(lm) == expected  # what was learned stays learned
     assert max(calls) <= 3
+
+
+@pytest.mark.parametrize("error", [CUBLAS, CUDNN, CUDNN_9], ids=str)
+def test_libraries_of_cuda_say_it_in_their_own_words(error):
+    assert is_out_of_memory(error)
 
 
 @pytest.mark.parametrize("wrapper", [EpiCaRLM, DraftEU])
@@ -114,6 +123,7 @@ def test_other_errors_are_not_memory(fail, random_model, tiny_tokenizer):
     with pytest.raises(RuntimeError, match="shapes do not match"):
         sample(lm)
     assert not is_out_of_memory(ValueError("out of memory"))
+    assert not is_out_of_memory(RuntimeError("CUDA error: CUBLAS_STATUS_EXECUTION_FAILED"))
     assert RowBudget().limit is None
 
 
