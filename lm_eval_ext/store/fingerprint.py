@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -22,10 +22,14 @@ if TYPE_CHECKING:
 
 # Settings that say where a model came from, not what it computes.
 _PROVENANCE = ("_name_or_path", "transformers_version", "base_model_name_or_path", "revision")
-# 64-bit words per step of the checksum: 32 MB and as much again for the products.
-_WORDS = 2**22
-# Twice an odd number near 2**63 over the golden ratio: multipliers of places differ in all bits.
-_SPREAD = 2 * 5700357409661599241
+# 64-bit words per step of the checksum: on a CPU what stays in its cache, elsewhere what keeps a
+# device busy.
+_WORDS_CPU, _WORDS_ELSEWHERE = 2**16, 2**22
+# Added once per place, so that equal words at two places are mixed differently: 2**64 over the
+# golden ratio.
+_SPREAD = 0x9E3779B97F4A7C15
+# The multipliers of SplitMix64 (Steele, Lea & Flood 2014).
+_MULTIPLIERS = (0xBF58476D1CE4E5B9, 0x94D049BB133111EB)
 
 
 def model_fingerprint(model: PreTrainedModel) -> str:
@@ -36,9 +40,9 @@ def model_fingerprint(model: PreTrainedModel) -> str:
     model
         The model, with its adapters.
     """
-    config = _without_provenance(model.config.to_dict())
+    config = without_provenance(model.config.to_dict())
     adapters = {
-        name: _without_provenance(settings.to_dict())
+        name: without_provenance(settings.to_dict())
         for name, settings in getattr(model, "peft_config", {}).items()
     }
     about = {
@@ -84,9 +88,10 @@ def weights_fingerprint(named: Iterable[tuple[str, Any]]) -> str:
 def tensor_checksum(tensor: torch.Tensor) -> int:
     """Return a checksum of a tensor's bits, computed where the tensor is.
 
-    It is a sum of 64-bit words, each times an odd number of its place, modulo 2**64: it does not
-    depend on the order of summation, so not on the device or the number of threads, and any change
-    within one word changes it.
+    It is a sum modulo 2**64 of 64-bit words, each mixed with its place before. The mixing is one to
+    one and not linear, so any change within one word changes the sum, and changes of several words,
+    such as flipped signs, cancel by chance only. The order of summation does not matter, so neither
+    does the device or the number of threads.
 
     Parameters
     ----------
@@ -98,18 +103,47 @@ def tensor_checksum(tensor: torch.Tensor) -> int:
     >>> ones, other = torch.ones(5), torch.tensor([1, 1, 1, 1, 1 + 2**-23])
     >>> [tensor_checksum(ones) == tensor_checksum(tensor) for tensor in (ones.clone(), other)]
     [True, False]
+    >>> tensor_checksum(ones) == tensor_checksum(ones * torch.tensor([1, -1, 1, -1, 1]))
+    False
     """
     data = tensor.detach().contiguous().reshape(-1).view(torch.uint8)
+    size = _WORDS_CPU if data.device.type == "cpu" else _WORDS_ELSEWHERE
+    size = max(1, min(size, -(-len(data) // 8)))
+    keys = torch.arange(size, dtype=torch.int64, device=data.device) * _signed(_SPREAD)
+    mixed, scratch = torch.empty_like(keys), torch.empty_like(keys)
     total = torch.zeros((), dtype=torch.int64, device=data.device)
-    for start in range(0, len(data), 8 * _WORDS):
-        part = data[start : start + 8 * _WORDS]
-        padded = part.new_zeros((len(part) + 7) // 8 * 8)
-        padded[: len(part)] = part
-        words = padded.view(torch.int64)
-        first = start // 8
-        places = torch.arange(first, first + len(words), dtype=torch.int64, device=data.device)
-        total += (words * (places * _SPREAD + 1)).sum()
+    for start in range(0, len(data), 8 * size):
+        words = _words(data[start : start + 8 * size])
+        n = len(words)
+        torch.add(words, keys[:n], out=mixed[:n])
+        mixed[:n] += _signed(start // 8 * _SPREAD)
+        total += _mix(mixed[:n], scratch[:n]).sum()
     return int(total)
+
+
+def _words(data: torch.Tensor) -> torch.Tensor:
+    """Return bytes as 64-bit words, with zeros behind them, copied only where they must be."""
+    if len(data) % 8 == 0 and data.storage_offset() % 8 == 0:
+        return data.view(torch.int64)
+    padded = data.new_zeros((len(data) + 7) // 8 * 8)
+    padded[: len(data)] = data
+    return padded.view(torch.int64)
+
+
+def _mix(words: torch.Tensor, scratch: torch.Tensor) -> torch.Tensor:
+    """Mix the bits of each word in place: upper half into lower half, times a constant, thrice."""
+    for multiplier in (*_MULTIPLIERS, None):
+        torch.bitwise_right_shift(words, 32, out=scratch)
+        scratch.bitwise_and_(0xFFFFFFFF)  # the shift repeats the sign
+        words.bitwise_xor_(scratch)
+        if multiplier is not None:
+            words.mul_(_signed(multiplier))
+    return words
+
+
+def _signed(number: int) -> int:
+    """Return a number modulo 2**64 as a signed one."""
+    return (number + 2**63) % 2**64 - 2**63
 
 
 def tokenizer_fingerprint(tokenizer: PreTrainedTokenizerBase) -> str:
@@ -135,5 +169,12 @@ def tokenizer_fingerprint(tokenizer: PreTrainedTokenizerBase) -> str:
     return digest("tokenizer", canonical(about))
 
 
-def _without_provenance(settings: dict[str, Any]) -> dict[str, Any]:
+def without_provenance(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a configuration without what says where a model came from, not what it computes.
+
+    Parameters
+    ----------
+    settings
+        Of a model or an adapter.
+    """
     return {k: v for k, v in settings.items() if k not in _PROVENANCE}

@@ -17,7 +17,7 @@ import numpy as np
 if TYPE_CHECKING:
     from lm_eval_ext.engine.request import AttemptRequest
 
-FORMAT = 1
+FORMAT = 2
 """Version of keys and records; another one makes other keys."""
 
 _SIZE = 16

@@ -166,6 +166,53 @@ def test_one_bit_of_one_weight_changes_the_fingerprint(random_model):
     model.config.rms_norm_eps /= 2
 
 
+def flipped(values, start, step):
+    signs = torch.ones_like(values).reshape(-1)
+    signs[start::step] = -1
+    return values * signs.reshape(values.shape)
+
+
+def test_flipped_signs_change_the_fingerprint(random_model):
+    """The upper half of a 64-bit word holds a sign: two flips must not add up to nothing."""
+    model = random_model("llama")
+    before = model_fingerprint(model)
+    weight = model.model.layers[1].mlp.up_proj.weight.data
+    assert weight[:, 1::2].numel() % 2 == 0
+    weight[:, 1::2] *= -1
+    changed = model_fingerprint(model)
+    weight[:, 1::2] *= -1
+    assert changed != before
+    assert model_fingerprint(model) == before
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float64])
+@pytest.mark.parametrize("values", ["normal", "equal"])
+def test_checksum_sees_any_set_of_signs(dtype, values):
+    torch.manual_seed(0)
+    n = 512
+    plain = (torch.randn(n) if values == "normal" else torch.ones(n)).to(dtype)
+    found = {tensor_checksum(plain), tensor_checksum(-plain)}
+    patterns = [(start, step) for step in range(2, 40) for start in range(step)]
+    found |= {tensor_checksum(flipped(plain, *pattern)) for pattern in patterns}
+    assert len(found) == len(patterns) + 2
+
+
+def test_checksum_by_hand():
+    """SplitMix64's multipliers on words with their places, in Python's whole numbers."""
+    torch.manual_seed(0)
+    values = torch.randn(2 * 2**16 + 3)  # more than a step, and no whole word at the end
+    data = values.numpy().tobytes() + bytes(4)
+    total = 0
+    for place in range(len(data) // 8):
+        word = int.from_bytes(data[8 * place :][:8], "little") + place * 0x9E3779B97F4A7C15
+        for multiplier in (0xBF58476D1CE4E5B9, 0x94D049BB133111EB, 1):
+            word %= 2**64
+            word = (word ^ word >> 32) * multiplier
+        total += word
+    assert tensor_checksum(values) % 2**64 == total % 2**64
+    assert tensor_checksum(torch.empty(0)) == 0
+
+
 def test_adapters_and_dtype_change_the_fingerprint(random_model):
     import copy
 
