@@ -40,7 +40,9 @@ def whole_number(name: str, value: object) -> int:
 
 
 @contextmanager
-def readable_load_errors(pretrained: Any, wrapper: str) -> Iterator[None]:
+def readable_load_errors(
+    pretrained: Any, wrapper: str, argument: str = "pretrained"
+) -> Iterator[None]:
     """Turn what transformers raises for a missing model or argument into one clear line.
 
     Parameters
@@ -49,6 +51,8 @@ def readable_load_errors(pretrained: Any, wrapper: str) -> Iterator[None]:
         The model that is loaded.
     wrapper
         Name of the class whose arguments were given.
+    argument
+        Name of the argument that gave the model.
 
     Raises
     ------
@@ -60,7 +64,7 @@ def readable_load_errors(pretrained: Any, wrapper: str) -> Iterator[None]:
     except OSError as error:
         reason = str(error).strip().partition("\n")[0]
         raise UserError(
-            f"pretrained={pretrained}: {reason} (give a Hub id, a folder, or one of "
+            f"{argument}={pretrained}: {reason} (give a Hub id, a folder, or one of "
             f"{', '.join(SHIPPED)})"
         ) from error
     except TypeError as error:

@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+import torch
 from accelerate import PartialState
 from accelerate.utils import parse_flag_from_env
+from transformers import get_scheduler
 from transformers.training_args import OptimizerNames
 from trl import GRPOConfig
 
 from lm_eval_ext.errors import UserError
+from lm_eval_ext.training.adapters import ALL_LINEAR, causal_adapters
 
 if TYPE_CHECKING:
     from peft import LoraConfig
@@ -68,7 +74,7 @@ class Optimization:
     trainable: str = ""
     lora_rank: int = 0
     lora_alpha: int = 32
-    lora_modules: str = "all-linear"
+    lora_modules: str = ALL_LINEAR
 
     def __post_init__(self) -> None:
         for name, least in (
@@ -80,6 +86,7 @@ class Optimization:
             ("warmup_steps", 0),
             ("weight_decay", 0),
             ("lora_rank", 0),
+            ("lora_alpha", 1),
         ):
             if not getattr(self, name) >= least:
                 raise UserError(f"{name}={getattr(self, name)} must be at least {least}")
@@ -94,6 +101,25 @@ class Optimization:
         for name in ("learning_rate", "max_grad_norm"):
             if not getattr(self, name) > 0:
                 raise UserError(f"{name}={getattr(self, name)} must be positive")
+        self._check_schedule()
+
+    def _check_schedule(self) -> None:
+        """Make the schedule once: it may be unknown, or need what cannot be given here."""
+        reason = "it follows an evaluation, and there is none"
+        try:
+            made = get_scheduler(
+                self.schedule,
+                torch.optim.SGD([torch.zeros(1)], lr=self.learning_rate),
+                num_warmup_steps=self.warmup_steps,
+                num_training_steps=self.steps,
+            )
+        except (ValueError, TypeError) as error:
+            made, reason = None, str(error).partition("\n")[0]
+        if not isinstance(made, torch.optim.lr_scheduler.LambdaLR):
+            raise UserError(
+                f"schedule={self.schedule} cannot be used: {reason}; use constant_with_warmup, "
+                "constant, linear or cosine"
+            )
 
     def check(self, n_processes: int, checkpoint_every: int) -> None:
         """Raise `UserError` for batches that cannot be divided.
@@ -161,9 +187,35 @@ def grpo_config(
     upkeep
         Settings of transformers that do not change the result: ``save_steps``, ``report_to``, ...
     """
-    o = optimization
+    with without_renaming_warnings():
+        config = _config(optimization, output, n_processes, sampling, upkeep)
+    if config.world_size != n_processes:
+        raise UserError(
+            f"{config.world_size} processes train, but {n_processes} were counted: set "
+            "ACCELERATE_USE_CPU=true for several processes on CPUs"
+        )
+    return config
+
+
+@contextmanager
+def without_renaming_warnings() -> Iterator[None]:
+    """Pass over transformers' warnings of a name that TRL still uses."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings(
+            "ignore", message=".*gradient_checkpointing.*", category=FutureWarning
+        )
+        yield
+
+
+def _config(
+    o: Optimization,
+    output: str,
+    n_processes: int,
+    sampling: dict[str, Any],
+    upkeep: dict[str, Any],
+) -> GRPOConfig:
     accumulation = o.rollouts(n_processes) // o.micro_batch_size
-    config = GRPOConfig(
+    return GRPOConfig(
         output_dir=output,
         loss_type="dapo",
         epsilon=CLIP_LOW,
@@ -191,15 +243,10 @@ def grpo_config(
         logging_steps=1,
         # One of them may be half written.
         save_total_limit=2,
+        dataloader_pin_memory=torch.cuda.is_available(),
         **sampling,
         **upkeep,
     )
-    if config.world_size != n_processes:
-        raise UserError(
-            f"{config.world_size} processes train, but {n_processes} were counted: set "
-            "ACCELERATE_USE_CPU=true for several processes on CPUs"
-        )
-    return config
 
 
 def freeze(model: PreTrainedModel, trainable: str) -> None:
@@ -230,12 +277,6 @@ def peft_config(optimization: Optimization) -> LoraConfig | None:
     """Return the adapters to train, or None to train all weights."""
     if optimization.lora_rank == 0:
         return None
-    from peft import LoraConfig
-
-    modules = optimization.lora_modules
-    return LoraConfig(
-        r=optimization.lora_rank,
-        lora_alpha=optimization.lora_alpha,
-        target_modules=modules if modules == "all-linear" else modules.split("+"),
-        task_type="CAUSAL_LM",
+    return causal_adapters(
+        optimization.lora_rank, optimization.lora_alpha, optimization.lora_modules
     )

@@ -135,11 +135,18 @@ def check_filled(missing: int, wanted: int, counts: SamplingCounts, max_refills:
     max_refills
         The bound that was hit.
     """
-    if missing:
-        raise UserError(
-            f"max_refills={max_refills} reached: {wanted - missing} of {wanted} groups of this "
-            f"step have both right and wrong rollouts; of {counts.groups} groups rolled out "
-            f"{counts.all_right} were all right and {counts.all_wrong} all wrong. Choose prompts "
-            "nearer to what the model can just do, a larger group or a higher temperature; or "
-            "raise --max-refills and repeat the command, which goes on from the last checkpoint"
+    if not missing:
+        return
+    cancelled = ""
+    if counts.cancelled:
+        cancelled = (
+            f", and in {counts.cancelled} the overlong penalty made right and wrong rollouts "
+            "equal: change --overlong-buffer"
         )
+    raise UserError(
+        f"max_refills={max_refills} reached: {wanted - missing} of {wanted} groups of this step "
+        f"were found; of {counts.groups} groups rolled out {counts.all_right} were all right and "
+        f"{counts.all_wrong} all wrong{cancelled}. Choose prompts nearer to what the model can "
+        "just do, a larger group or a higher temperature; or raise --max-refills and repeat the "
+        "command, which goes on from the last checkpoint"
+    )

@@ -10,25 +10,35 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
+from accelerate.utils import broadcast_object_list
 from datasets import Dataset
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, ProgressCallback
 from trl import GRPOConfig
 
 from lm_eval_ext.dapo.checkpoints import SaveState, latest_checkpoint
+from lm_eval_ext.dapo.checks import (
+    check_adapted_modules,
+    check_mixed_precision,
+    check_positions,
+    check_reports,
+)
 from lm_eval_ext.dapo.configuration import (
     Optimization,
     freeze,
     grpo_config,
     peft_config,
     process_state,
+    without_renaming_warnings,
 )
 from lm_eval_ext.dapo.progress import LOG, CompactProgress
 from lm_eval_ext.dapo.questions import QuestionOrder
+from lm_eval_ext.dapo.rewards import check_overlong_buffer
 from lm_eval_ext.dapo.rollouts import RolloutSettings
 from lm_eval_ext.dapo.trainer import DapoSettings, DAPOTrainer
 from lm_eval_ext.dapo.virtual_vocabulary import VirtualVocabulary, virtual_ids_embedded
 from lm_eval_ext.embedding_statistics import embedding_statistics
 from lm_eval_ext.errors import UserError
+from lm_eval_ext.model_loading import readable_load_errors
 from lm_eval_ext.model_wrappers.rsp import Position
 from lm_eval_ext.tiny import SHIPPED, model_path
 from lm_eval_ext.training import manifest
@@ -42,6 +52,8 @@ SOFT_PROMPT = "soft_prompt.json"
 CHECKPOINTS = "checkpoints"
 MODEL = "model"
 ADAPTER = "adapter"
+
+_DTYPES = ("float32", "bfloat16", "float16", "float64", "auto")
 
 
 @dataclass(frozen=True)
@@ -89,6 +101,10 @@ class DapoJob:
             value = getattr(self, name)
             if value is not None and not value >= least:
                 raise UserError(f"{name}={value} must be at least {least}")
+        if self.dtype not in _DTYPES:
+            raise UserError(f"dtype={self.dtype} is unknown: use one of {', '.join(_DTYPES)}")
+        if self.max_new_tokens is not None:
+            check_overlong_buffer(self.max_new_tokens, self.overlong_buffer)
 
     def completed(self, problems: Sequence[Problem]) -> DapoJob:
         """Return the job with what it leaves to the source of its problems."""
@@ -152,69 +168,86 @@ def train_dapo(job: DapoJob, output: Path, upkeep: Upkeep | None = None) -> None
     Raises
     ------
     UserError
-        For settings that do not fit each other or the run in the folder, and when a step cannot
-        get its groups.
+        For settings that are wrong, do not fit each other or the run in the folder, and when a
+        step cannot get its groups. What is wrong from the start leaves no run in the folder.
     """
     upkeep = upkeep or Upkeep()
     job.optimization.check(process_state().num_processes, upkeep.checkpoint_every)
+    check_mixed_precision(job.optimization.bf16)
+    check_reports(upkeep.report_to)
     problems = load_problems(job.prompts, limit=job.num_prompts, grader=job.grader)
     job = job.completed(problems)
-    with process_state().main_process_first():
-        # A file of prompts may have changed under its name.
-        read = json.dumps([[problem.prompt, problem.record] for problem in problems])
-        kept = {**job.flat(), "prompts_sha256": prompt_hash(read)}
-        if manifest.keep_settings(output, kept):
-            logger.info("continuing the run in %s", output)
-    if (output / MANIFEST).exists():
+    # A file of prompts may have changed under its name.
+    read = json.dumps([[problem.prompt, problem.record] for problem in problems])
+    kept = {**job.flat(), "prompts_sha256": prompt_hash(read)}
+    continued = (output / manifest.SETTINGS).exists()
+    if continued:
+        manifest.keep_settings(output, kept)
+    if continued and (output / MANIFEST).exists():
         logger.info("the run in %s is finished", output)
         return
-    run = _Run(job, output, upkeep)
-    with virtual_ids_embedded(run.model, run.vocabulary):
+    with without_renaming_warnings():
+        run = _Run(job, output, upkeep, continued=continued)
         trainer = run.trainer(QuestionOrder(problems, job.seed))
-        run.train(trainer)
-    states = trainer.gather_state()
-    if trainer.accelerator.is_main_process:
-        run.export(trainer, states)
-    trainer.accelerator.wait_for_everyone()
+        with process_state().main_process_first():
+            run.begin(kept)
+        # Around the embeddings as they are trained, adapters included.
+        with virtual_ids_embedded(run.model, run.vocabulary):
+            run.train(trainer)
+        states = trainer.gather_state()
+        if trainer.accelerator.is_main_process:
+            run.export(trainer, states)
+        trainer.accelerator.wait_for_everyone()
 
 
 class _Run:
     """The stages of a job in its folder."""
 
-    def __init__(self, job: DapoJob, output: Path, upkeep: Upkeep) -> None:
+    def __init__(self, job: DapoJob, output: Path, upkeep: Upkeep, *, continued: bool) -> None:
         self.job, self.output, self.upkeep = job, output, upkeep
         name = model_path(job.model) if job.model in SHIPPED else job.model
         options = {"trust_remote_code": upkeep.trust_remote_code}
-        try:
+        with readable_load_errors(job.model, "train dapo", argument="model"):
             self.model: PreTrainedModel = AutoModelForCausalLM.from_pretrained(
                 name, dtype=job.dtype, **options
             )
             self.tokenizer = AutoTokenizer.from_pretrained(name, padding_side="left", **options)
-        except OSError as error:
-            reason = str(error).strip().partition("\n")[0]
-            raise UserError(
-                f"model={job.model}: {reason} (give a Hub id, a folder, or one of "
-                f"{', '.join(SHIPPED)})"
-            ) from error
+        # The trainer turns it off.
+        self._use_cache = getattr(self.model.config, "use_cache", None)
         freeze(self.model, job.optimization.trainable)
-        self.vocabulary = self._frozen_vocabulary()
+        if job.optimization.lora_rank:
+            check_adapted_modules(self.model, job.optimization.lora_modules)
+        self.vocabulary = self._frozen_vocabulary(continued)
 
-    def _frozen_vocabulary(self) -> VirtualVocabulary | None:
+    def _frozen_vocabulary(self, continued: bool) -> VirtualVocabulary | None:
         """Return the random vectors, their moments as they were when the run began."""
-        job = self.job
+        job, path = self.job, self.output / SOFT_PROMPT
         if job.rsp_length == 0:
             return None
-        path = self.output / SOFT_PROMPT
-        with process_state().main_process_first():
-            if not path.exists():
-                statistics = embedding_statistics(self.model)
-                first, hidden = statistics.n_rows, len(statistics.mean_per_dim)
-                moments = {"mean": statistics.mean, "std": job.rsp_scale * statistics.std}
-                vocabulary = VirtualVocabulary(
-                    first, job.rsp_length, hidden, seed=job.seed, **moments
-                )
-                manifest.write_json(path, asdict(vocabulary))
-        return VirtualVocabulary(**json.loads(path.read_text()))
+        if continued and path.exists():
+            frozen = json.loads(path.read_text())
+        else:
+            statistics = embedding_statistics(self.model)
+            frozen = {
+                "first": statistics.n_rows,
+                "length": job.rsp_length,
+                "hidden": len(statistics.mean_per_dim),
+                "mean": statistics.mean,
+                "std": job.rsp_scale * statistics.std,
+                "seed": job.seed,
+            }
+        # Processes on different machines may differ in the last digit.
+        (frozen,) = broadcast_object_list([frozen])
+        return VirtualVocabulary(**frozen)
+
+    def begin(self, settings: dict[str, Any]) -> None:
+        """Make the folder that of this run, now that nothing is wrong with its settings."""
+        if process_state().is_main_process:
+            self.output.mkdir(parents=True, exist_ok=True)
+            if self.vocabulary is not None:
+                manifest.write_json(self.output / SOFT_PROMPT, asdict(self.vocabulary))
+        if manifest.keep_settings(self.output, settings):
+            logger.info("continuing the run in %s", self.output)
 
     def trainer(self, order: QuestionOrder) -> DAPOTrainer:
         """Return the trainer of the run, at its beginning."""
@@ -248,6 +281,11 @@ class _Run:
             peft_config=peft_config(job.optimization),
             callbacks=[self._save_state],
         )
+        check_positions(
+            n_positions=int(trainer.policy.max_length),
+            max_new_tokens=job.max_new_tokens,
+            rsp_length=job.rsp_length,
+        )
         trainer.remove_callback(ProgressCallback)
         trainer.add_callback(CompactProgress(self.output / LOG))
         self._save_state.trainer = trainer
@@ -280,11 +318,18 @@ class _Run:
         checkpoint, state = found
         trainer.restore_state(state["processes"])
         logger.info("continuing from %s", checkpoint.name)
+        if int(checkpoint.name.rpartition("-")[2]) >= self.job.optimization.steps:
+            # Killed behind its last step: where that is in the middle of a generation batch,
+            # transformers would find data left and take another step.
+            trainer._load_from_checkpoint(str(checkpoint))
+            return
         trainer.train(resume_from_checkpoint=str(checkpoint))
 
     def export(self, trainer: DAPOTrainer, states: list[dict[str, Any]]) -> None:
         """Write the trained model, whole, and what made it, the states of all processes too."""
         model = trainer.accelerator.unwrap_model(trainer.model)
+        if self._use_cache is not None:
+            model.config.use_cache = self._use_cache
         if self.job.optimization.lora_rank:
             model.save_pretrained(self.output / ADAPTER)
             model = model.merge_and_unload()

@@ -51,6 +51,23 @@ def _differ(values: Sequence[float]) -> bool:
     return max(values) > min(values)
 
 
+def check_overlong_buffer(max_new_tokens: int, overlong_buffer: int) -> None:
+    """Raise `UserError` for a buffer outside 0 to ``max_new_tokens``.
+
+    Parameters
+    ----------
+    max_new_tokens
+        Most tokens of a rollout.
+    overlong_buffer
+        Tokens over which the penalty grows.
+    """
+    if not 0 <= overlong_buffer <= max_new_tokens:
+        raise UserError(
+            f"overlong_buffer={overlong_buffer} must be between 0 (no penalty) and "
+            f"max_new_tokens={max_new_tokens}"
+        )
+
+
 class Rewards:
     """Grades groups.
 
@@ -68,11 +85,7 @@ class Rewards:
     """
 
     def __init__(self, max_new_tokens: int, overlong_buffer: int) -> None:
-        if not 0 <= overlong_buffer <= max_new_tokens:
-            raise UserError(
-                f"overlong_buffer={overlong_buffer} must be between 0 (no penalty) and "
-                f"max_new_tokens={max_new_tokens}"
-            )
+        check_overlong_buffer(max_new_tokens, overlong_buffer)
         self._penalty = get_soft_overlong_punishment(max_new_tokens, overlong_buffer)
 
     def grade(

@@ -13,6 +13,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from lm_eval_ext import harness
 from lm_eval_ext.dapo.virtual_vocabulary import VirtualVocabulary
+from lm_eval_ext.embedding_statistics import EmbeddingStatistics
 from lm_eval_ext.engine.memory import fitting_rows
 from lm_eval_ext.engine.random_stream import attempt_stream
 from lm_eval_ext.engine.request import AttemptRequest
@@ -172,6 +173,11 @@ class RolloutLM(RSP):
             reason = "eos" if ids[-1] in ends_with else "length"
         text = harness.visible_text(self, ids, self.settings.stop)
         return Rollout(tuple(prompt_ids), ids, reason, text)
+
+    def _embedding_statistics(self) -> EmbeddingStatistics:
+        """Return no moments: the vocabulary has its own, frozen, and the table is in training."""
+        nothing = torch.zeros(0, dtype=torch.float64)
+        return EmbeddingStatistics(0.0, 0.0, nothing, nothing, 0)
 
     def _requests(self, prompts: Sequence[str], numbers: Sequence[int]) -> list[GenerationRequest]:
         settings = self.settings

@@ -130,6 +130,8 @@ class DAPOTrainer(GRPOTrainer):
         self._questions, self._refill_from = questions, refill_from
         self._rewards = Rewards(self.max_completion_length, settings.overlong_buffer)
         self._finished: list[Rollout] = []
+        self._asked: set[int] = set()
+        self._token_sums: dict[str, torch.Tensor] = {}
         self._check_layout()
         base = self.accelerator.unwrap_model(self.model)
         self.policy = RolloutLM(
@@ -155,8 +157,10 @@ class DAPOTrainer(GRPOTrainer):
             )
 
     def _generate_and_score_completions(self, inputs: list[dict[str, Any]]) -> dict[str, Any]:
-        questions = [self._questions[row["position"]] for row in inputs[:: self.num_generations]]
-        filled = self._fill(questions)
+        positions = [row["position"] for row in inputs[:: self.num_generations]]
+        # Of all processes, for refills are not to repeat them.
+        self._asked = {self._questions.index(place) for place in gather_object(positions)}
+        filled = self._fill([self._questions[place] for place in positions])
         self._finished = [rollout for group in filled.groups for rollout in group.rollouts]
         rows = [row for group in filled.groups for row in _rows(group)]
         output = super()._generate_and_score_completions(rows)
@@ -193,18 +197,29 @@ class DAPOTrainer(GRPOTrainer):
         )
         _add(self.run_state.counts, filled.counts)
         metrics = self._metrics["train"]
-        for name in ("dropped", "all_right", "all_wrong"):
+        for name in ("dropped", "all_right", "all_wrong", "cancelled"):
             metrics[f"groups/{name}_share"].append(getattr(total, name) / total.groups)
         metrics["groups/accuracy"].append(total.accuracy_sum / total.groups)
         metrics["groups/rolled_out"].append(total.groups)
         metrics["groups/refills"].append(total.refills / self.accelerator.num_processes)
 
     def _further(self, n: int) -> list[Problem]:
-        """Return the next n questions that no step and no process uses."""
+        """Return the next n questions behind those of the steps, at places of this process alone.
+
+        The order begins anew where all questions are used up; one that the generation batch has
+        asked already is passed over then, unless it has asked them all.
+        """
         first, step = self.accelerator.process_index, self.accelerator.num_processes
-        places = [first + step * (self.run_state.refilled + i) for i in range(n)]
-        self.run_state.refilled += n
-        return [self._questions[self._refill_from + place] for place in places]
+        found: list[Problem] = []
+        while len(found) < n:
+            place = self._refill_from + first + step * self.run_state.refilled
+            self.run_state.refilled += 1
+            number = self._questions.index(place)
+            if number in self._asked and len(self._asked) < len(self._questions.questions):
+                continue
+            self._asked.add(number)
+            found.append(self._questions[place])
+        return found
 
     def _roll_out(self, questions: Sequence[Problem]) -> list[Group]:
         size, processes = self.num_generations, self.accelerator.num_processes
@@ -238,8 +253,15 @@ class DAPOTrainer(GRPOTrainer):
         output["completion_mask"] = output["completion_mask"].masked_fill(rows.unsqueeze(1), 0)
         tokens = self.accelerator.gather(output["completion_mask"].sum())
         output["num_items_in_batch"] = tokens.sum()
-        share = self.accelerator.gather(rows.float()).mean().item()
-        self._metrics["train"]["completions/clipped_ratio"][-1] = share
+        metrics = self._metrics["train"]
+        everywhere = self.accelerator.gather(rows)
+        metrics["completions/clipped_ratio"][-1] = everywhere.float().mean().item()
+        lengths = torch.tensor([len(r.completion_ids) for r in self._finished], device=rows.device)
+        ended = self.accelerator.gather(lengths)[~everywhere].float()
+        if not len(ended):
+            ended = torch.zeros(1)
+        for name in ("mean", "min", "max"):
+            metrics[f"completions/{name}_terminated_length"][-1] = getattr(ended, name)().item()
 
     def _clean(self, output: dict[str, Any]) -> None:
         """Take the vectors out of the update; its old log-probs stay those of the rollout."""
@@ -272,18 +294,40 @@ class DAPOTrainer(GRPOTrainer):
         loss = super()._compute_loss(model, inputs)
         log_probs, entropies, _ = self._last_pass
         mask = inputs["completion_mask"].float()
-        first = mask[:, :FIRST_TOKENS]
-        self._log_mean("entropy/first_tokens", entropies[:, :FIRST_TOKENS], first)
+        # Truncated rollouts are masked, and this pass did not read them.
+        self._add_tokens("entropy", entropies, mask)
+        first = slice(FIRST_TOKENS)
+        self._add_tokens("entropy/first_tokens", entropies[:, first], mask[:, first])
         sampled = inputs.get("sampling_per_token_logps")
         if sampled is not None:
-            difference = (log_probs.detach() - sampled).abs()
-            self._log_mean("log_probs/difference_to_sampling", difference, mask)
+            difference = (log_probs - sampled).abs()
+            self._add_tokens("log_probs/difference_to_sampling", difference, mask)
         return loss
 
-    def _log_mean(self, name: str, values: torch.Tensor, mask: torch.Tensor) -> None:
+    def _add_tokens(self, name: str, values: torch.Tensor, mask: torch.Tensor) -> None:
+        """Add the tokens of a micro-batch to a figure that is a mean over those of the step."""
         sums = torch.stack([(values.detach() * mask).sum(), mask.sum()])
-        total, count = self.accelerator.reduce(sums, reduction="sum").tolist()
-        self._metrics["train"][name].append(total / max(count, 1))
+        self._token_sums[name] = self._token_sums.get(name, 0) + sums
+
+    def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
+        """Add the means over the tokens of the step to TRL's figures.
+
+        Parameters
+        ----------
+        logs, start_time
+            As in transformers.
+        """
+        for name, sums in self._token_sums.items():
+            total, count = self.accelerator.reduce(sums, reduction="sum").tolist()
+            # TRL's own mean over micro-batches counts an empty one as 0.
+            self._metrics["train"].pop(name, None)
+            if count:
+                self._metrics["train"][name].append(total / count)
+        self._token_sums.clear()
+        super().log(logs, start_time)
+
+    def create_model_card(self, *arguments: Any, **settings: Any) -> None:
+        """Write none: TRL's would describe another method and no base model."""
 
     def gather_state(self) -> list[dict[str, Any]]:
         """Return the state of every process."""

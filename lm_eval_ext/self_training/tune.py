@@ -31,6 +31,7 @@ from lm_eval_ext.self_training.rows import read_rows
 from lm_eval_ext.self_training.settings import SelfTraining, TuningSettings, Workings
 from lm_eval_ext.self_training.trainer import RowCollator, RowTrainer, row_dataset
 from lm_eval_ext.training import manifest
+from lm_eval_ext.training.adapters import causal_adapters
 from lm_eval_ext.training.export import loss_curve, save_adapter, save_model
 
 if TYPE_CHECKING:
@@ -139,15 +140,7 @@ def _uses_bfloat16(settings: TuningSettings) -> bool:
 def _adapter(settings: TuningSettings) -> Any:
     if not settings.lora_rank:
         return None
-    from peft import LoraConfig
-
-    return LoraConfig(
-        r=settings.lora_rank,
-        lora_alpha=2 * settings.lora_rank,
-        lora_dropout=0.0,
-        target_modules="all-linear",
-        task_type="CAUSAL_LM",
-    )
+    return causal_adapters(settings.lora_rank, 2 * settings.lora_rank)
 
 
 def _arguments(run: SelfTraining, stage: Stage, workings: Workings, *, n_rows: int) -> SFTConfig:

@@ -69,15 +69,16 @@ def make_trainer(toy, problems, tiny_tokenizer, tmp_path):
 
     def make(vocabulary=None, *, stop=(), cls=DAPOTrainer, steps=2, masks=False, **changes):
         optimization = Optimization(
-            steps=steps, groups_per_step=3, group_size=4, micro_batch_size=6, learning_rate=1e-3,
+            steps=steps, groups_per_step=3, group_size=4, micro_batch_size=6,
+            learning_rate=changes.pop("learning_rate", 1e-3),
             warmup_steps=0, updates_per_rollout=changes.pop("updates_per_rollout", 1),
         )  # fmt: skip
-        tokens = changes.pop("max_new_tokens", 10)
+        tokens, temperature = changes.pop("max_new_tokens", 10), changes.pop("temperature", 1.0)
         config = grpo_config(
             optimization,
             output=str(tmp_path / "trainer"),
             n_processes=1,
-            sampling={"temperature": 1.0, "max_completion_length": tokens, "seed": 3},
+            sampling={"temperature": temperature, "max_completion_length": tokens, "seed": 3},
             upkeep={"save_strategy": "no", "report_to": "none", "use_cpu": True},
         )
         config.mask_truncated_completions = masks
@@ -90,7 +91,7 @@ def make_trainer(toy, problems, tiny_tokenizer, tmp_path):
         if cls is not DAPOTrainer:
             return cls(**common, **changes)
         settings = DapoSettings(
-            RolloutSettings(max_new_tokens=tokens, stop=stop, max_rows=16), **changes
+            RolloutSettings(temperature, max_new_tokens=tokens, stop=stop, max_rows=16), **changes
         )
         return cls(
             settings=settings, questions=order, refill_from=n, vocabulary=vocabulary, **common

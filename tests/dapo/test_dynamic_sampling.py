@@ -69,4 +69,14 @@ def test_message_at_the_bound_says_what_was_seen_and_what_to_do():
     assert "max_refills=2 reached: 1 of 3 groups" in message
     assert "11 groups rolled out 9 were all right and 1 all wrong" in message
     assert "--max-refills" in message
+    assert "--overlong-buffer" not in message
     check_filled(0, 3, filled.counts, 2)
+
+
+def test_message_at_the_bound_counts_groups_that_the_penalty_cancelled():
+    groups = [group([1.0, 0.0], [-1.0, 0.0])] * 2 + [group([1.0, 1.0])]
+    filled = fill_groups(groups, lambda questions: list(questions), None, max_refills=0)
+    with pytest.raises(UserError, match="0 of 3 groups of this step were found") as error:
+        check_filled(filled.missing, 3, filled.counts, 0)
+    assert "1 were all right and 0 all wrong, and in 2 the overlong penalty" in str(error.value)
+    assert "change --overlong-buffer" in str(error.value)

@@ -3,6 +3,7 @@
 import argparse
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -11,7 +12,8 @@ import time
 import pytest
 import torch
 from safetensors.torch import load_file
-from transformers import AutoModelForCausalLM, AutoTokenizer
+from transformers import AutoModelForCausalLM, AutoTokenizer, TrainerCallback
+from transformers.integrations import integration_utils
 
 from lm_eval_ext.dapo import train
 from lm_eval_ext.dapo.checkpoints import STATE, latest_checkpoint
@@ -31,6 +33,45 @@ rewards.grade_questions = lambda family, asked: (
 parser = argparse.ArgumentParser()
 train.add_arguments(parser)
 sys.exit(train.run(parser.parse_args()))
+"""
+# Each process writes down what it asks, draws and divides by.
+SPY = """
+import json, os, sys
+from pathlib import Path
+from lm_eval_ext.dapo.rollouts import RolloutLM
+from lm_eval_ext.dapo.trainer import DAPOTrainer
+seen = {"numbers": [], "virtual": [], "refills": [], "own_tokens": [], "tokens": []}
+roll_out, further = RolloutLM.roll_out, DAPOTrainer._further
+generate = DAPOTrainer._generate_and_score_completions
+
+def spy_roll_out(self, prompts, numbers):
+    rollouts = roll_out(self, prompts, numbers)
+    seen["numbers"] += numbers
+    seen["virtual"] += [i for rollout in rollouts for i in rollout.prompt_ids if i >= 768]
+    return rollouts
+
+def spy_further(self, n):
+    before = self.run_state.refilled
+    found = further(self, n)
+    rank, processes = self.accelerator.process_index, self.accelerator.num_processes
+    taken = range(before, self.run_state.refilled)
+    places = [self._refill_from + rank + processes * i for i in taken]
+    texts = {question.prompt for question in found}
+    seen["refills"] += [i for i in places if self._questions[i].prompt in texts]
+    return found
+
+def spy_generate(self, rows):
+    output = generate(self, rows)
+    seen["own_tokens"].append(int(output["completion_mask"].sum()))
+    seen["tokens"].append(int(output["num_items_in_batch"]))
+    return output
+
+RolloutLM.roll_out, DAPOTrainer._further = spy_roll_out, spy_further
+DAPOTrainer._generate_and_score_completions = spy_generate
+"""
+WRITE_SEEN = """
+folder = Path(sys.argv[sys.argv.index("--output") + 1])
+(folder / f"seen-{os.environ['RANK']}.json").write_text(json.dumps(seen))
 """
 ENVIRONMENT = {
     **os.environ,
@@ -87,9 +128,9 @@ def run(words, graded):
     return run
 
 
-def start(words, tmp_path, *launcher):
+def start(words, tmp_path, *launcher, command=COMMAND):
     script = tmp_path / "train_dapo.py"
-    script.write_text(COMMAND)
+    script.write_text(command)
     return subprocess.Popen(
         [sys.executable, *launcher, str(script), *words],
         env=ENVIRONMENT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
@@ -142,6 +183,34 @@ def test_killed_run_continues_to_the_same_result(run, words, tmp_path):
     assert {p: p.stat().st_mtime_ns for p in killed.rglob("*")} == before
 
 
+@pytest.mark.parametrize("adapters", [(), ("--lora-rank", 2)])
+def test_run_killed_behind_its_last_step_takes_no_further_one(run, tmp_path, adapters):
+    # The third step is in the middle of a generation batch.
+    whole, killed, more = tmp_path / "whole", tmp_path / "killed", ("--steps", 3, *adapters)
+    run(whole, *more)
+    assert [line["step"] for line in result(whole)[1]] == [1, 2, 3]
+    shutil.copytree(whole, killed)
+    shutil.rmtree(killed / "model")
+    (killed / "dapo.json").unlink()
+    run(killed, *more)
+    assert_same(whole, killed)
+
+
+def test_exported_model_uses_its_cache_and_no_card_is_written(run, tmp_path, model_folder):
+    run(tmp_path, "--steps", 2)
+    before, after = (
+        json.loads((folder / "config.json").read_text())
+        for folder in (model_folder, tmp_path / "model")
+    )
+    assert after["use_cache"] is before["use_cache"] is True
+    assert not list(tmp_path.rglob("README.md"))
+
+
+def test_trl_and_transformers_warn_of_no_renaming(run, tmp_path, recwarn):
+    run(tmp_path, "--steps", 2)
+    assert not [w for w in recwarn if "gradient_checkpointing" in str(w.message)]
+
+
 def test_moments_are_frozen_and_in_every_checkpoint(run, tmp_path, model_folder):
     run(tmp_path, "--steps", 2)
     statistics = embedding_statistics(AutoModelForCausalLM.from_pretrained(model_folder))
@@ -189,20 +258,64 @@ def test_some_parameters_are_trained_and_the_others_stay(run, tmp_path, model_fo
 def test_two_processes_share_the_groups(words, tmp_path):
     output = tmp_path / "two"
     launcher = ("-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2")
-    process = start(words(output, "--steps", 2), tmp_path, *launcher)
+    head, last = COMMAND.rsplit("\nsys.exit", 1)
+    command = f"{SPY}{head}\nstatus = {last.strip()[1:-1]}{WRITE_SEEN}sys.exit(status)\n"
+    process = start(words(output, "--steps", 2), tmp_path, *launcher, command=command)
     printed, _ = process.communicate(timeout=500)
     assert process.returncode == 0, printed
     manifest, log, _ = result(output)
     assert len(manifest["groups"]) == 2
-    assert [state["rolled_out"] >= 4 for state in manifest["groups"]] == [True, True], manifest
+    seen = [json.loads((output / f"seen-{rank}.json").read_text()) for rank in range(2)]
+    for name in ("numbers", "virtual", "refills"):
+        drawn = [set(process[name]) for process in seen]
+        assert all(drawn)
+        assert not drawn[0] & drawn[1]
+        assert len(drawn[0]) + len(drawn[1]) == sum(len(process[name]) for process in seen)
+    # Two vectors for each rollout, two rollouts for each group.
+    for process, state in zip(seen, manifest["groups"], strict=True):
+        assert len(process["virtual"]) == 2 * len(process["numbers"]) == 4 * state["rolled_out"]
+    # Both divide by the tokens of both.
+    own = [process["own_tokens"] for process in seen]
+    assert own[0] != own[1]
+    assert seen[0]["tokens"] == seen[1]["tokens"] == [a + b for a, b in zip(*own, strict=True)]
     assert log[0]["groups/rolled_out"] == sum(s["rolled_out"] for s in manifest["groups"])
     assert log[0]["frac_reward_zero_std"] == 0
     assert log[0]["log_probs/difference_to_sampling"] < 1e-4
 
 
+def test_figures_are_reported(run, tmp_path, monkeypatch):
+    reported = []
+
+    class Recorder(TrainerCallback):
+        def on_log(self, args, state, control, logs=None, **others):
+            reported.append((state.global_step, logs))
+
+    monkeypatch.setitem(integration_utils.INTEGRATION_TO_CALLBACK, "recorder", Recorder)
+    run(tmp_path, "--steps", 2, "--report-to", "recorder")
+    assert [step for step, logs in reported if "loss" in logs] == [1, 2]
+    assert {"groups/accuracy", "entropy/first_tokens", "reward"} <= reported[0][1].keys()
+
+
+def test_vectors_and_adapters_of_the_embeddings_get_along(run, tmp_path, model_folder):
+    adapters = ("--lora-rank", 2, "--lora-modules", "embed_tokens+q_proj")
+    run(tmp_path, "--steps", 2, *adapters, "--gradient-checkpointing")
+    merged = load_file(tmp_path / "model" / "model.safetensors")
+    before = load_file(model_folder / "model.safetensors")
+    changed = {name for name in before if not torch.equal(before[name], merged[name])}
+    assert changed == {name for name in before if "q_proj" in name or "embed" in name}
+
+
 @pytest.mark.parametrize(
     ("more", "message"),
     [
+        (["--schedule", "linaer"], "schedule=linaer cannot be used: "),
+        (["--schedule", "reduce_lr_on_plateau"], "schedule=reduce_lr_on_plateau cannot be used"),
+        (["--dtype", "float23"], "dtype=float23 is unknown: use one of float32"),
+        (["--report-to", "tensorbord"], "report_to=tensorbord: tensorbord is not supported"),
+        (["--lora-alpha", 0], "lora_alpha=0 must be at least 1"),
+        (["--max-new-tokens", 600], "max_new_tokens=600 and rsp_length=2 leave no room"),
+        (["--lora-rank", 2, "--lora-modules", "q_proj+k_porj"], "the model has no module 'k_porj'"),
+        (["--lora-rank", 2, "--lora-modules", "norm"], "'norm' is a LlamaRMSNorm, and adapters"),
         (["--group-size", 1], "group_size=1 must be at least 2"),
         (["--micro-batch-size", 3], "micro_batch_size=3 must divide the 8 rollouts"),
         (["--checkpoint-every", 3], "checkpoint_every=3 must be a multiple of updates_per_rollout"),
@@ -223,6 +336,39 @@ def test_bad_settings_are_one_line(run, tmp_path, monkeypatch, more, message):
         run(tmp_path / "run", *more)
     assert message in str(error.value)
     assert "\n" not in str(error.value)
+    assert not [path for path in tmp_path.rglob("*") if path.is_file()]
+
+
+def test_typo_does_not_lock_the_folder(run, tmp_path):
+    for typo in (["--overlong-buffer", 9], ["--trainable", "nrom"], ["--max-new-tokens", 600]):
+        with pytest.raises(UserError):
+            run(tmp_path, "--steps", 2, *typo)
+    run(tmp_path, "--steps", 2)
+    assert (tmp_path / "dapo.json").exists()
+
+
+def test_tool_that_is_not_installed_is_one_line(run, tmp_path, monkeypatch):
+    class Missing(TrainerCallback):
+        def __init__(self):
+            raise RuntimeError("Missing requires missing to be installed.\nRun pip")
+
+    monkeypatch.setitem(integration_utils.INTEGRATION_TO_CALLBACK, "missing", Missing)
+    with pytest.raises(UserError, match="^report_to=missing: Missing requires .* installed. "):
+        run(tmp_path / "run", "--report-to", "missing")
+    assert not (tmp_path / "run").exists()
+
+
+def test_mixed_precision_needs_a_gpu(run, tmp_path, monkeypatch):
+    monkeypatch.setattr("lm_eval_ext.dapo.checks.is_torch_bf16_gpu_available", lambda: False)
+    with pytest.raises(UserError, match="^bf16=True needs a GPU .*: leave --bf16 out$"):
+        run(tmp_path / "run", "--bf16")
+    assert not (tmp_path / "run").exists()
+
+
+def test_adapter_of_a_tied_matrix_is_refused(run, tmp_path):
+    adapters = ("--lora-rank", 2, "--lora-modules", "embed_tokens")
+    with pytest.raises(UserError, match="'embed_tokens' shares its matrix with another layer"):
+        run(tmp_path, "--model", "tiny", *adapters)
 
 
 def test_other_settings_do_not_continue_a_run(run, tmp_path):

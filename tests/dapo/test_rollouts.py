@@ -88,6 +88,28 @@ def test_tempered_rollouts_have_no_log_probs_of_the_engine(policy, problems):
     assert rollout.log_probs is None
 
 
+def test_tempered_rollouts_come_from_the_tempered_distribution(policy, toy, problems):
+    lm = policy(None, temperature=0.7, max_new_tokens=1, max_rows=500)
+    prompt, n = problems[0].prompt, 2000
+    tokens = [r.completion_ids[0] for r in lm.roll_out([prompt] * n, range(n))]
+    with torch.no_grad():
+        logits = toy(input_ids=torch.tensor([lm.prompt_token_ids(prompt)])).logits[0, -1].double()
+    log_probs = (logits / 0.7).log_softmax(-1)
+    seen = log_probs[tokens]
+
+    def expected(temperature):
+        return float((logits / temperature).softmax(-1) @ log_probs)
+
+    error = float(seen.std() / n**0.5)
+    assert abs(float(seen.mean()) - expected(0.7)) < 4 * error
+    assert abs(expected(1.0) - expected(0.7)) > 8 * error
+
+
+def test_no_moments_of_the_table_in_training_are_taken(policy, toy, vocabulary, monkeypatch):
+    monkeypatch.setattr(toy.get_input_embeddings(), "num_embeddings", None)
+    policy(vocabulary)
+
+
 def test_training_mode_survives_a_rollout(policy, toy, problems):
     lm = policy(None)
     toy.train()

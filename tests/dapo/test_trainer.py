@@ -1,10 +1,13 @@
+import copy
 import re
 from dataclasses import replace
 
+import numpy as np
 import pytest
 import torch
 from trl import GRPOTrainer
 
+from lm_eval_ext.dapo.configuration import Optimization, grpo_config
 from lm_eval_ext.dapo.trainer import DAPOTrainer
 from lm_eval_ext.dapo.virtual_vocabulary import virtual_ids_embedded
 from lm_eval_ext.errors import UserError
@@ -21,16 +24,105 @@ def weights(model):
 
 @pytest.fixture
 def updates(monkeypatch):
-    """Record the inputs of every loss and the log-probs of its pass."""
+    """Record the inputs of every loss, the loss among them, and the log-probs of its pass."""
     seen, compute = [], DAPOTrainer._compute_loss
 
     def record(self, model, inputs):
         loss = compute(self, model, inputs)
-        seen.append((inputs, self._last_pass[0].detach().clone()))
+        seen.append(({**inputs, "loss": loss.item()}, self._last_pass[0].detach().clone()))
         return loss
 
     monkeypatch.setattr(DAPOTrainer, "_compute_loss", record)
     return seen
+
+
+def test_configuration_is_that_of_the_paper(tmp_path):
+    config = grpo_config(
+        Optimization(updates_per_rollout=3, micro_batch_size=4),
+        output=str(tmp_path),
+        n_processes=1,
+        sampling={"temperature": 0.9, "max_completion_length": 7, "seed": 5},
+        upkeep={"report_to": "none", "use_cpu": True},
+    )
+    assert config.loss_type == "dapo"
+    assert (config.epsilon, config.epsilon_high) == (0.2, 0.28)
+    assert config.beta == 0
+    assert config.disable_dropout
+    assert not config.mask_truncated_completions
+    assert not config.shuffle_dataset
+    assert config.num_iterations == 1
+    assert config.importance_sampling_level == "token"
+    assert config.scale_rewards == "group"
+    assert config.gradient_accumulation_steps == 16 * 8 / 4
+    assert config.steps_per_generation == 3 * 16 * 8 / 4
+    assert (config.temperature, config.max_completion_length, config.seed) == (0.9, 7, 5)
+
+
+def rollout_of(trainer, inputs, row):
+    """Return the number of the rollout that a row of a micro-batch holds."""
+    prompt = tuple(inputs["prompt_ids"][row][inputs["prompt_mask"][row].bool()].tolist())
+    tokens = tuple(inputs["completion_ids"][row].tolist())
+    rollouts = enumerate(trainer._finished)
+    return next(
+        i
+        for i, r in rollouts
+        if r.prompt_ids == prompt and tokens[: len(r.completion_ids)] == r.completion_ids
+    )
+
+
+def test_loss_is_that_of_the_paper(make_trainer, graded, updates):
+    trainer = make_trainer(
+        stop=("e",), steps=2, updates_per_rollout=2, max_new_tokens=5, learning_rate=0.02
+    )
+    trainer.train()
+    rollouts = trainer._finished
+    verdicts = np.array([len(r.text) % 2 == 0 for r in rollouts], dtype=float).reshape(-1, 4)
+    spread = verdicts.std(axis=1, ddof=1, keepdims=True) + 1e-4
+    advantages = ((verdicts - verdicts.mean(axis=1, keepdims=True)) / spread).ravel()
+    tokens = sum(len(r.completion_ids) for r in rollouts if r.finish_reason != "length")
+    clipped, truncated = {"low": 0, "high": 0}, 0
+    assert len(updates) == 4
+    for inputs, new in updates:
+        total = 0.0
+        for row in range(6):
+            number = rollout_of(trainer, inputs, row)
+            rollout, advantage = rollouts[number], advantages[number]
+            assert inputs["advantages"][row].item() == pytest.approx(advantage, rel=1e-4)
+            if rollout.finish_reason == "length":
+                truncated += 1
+                continue
+            n = len(rollout.completion_ids)
+            ratio = (new[row, :n] - inputs["old_per_token_logps"][row, :n]).exp().numpy()
+            cut = np.clip(ratio, 0.8, 1.28)
+            total -= np.minimum(ratio * advantage, cut * advantage).sum()
+            clipped["low"] += ((ratio < 0.79) & (advantage < 0)).sum()
+            clipped["high"] += ((ratio > 1.29) & (advantage > 0)).sum()
+        # The tokens of the generation batch, of which an update has half.
+        assert inputs["loss"] == pytest.approx(total / (tokens / 2), rel=1e-4, abs=1e-6)
+    assert clipped["low"] > 0
+    assert clipped["high"] > 0
+    assert 0 < truncated < 24
+
+
+def test_update_and_rollout_have_the_same_temperature(
+    make_trainer, toy, graded, vocabulary, updates
+):
+    before = copy.deepcopy(toy).eval()
+    with virtual_ids_embedded(toy, vocabulary):
+        trainer = make_trainer(vocabulary, stop=("e",), steps=1, temperature=0.7)
+        trainer.train()
+    assert trainer.policy.settings.temperature == 0.7
+    for inputs, new in updates:
+        ids = torch.cat([inputs["prompt_ids"], inputs["completion_ids"]], dim=1)
+        read = torch.cat([inputs["prompt_mask"], inputs["completion_mask"]], dim=1)
+        with virtual_ids_embedded(before, vocabulary), torch.no_grad():
+            logits = before(input_ids=ids, attention_mask=read).logits
+        width = inputs["completion_ids"].shape[1]
+        log_probs = (logits[:, -width - 1 : -1] / 0.7).log_softmax(-1)
+        expected = log_probs.gather(-1, inputs["completion_ids"].unsqueeze(-1)).squeeze(-1)
+        mask = inputs["completion_mask"].bool()
+        assert mask.any()
+        assert new[mask].tolist() == pytest.approx(expected[mask].tolist(), abs=1e-4)
 
 
 def right_text(completions, **columns):
@@ -182,6 +274,25 @@ def test_refills_are_further_questions(make_trainer, graded):
     assert seen == [order[:3], order[6:12], order[3:6]]
 
 
+def test_refills_repeat_no_question_of_the_batch_while_there_are_others(make_trainer, graded):
+    graded(lambda family, asked: ([Attempt(None, True)] * len(texts) for texts, _ in asked))
+    trainer, rounds = make_trainer(max_refills=3, steps=3), []
+    roll_out = trainer._roll_out
+
+    def spy(questions):
+        rounds.append([trainer._questions.questions.index(question) for question in questions])
+        return roll_out(questions)
+
+    trainer._roll_out = spy
+    with pytest.raises(UserError):
+        trainer.train()
+    # 3 of 12 questions at first, then 6 for the 3 that are missing; those of the refills begin
+    # at the tenth place, so they come to the first three again.
+    assert [len(numbers) for numbers in rounds] == [3, 6, 6, 6]
+    asked = [number for numbers in rounds for number in numbers]
+    assert sorted(asked[:12]) == list(range(12))
+
+
 def test_truncated_rollouts_are_masked_and_stopped_ones_are_not(make_trainer, graded, updates):
     trainer = make_trainer(stop=("e",), steps=1, max_new_tokens=4)
     trainer.train()
@@ -192,7 +303,46 @@ def test_truncated_rollouts_are_masked_and_stopped_ones_are_not(make_trainer, gr
     assert sum(int(inputs["completion_mask"].sum()) for inputs, _ in updates) == n_kept
     assert updates[0][0]["num_items_in_batch"] == n_kept
     share = sum(r.finish_reason == "length" for r in rollouts) / len(rollouts)
-    assert trainer.state.log_history[0]["completions/clipped_ratio"] == pytest.approx(share)
+    logged = trainer.state.log_history[0]
+    assert logged["completions/clipped_ratio"] == pytest.approx(share)
+    # A stop string ends a rollout as well as an end-of-sequence token.
+    ended = [len(r.completion_ids) for r in rollouts if r.finish_reason != "length"]
+    assert logged["completions/mean_terminated_length"] == pytest.approx(np.mean(ended))
+    assert logged["completions/min_terminated_length"] == min(ended)
+    assert logged["completions/max_terminated_length"] == max(ended)
+
+
+def test_figures_are_means_over_the_tokens_of_a_step(make_trainer, graded, monkeypatch):
+    passes, compute = [], DAPOTrainer._compute_loss
+
+    def record(self, model, inputs):
+        if not passes:  # a micro-batch that is truncated as a whole
+            inputs = {**inputs, "completion_mask": torch.zeros_like(inputs["completion_mask"])}
+        loss = compute(self, model, inputs)
+        passes.append((inputs, *self._last_pass[:2]))
+        return loss
+
+    monkeypatch.setattr(DAPOTrainer, "_compute_loss", record)
+    trainer = make_trainer(stop=("e",), steps=2, max_new_tokens=12)
+    trainer.train()
+    assert len(passes) == 4
+    for logged, parts in zip(trainer.state.log_history, (passes[:2], passes[2:]), strict=False):
+        masks = [inputs["completion_mask"].bool() for inputs, _, _ in parts]
+        entropies = [entropy for _, _, entropy in parts]
+        all_tokens = [e[m] for e, m in zip(entropies, masks, strict=True)]
+        first = [e[:, :8][m[:, :8]] for e, m in zip(entropies, masks, strict=True)]
+        differences = [
+            (new - inputs["sampling_per_token_logps"]).abs()[mask]
+            for (inputs, new, _), mask in zip(parts, masks, strict=True)
+        ]
+        for name, values in (
+            ("entropy", all_tokens),
+            ("entropy/first_tokens", first),
+            ("log_probs/difference_to_sampling", differences),
+        ):
+            assert logged[name] == pytest.approx(torch.cat(values).mean().item(), rel=1e-4), name
+    assert passes[0][0]["completion_mask"].sum() == 0
+    assert len({int(inputs["completion_mask"].sum()) for inputs, _, _ in passes[2:]}) == 2
 
 
 def test_overlong_penalty_is_part_of_the_reward(make_trainer, graded):
@@ -212,7 +362,7 @@ def test_figures_of_a_step_are_logged(make_trainer, graded):
     assert {
         "reward", "groups/accuracy", "groups/dropped_share", "groups/refills", "entropy",
         "entropy/first_tokens", "completions/mean_length", "clip_ratio/low_mean",
-        "clip_ratio/high_mean",
+        "clip_ratio/high_mean", "groups/cancelled_share",
     } <= logged.keys()  # fmt: skip
     assert 0 < logged["entropy/first_tokens"] < torch.tensor(768).log()
 
