@@ -19,16 +19,19 @@ import numpy as np
 
 from lm_eval_ext import harness
 from lm_eval_ext.dapo.train import add_arguments, job_from, upkeep_from
+from lm_eval_ext.errors import show_user_errors_in_one_line
 from lm_eval_ext.grading import grade_questions
 from lm_eval_ext.metrics import cluster_bootstrap, mean_over_questions, pass_at_k
 from lm_eval_ext.model_wrappers.rsp import RSP
 from lm_eval_ext.model_wrappers.sampled import SampledLM
 from lm_eval_ext.tiny.formats import prompt
 from lm_eval_ext.tiny.problems import load_split
+from lm_eval_ext.training import manifest
 
 ARMS = ("dapo", "dapo+rsp")
 UNTRAINED = "untrained"
 READS = ("plain", "rsp")
+ANSWERS = "answers"
 
 
 def train(args: argparse.Namespace, arm: str, seed: int) -> Path:
@@ -67,8 +70,7 @@ def remembered(
     name: str, model: str, read: str, temperature: float, args: argparse.Namespace
 ) -> np.ndarray:
     """Return what an earlier run found, or evaluate and keep it."""
-    folder = Path(args.output) / "answers"
-    folder.mkdir(parents=True, exist_ok=True)
+    folder = Path(args.output) / ANSWERS
     size = f"{args.questions}x{args.attempts}"
     path = folder / f"{name}-{read}-{temperature:g}-{size}.npy"
     if not path.exists():
@@ -201,6 +203,9 @@ def main() -> None:
     )
     args = parser.parse_args()
     output = Path(args.output)
+    show_user_errors_in_one_line()
+    # Kept answers are those of one untrained model and one number of vectors.
+    manifest.keep_settings(output / ANSWERS, {"model": args.model, "vectors": args.vectors})
     models: dict[str, list[tuple[str, str]]] = {}
     for arm in args.arms:
         if arm == UNTRAINED:
