@@ -95,6 +95,7 @@ class SampledLM(HFLM):
 
     store: AttemptStore | None = None
     fingerprints: Mapping[str, str] = {}
+    _rows_of_batches: int | None = None  # while a store's batches must stay whole
 
     def __init__(
         self,
@@ -212,8 +213,13 @@ class SampledLM(HFLM):
             yield from self._sample(group)
             return
         stored = stored_sampling(self, self.store, group, sample=self._sample)
-        rows = self._max_rows(group.attempts, group.settings)
-        yield from stored.run(rows, whole=self.device.type == "cpu")
+        rows, whole = self._max_rows(group.attempts, group.settings), self.device.type == "cpu"
+        if whole and self.batch_size == "auto":
+            rows = self._rows_of_batches = stored.rows_as_before(rows, most=self._most_rows)
+        try:
+            yield from stored.run(rows, whole=whole)
+        finally:
+            self._rows_of_batches = None
 
     def attempt_request(
         self, prompt: str, token_ids: Sequence[int], attempt: int
@@ -348,6 +354,8 @@ class SampledLM(HFLM):
         return [int(i) for i in {*several, self.tokenizer.eos_token_id} if i is not None]
 
     def _max_rows(self, attempts: Sequence[AttemptRequest], settings: SamplingSettings) -> int:
+        if self._rows_of_batches is not None:  # not what fits at the moment
+            return self._rows_of_batches
         if self.batch_size != "auto":
             if int(self.batch_size) == 1 and len(attempts) > 1:
                 logger.warning(
@@ -355,9 +363,8 @@ class SampledLM(HFLM):
                     "--batch_size auto"
                 )
             return int(self.batch_size)
-        rows = fitting_rows(
-            self.model, attempts, max_new_tokens=settings.max_new_tokens, limit=self._most_rows
-        )
+        length = settings.max_new_tokens
+        rows = fitting_rows(self.model, attempts, max_new_tokens=length, limit=self._most_rows)
         logger.info("batch_size=auto: decoding up to %d attempts at once", rows)
         return rows
 

@@ -1,7 +1,8 @@
-"""Append to a file of a store: whole lines or nothing, on the disk when a batch is done."""
+"""Append to a file of a store: whole lines or nothing, on the disk when that is asked for."""
 
 from __future__ import annotations
 
+import errno
 import io
 import os
 import secrets
@@ -24,6 +25,24 @@ def new_file_name() -> str:
     host = "".join(c if c.isalnum() else "-" for c in socket.gethostname())[:32]
     stamp = time.strftime("%Y%m%dT%H%M%S", time.gmtime())
     return f"attempts-{stamp}-{host}-{os.getpid()}-{secrets.token_hex(2)}.jsonl"
+
+
+def sync_folder(folder: Path) -> None:
+    """Wait until the names of a folder's files are on the disk.
+
+    Parameters
+    ----------
+    folder
+        The folder.
+    """
+    fd = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(fd)
+    except OSError as error:
+        if error.errno != errno.EINVAL:  # a file system whose folders cannot be synced
+            raise
+    finally:
+        os.close(fd)
 
 
 class Place(NamedTuple):
@@ -133,12 +152,30 @@ class AttemptFile:
         writer.write(sealed("key", name, value))
         return Place(file.path, start, file.size - start - 1)
 
+    def append_group(self, name: str, value: Any) -> None:
+        """Write what is known of a group of requests.
+
+        Parameters
+        ----------
+        name
+            Its name.
+        value
+            What is known, as plain JSON values.
+
+        Raises
+        ------
+        OSError
+            If it cannot be written.
+        """
+        self._open()[0].write(sealed("group", name, value))
+
     def _open(self) -> tuple[Any, WholeLines]:
         if self._pid != os.getpid():  # a fork has a file of its own
             self._pid, self._file, self._contexts = os.getpid(), None, set()
         if self._file is None:
             self._file = WholeLines(self._folder / new_file_name())
             self._writer = jsonlines.Writer(self._file, dumps=dumps)
+            sync_folder(self._folder)
         return self._writer, self._file
 
     def sync(self) -> None:

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import errno
 import logging
+import os
+import secrets
+import time
 from pathlib import Path
 from typing import NamedTuple
 
@@ -18,6 +22,12 @@ logger = logging.getLogger(__name__)
 # How a line with an attempt begins; the key follows.
 _BEGINNING = b'{"key":"'
 _KEY_LENGTH = 32
+_GROUP = b'{"group":"'
+# Longest time for which new attempts are not on the disk while others follow, in seconds.
+_SYNC_SECONDS = 5.0
+
+_NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+_NOT_ALLOWED = (errno.EACCES, errno.EPERM, errno.EROFS)
 
 Tally = dict[str, dict[str, int]]
 """What an attempt adds to the counts of a run, by the part of the run and the name of the count."""
@@ -57,19 +67,42 @@ class AttemptStore:
     Raises
     ------
     UserError
-        If there is something else of that name, or it cannot be read or made.
+        If there is something else of that name, it cannot be read or made, or it is empty and
+        cannot be written.
     """
 
     def __init__(self, folder: str | Path) -> None:
-        self.folder = Path(folder)
+        # lm-eval reads `store=2026` as a number and `store=true` as a truth value.
+        if isinstance(folder, bool) or not str(folder).strip():
+            raise UserError(f"store={folder}: give a folder for the attempts, as in store=attempts")
+        self.folder = Path(str(folder))
         self.n_appended = 0
         self._file = AttemptFile(self.folder)
         self._places: dict[str, Place] = {}
+        self._rows: dict[str, int] = {}
+        self._n_unsynced, self._synced_at = 0, time.monotonic()
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
             self._read_index()
         except OSError as error:
             raise UserError(f"store={folder}: {error.strerror}; give a folder") from error
+        if not self._places:  # what there is may be read where nothing can be written
+            self.require_writable()
+
+    def require_writable(self) -> None:
+        """Make sure that a file can be made, before time goes into attempts.
+
+        Raises
+        ------
+        UserError
+            If not.
+        """
+        probe = self.folder / f".probe-{os.getpid()}-{secrets.token_hex(4)}"
+        try:
+            os.close(os.open(probe, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o644))
+            probe.unlink()
+        except OSError as error:
+            raise self._cannot_write(error) from error
 
     def _read_index(self) -> None:
         for path in sorted(self.folder.glob(PATTERN)):
@@ -86,6 +119,15 @@ class AttemptStore:
                     key = line.data[start : start + _KEY_LENGTH].decode("ascii", "replace")
                     place = Place(path, line.offset, len(line.data))
                     self._places.setdefault(key, place)
+                elif line.data.startswith(_GROUP):
+                    self._read_group(line.data)
+
+    def _read_group(self, data: bytes) -> None:
+        try:
+            _, name, value = opened(data)
+            self._rows.setdefault(name, int(value["rows"]))
+        except (ValueError, KeyError, TypeError):
+            return  # as if it had never been written
 
     def __len__(self) -> int:
         """Return the number of attempts."""
@@ -142,12 +184,63 @@ class AttemptStore:
             "tally": attempt.tally,
             "record": encode_generation(attempt.generation),
         }
+        if not self._n_unsynced:
+            self._synced_at = time.monotonic()
         try:
             place = self._file.append(context, key.name, value)
         except OSError as error:
             raise self._cannot_write(error) from error
         self._places.setdefault(key.name, place)
         self.n_appended += 1
+        self._n_unsynced += 1
+
+    def rows_of(self, group: str) -> int | None:
+        """Return how many attempts of a group were decoded at once, or None if that is unknown.
+
+        Parameters
+        ----------
+        group
+            Name of the group of requests.
+        """
+        return self._rows.get(group)
+
+    def note_rows(self, group: str, rows: int) -> None:
+        """Keep how many attempts of a group are decoded at once.
+
+        Parameters
+        ----------
+        group
+            Name of the group of requests.
+        rows
+            Their number.
+
+        Raises
+        ------
+        UserError
+            If it cannot be written.
+        """
+        try:
+            self._file.append_group(group, {"rows": rows})
+        except OSError as error:
+            raise self._cannot_write(error) from error
+        self._rows[group] = rows
+
+    def sync_if_due(self, most: int) -> None:
+        """Wait until everything is on the disk, if it is time.
+
+        Parameters
+        ----------
+        most
+            So many attempts may be lost with the machine, and what five seconds bring.
+
+        Raises
+        ------
+        UserError
+            If it cannot be written.
+        """
+        late = time.monotonic() - self._synced_at >= _SYNC_SECONDS
+        if self._n_unsynced >= most or (late and self._n_unsynced):
+            self.sync()
 
     def sync(self) -> None:
         """Wait until everything is on the disk, so that it survives the machine too.
@@ -157,13 +250,21 @@ class AttemptStore:
         UserError
             If it cannot be written.
         """
+        if not self._n_unsynced:
+            return
         try:
             self._file.sync()
         except OSError as error:
             raise self._cannot_write(error) from error
+        self._n_unsynced, self._synced_at = 0, time.monotonic()
 
     def _cannot_write(self, error: OSError) -> UserError:
-        return UserError(
-            f"store={self.folder}: {error.strerror}; the {len(self)} attempts "
-            "written before are kept: make room, and the same command goes on from there"
-        )
+        what = f"store={self.folder}: {error.strerror}; "
+        if not self._places:
+            remedy = "make room" if error.errno in _NO_ROOM else "give a folder that can be written"
+            return UserError(what + remedy)
+        what += f"the {len(self)} attempts written before are kept: "
+        if error.errno in _NOT_ALLOWED:
+            return UserError(what + "copy them to a folder that can be written, and give that one")
+        remedy = "make room" if error.errno in _NO_ROOM else "see to that"
+        return UserError(f"{what}{remedy}, and the same command goes on from there")

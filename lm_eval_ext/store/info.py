@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from lm_eval_ext.store.inspection import StoreContents, inspect
+from lm_eval_ext.store.inspection import UNDESCRIBED, StoreContents, inspect
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -30,6 +30,9 @@ def _report(found: StoreContents) -> list[str]:
         f"{found.n_repeated} repeated, {len(found.damaged)} damaged and "
         f"{len(found.cut_off)} cut-off lines",
     ]
+    n_undescribed = sum(found.undescribed.values())
+    if n_undescribed:
+        lines.append(UNDESCRIBED.format(n_undescribed))
     for name, context in found.contexts.items():
         prompts = found.attempts.get(name, {})
         counts = [len(numbers) for numbers in prompts.values()]
@@ -61,6 +64,7 @@ def _as_json(found: StoreContents) -> dict[str, Any]:
         "repeated": found.n_repeated,
         "damaged": found.damaged,
         "cut_off": [path.name for path in found.cut_off],
+        "undescribed": found.undescribed,
         "contexts": {
             name: {
                 **context,

@@ -6,13 +6,16 @@ from collections import defaultdict
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from lm_eval_ext.errors import UserError
 from lm_eval_ext.store.appending import PATTERN
 from lm_eval_ext.store.encoding import decode_generation
 from lm_eval_ext.store.key import AttemptKey, canonical, digest
 from lm_eval_ext.store.lines import opened, read_lines
+
+UNDESCRIBED = "{} attempts have settings that no sound line describes; runs use them all the same"
+"""What is said of attempts whose context is missing."""
 
 
 @dataclass
@@ -46,6 +49,15 @@ class StoreContents:
     cut_off: list[Path] = field(default_factory=list)
 
     @property
+    def undescribed(self) -> dict[str, int]:
+        """Distinct attempts by context, where no sound line describes it; runs use them too."""
+        return {
+            name: sum(map(len, prompts.values()))
+            for name, prompts in self.attempts.items()
+            if name not in self.contexts
+        }
+
+    @property
     def n_attempts(self) -> int:
         """Distinct attempts."""
         return sum(len(n) for prompts in self.attempts.values() for n in prompts.values())
@@ -70,11 +82,58 @@ def store_files(folder: Path) -> list[Path]:
     return files
 
 
-def inspect(folder: Path) -> StoreContents:
-    """Read every line of a store and check it.
+class SoundLine(NamedTuple):
+    """A line that has been checked.
+
+    Parameters
+    ----------
+    kind
+        One of `lm_eval_ext.store.lines.KINDS`.
+    name
+        Name of what it holds.
+    value
+        The value.
+    context
+        Name of the context of an attempt; None for other lines.
+    """
+
+    kind: str
+    name: str
+    value: dict[str, Any]
+    context: str | None
+
+
+def checked(data: bytes) -> SoundLine:
+    """Return what a line holds if it is sound.
 
     A line is sound if its checksum holds, an attempt's key follows from what the line says, and a
     context's name from its settings.
+
+    Parameters
+    ----------
+    data
+        The line, without its end.
+
+    Raises
+    ------
+    KeyError, TypeError, ValueError
+        If not.
+    """
+    kind, name, value = opened(data)
+    if kind == "context":
+        if digest("context", canonical(value["settings"])) != name:
+            raise ValueError("the settings are not those of the context's name")
+    elif kind == "key":
+        key = AttemptKey(*(value[part] for part in AttemptKey._fields))
+        if key.name != name:
+            raise ValueError("the key is not that of the attempt")
+        decode_generation(value["record"])
+        return SoundLine(kind, name, value, key.context)
+    return SoundLine(kind, name, value, None)
+
+
+def inspect(folder: Path) -> StoreContents:
+    """Read every line of a store and check it; see `checked`.
 
     Parameters
     ----------
@@ -96,34 +155,21 @@ def inspect(folder: Path) -> StoreContents:
                 found.cut_off.append(path)
                 continue
             try:
-                kind, name, value = opened(line.data)
-                if kind == "context":
-                    _add_context(found, name, value)
-                else:
-                    _add_attempt(found, name, value, texts)
+                sound = checked(line.data)
+                if sound.kind == "context":
+                    found.contexts.setdefault(sound.name, sound.value)
+                elif sound.context is not None:
+                    _add_attempt(found, sound, texts)
             except (ValueError, KeyError, TypeError) as error:
                 found.damaged.append(f"{where}: {error or type(error).__name__}")
     return found
 
 
-def _add_context(found: StoreContents, name: str, value: Mapping[str, Any]) -> None:
-    if digest("context", canonical(value["settings"])) != name:
-        raise ValueError("the settings are not those of the context's name")
-    found.contexts.setdefault(name, value)
-
-
-def _add_attempt(
-    found: StoreContents, name: str, value: Mapping[str, Any], texts: dict[str, str]
-) -> None:
-    key = AttemptKey(*(value[part] for part in AttemptKey._fields))
-    if key.name != name:
-        raise ValueError("the key is not that of the attempt")
-    if key.context not in found.contexts:
-        raise ValueError("its context is not described before it")
-    generation = decode_generation(value["record"])
-    if texts.setdefault(name, str(generation)) != generation:
+def _add_attempt(found: StoreContents, line: SoundLine, texts: dict[str, str]) -> None:
+    value, text = line.value, line.value["record"]["text"]
+    if texts.setdefault(line.name, text) != text:
         raise ValueError("another text than an earlier line with the same key")
-    prompts = found.attempts.setdefault(key.context, defaultdict(set))
-    if key.attempt in prompts[key.prompt]:
+    prompts = found.attempts.setdefault(value["context"], defaultdict(set))
+    if value["attempt"] in prompts[value["prompt"]]:
         found.n_repeated += 1
-    prompts[key.prompt].add(key.attempt)
+    prompts[value["prompt"]].add(value["attempt"])

@@ -18,7 +18,8 @@ _stores: list[AttemptStore] = []
 def announce_at_failure(store: AttemptStore) -> None:
     """Let a process that an exception ends say, below the traceback, that its attempts are kept.
 
-    Ctrl-C and a lost connection to another process are exceptions too.
+    Ctrl-C and a lost connection to another process are exceptions too. A process that has added
+    nothing, such as one whose input is wrong, has nothing to say.
 
     Parameters
     ----------
@@ -35,7 +36,7 @@ def announce_at_failure(store: AttemptStore) -> None:
     ) -> None:
         previous(kind, error, traceback)
         if not (isinstance(error, UserError) and str(error).startswith("store=")):
-            for one in _stores:
+            for one in filter(lambda store: store.n_appended, _stores):
                 print(how_to_go_on(one), file=sys.stderr)
 
     sys.excepthook = excepthook

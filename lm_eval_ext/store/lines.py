@@ -17,6 +17,10 @@ dumps = partial(json.dumps, ensure_ascii=True, separators=(",", ":"))
 """How lines of a store are written."""
 
 
+KINDS = ("key", "context", "group")
+"""What a line of a store holds: an attempt, what attempts have in common, how they were divided."""
+
+
 class Line(NamedTuple):
     """A line of a file, without its end.
 
@@ -92,7 +96,7 @@ def sealed(kind: str, name: str, value: Any) -> dict[str, Any]:
     Parameters
     ----------
     kind
-        ``"key"`` or ``"context"``; it comes first, so that a line is recognized by its beginning.
+        One of `KINDS`; it comes first, so that a line is recognized by its beginning.
     name
         Of the value.
     value
@@ -118,6 +122,6 @@ def opened(data: bytes) -> tuple[str, str, Any]:
     if not isinstance(line, Mapping) or len(line) != 3:
         raise ValueError("no line of a store")
     kind = next(iter(line))
-    if kind not in ("key", "context") or digest(dumps(line.get("value")))[:16] != line.get("sum"):
+    if kind not in KINDS or digest(dumps(line.get("value")))[:16] != line.get("sum"):
         raise ValueError("damaged")
     return kind, line[kind], line["value"]

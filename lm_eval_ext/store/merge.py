@@ -4,15 +4,44 @@ from __future__ import annotations
 
 import argparse
 import os
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any, TextIO
 
 import jsonlines
 from tqdm import tqdm
 
 from lm_eval_ext.errors import UserError
-from lm_eval_ext.store.appending import PATTERN, new_file_name
-from lm_eval_ext.store.inspection import store_files
-from lm_eval_ext.store.lines import dumps, opened, read_lines, sealed
+from lm_eval_ext.store.appending import PATTERN, new_file_name, sync_folder
+from lm_eval_ext.store.inspection import UNDESCRIBED, checked, store_files
+from lm_eval_ext.store.lines import dumps, read_lines, sealed
+
+_CONTEXT = b'{"context":"'
+
+
+@dataclass
+class Merged:
+    """What became of the lines of some stores.
+
+    Parameters
+    ----------
+    n_attempts
+        Attempts written.
+    n_undescribed
+        Those of them whose settings no sound line of any store describes.
+    n_repeated
+        Lines left out because an earlier one has the attempt.
+    damaged
+        Lines left out because they are not sound, as ``"file, line 3: why"``.
+    cut_off
+        Files whose last line was left out because it has no end.
+    """
+
+    n_attempts: int = 0
+    n_undescribed: int = 0
+    n_repeated: int = 0
+    damaged: list[str] = field(default_factory=list)
+    cut_off: list[Path] = field(default_factory=list)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -23,15 +52,21 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Merge; return the exit status."""
-    n_attempts, n_left_out = merge(args.stores, args.output)
+    done = merge(args.stores, args.output)
+    for line in done.damaged:
+        print(f"left out: {line}")
+    for path in done.cut_off:
+        print(f"left out: {path}, the last line: cut off")
+    if done.n_undescribed:
+        print(UNDESCRIBED.format(done.n_undescribed))
     print(
-        f"{args.output}: {n_attempts} attempts; {n_left_out} repeated, damaged or cut-off lines "
-        "left out"
+        f"{args.output}: {done.n_attempts} attempts; left out: {done.n_repeated} repeated, "
+        f"{len(done.damaged)} damaged and {len(done.cut_off)} cut-off lines"
     )
     return 0
 
 
-def merge(stores: list[Path], output: Path) -> tuple[int, int]:
+def merge(stores: list[Path], output: Path) -> Merged:
     """Write every sound attempt of some stores once; where several lines have it, the first.
 
     Parameters
@@ -43,38 +78,79 @@ def merge(stores: list[Path], output: Path) -> tuple[int, int]:
 
     Returns
     -------
-    tuple of int
-        Attempts written, lines left out.
+    Merged
+        What was written and what was left out.
 
     Raises
     ------
     UserError
-        If a folder is no store, or the output holds one already.
+        If a folder is no store, the output holds one already, or it cannot be written.
     """
     files = [path for store in stores for path in store_files(store)]
     if output.is_dir() and any(output.glob(PATTERN)):
         raise UserError(f"--output={output} holds a store already; give a new folder")
-    output.mkdir(parents=True, exist_ok=True)
     name = new_file_name()
     scratch = output / f".writing-{name}"
-    seen: set[tuple[str, str]] = set()
-    n_attempts = n_left_out = 0
-    with scratch.open("w", encoding="ascii") as file:
-        writer = jsonlines.Writer(file, dumps=dumps)
-        for path in tqdm(files, desc="Merging", unit="file"):
-            for line in read_lines(path):
+    contexts = _contexts(files)
+    try:
+        output.mkdir(parents=True, exist_ok=True)
+        with scratch.open("x", encoding="ascii") as file:
+            done = _write(files, contexts, file)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(scratch, output / name)
+        sync_folder(output)
+    except OSError as error:
+        where = error.filename or scratch
+        raise UserError(
+            f"--output={output}: {where}: {error.strerror}; nothing was merged: make room, or give "
+            "another folder"
+        ) from error
+    finally:
+        if output.is_dir():
+            scratch.unlink(missing_ok=True)
+    return done
+
+
+def _contexts(files: list[Path]) -> dict[str, Any]:
+    """Return every context that a sound line describes, wherever it stands."""
+    found: dict[str, Any] = {}
+    for path in tqdm(files, desc="Reading settings", unit="file", disable=None):
+        for line in read_lines(path):
+            if line.complete and line.data.startswith(_CONTEXT):
                 try:
-                    kind, key, value = opened(line.data if line.complete else b"")
-                except ValueError:
-                    n_left_out += 1
-                    continue
-                if (kind, key) not in seen:
-                    seen.add((kind, key))
-                    writer.write(sealed(kind, key, value))
-                    n_attempts += kind == "key"
-                else:
-                    n_left_out += kind == "key"
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(scratch, output / name)
-    return n_attempts, n_left_out
+                    sound = checked(line.data)
+                except (ValueError, KeyError, TypeError):
+                    continue  # counted where all lines are read
+                found.setdefault(sound.name, sound.value)
+    return found
+
+
+def _write(files: list[Path], contexts: dict[str, Any], output: TextIO) -> Merged:
+    """Write what is sound, and each context before its first attempt."""
+    writer, done = jsonlines.Writer(output, dumps=dumps), Merged()
+    seen: set[tuple[str, str]] = set()
+    for path in tqdm(files, desc="Merging", unit="file", disable=None):
+        for line in read_lines(path):
+            if not line.complete:
+                done.cut_off.append(path)
+                continue
+            try:
+                kind, name, value, context = checked(line.data)
+            except (ValueError, KeyError, TypeError) as error:
+                done.damaged.append(f"{path}, line {line.number}: {error or type(error).__name__}")
+                continue
+            if kind == "context":
+                continue  # written with the first attempt
+            if (kind, name) in seen:
+                done.n_repeated += kind == "key"
+                continue
+            seen.add((kind, name))
+            if context is not None:
+                done.n_attempts += 1
+                done.n_undescribed += context not in contexts
+                if context in contexts and ("context", context) not in seen:
+                    seen.add(("context", context))
+                    writer.write(sealed("context", context, contexts[context]))
+            writer.write(sealed(kind, name, value))
+    return done

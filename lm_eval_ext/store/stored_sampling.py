@@ -5,6 +5,9 @@ beside others has the same text but last digits of its own. On a CPU a batch is 
 of its attempts begin together, and one that a kill has cut off is generated again as a whole; what
 was kept of it stays, and what is new comes out as it would have without the kill, bit for bit.
 On a GPU rows that finish are refilled, and only what is missing is generated.
+
+Where memory decides how many attempts a batch has, the store keeps their number, so that the same
+requests are divided into the same batches when a run goes on.
 """
 
 from __future__ import annotations
@@ -39,6 +42,10 @@ class Contexts(NamedTuple):
 
 logger = logging.getLogger(__name__)
 
+# As many rows as before may take so much more memory than would be taken now: half of what is free
+# is left over for it.
+_SLACK = 1.25
+
 Sample = Callable[[SamplingGroup], Iterable[Sampled]]
 Annotate = Callable[[Sequence[GenerationRequest], list[Generation]], list[Generation]]
 
@@ -71,6 +78,7 @@ class StoredSampling:
     ) -> None:
         self._store, self._group, self._contexts = store, group, contexts
         self._sample, self._annotate = sample, annotate
+        self._rows = 1  # decoded at once
         self._annotates = contexts.text.name != contexts.final.name
         self._text = self._keys(contexts.text)
         self._final = self._keys(contexts.final) if self._annotates else self._text
@@ -86,6 +94,39 @@ class StoredSampling:
             for request, attempt in zip(self._group.requests, self._group.attempts, strict=True)
         ]
 
+    def rows_as_before(self, rows: int, *, most: int | None = None) -> int:
+        """Return how many attempts to decode at once, where memory decides.
+
+        Parameters
+        ----------
+        rows
+            What fits now.
+        most
+            Upper bound that was asked for, or None.
+
+        Returns
+        -------
+        int
+            What fitted when these requests were begun, if it still fits; otherwise ``rows``.
+        """
+        name = digest("group", *sorted(key.name for key in self._same))
+        before = self._store.rows_of(name)
+        if before is None:
+            if any(key not in self._store for key in self._same):
+                self._store.require_writable()
+                self._store.note_rows(name, rows)
+            return rows
+        if before <= (_SLACK * rows if most is None else min(_SLACK * rows, most)):
+            return before
+        logger.warning(
+            "store=%s: %d attempts at once, where this run began with %d: last digits of log-probs "
+            "and confidences may be others than without the interruption",
+            self._store.folder,
+            rows,
+            before,
+        )
+        return rows
+
     def run(self, rows: int, *, whole: bool) -> Iterator[Sampled]:
         """Yield every attempt, stored or new, in any order.
 
@@ -96,12 +137,16 @@ class StoredSampling:
         whole
             Whether batches are whole; see the module.
         """
+        n_missing = sum(key not in self._store for key in self._same)
         logger.warning(  # which lm-eval's command line shows of other packages
             "store=%s: %d of %d attempts are to be generated",
             self._store.folder,
-            sum(key not in self._store for key in self._same),
+            n_missing,
             len(self._same),
         )
+        if n_missing:
+            self._store.require_writable()
+        self._rows = rows
         firsts = [places[0] for places in self._same.values()]
         size = batch_size(rows, whole=whole)
         rest: list[int] = []
@@ -139,11 +184,11 @@ class StoredSampling:
             new = StoredAttempt(sampled.generation, sampled.tally, name)
             if not self._annotates:
                 if place in lacking:
-                    self._store.append(self._contexts.final, self._final[place], new)
+                    self._keep(self._contexts.final, self._final[place], new)
                     yield from self._answers(place, new)
                 continue
             if self._text[place] not in self._store:
-                self._store.append(self._contexts.text, self._text[place], new)
+                self._keep(self._contexts.text, self._text[place], new)
             texts[place] = new
         self._store.sync()
         if self._annotates:
@@ -164,9 +209,13 @@ class StoredSampling:
         for place, generation in zip(batch, annotated, strict=True):
             if place in lacking:
                 new = StoredAttempt(generation, texts[place].tally, name)
-                self._store.append(self._contexts.final, self._final[place], new)
+                self._keep(self._contexts.final, self._final[place], new)
                 yield from self._answers(place, new)
         self._store.sync()
+
+    def _keep(self, context: Context, key: AttemptKey, attempt: StoredAttempt) -> None:
+        self._store.append(context, key, attempt)
+        self._store.sync_if_due(self._rows)  # a refilled batch takes long
 
     def _answers(self, place: int, attempt: StoredAttempt) -> Iterator[Sampled]:
         for same in self._same[self._final[place]]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from lm_eval_ext.store.inspection import inspect
+from lm_eval_ext.store.inspection import UNDESCRIBED, inspect
 
 UNSOUND = 1
 """Exit status where something is wrong."""
@@ -23,6 +23,9 @@ def run(args: argparse.Namespace) -> int:
         print(f"{path.name}: the last line is cut off; its attempt will be generated again")
     for line in found.damaged:
         print(line)
+    n_undescribed = sum(found.undescribed.values())
+    if n_undescribed:
+        print(UNDESCRIBED.format(n_undescribed))
     sound = not found.damaged and not found.cut_off
     print(f"{found.n_attempts} attempts, {'all sound' if sound else 'not all lines are sound'}")
     return 0 if sound else UNSOUND

@@ -1,5 +1,9 @@
 """What is kept is given back exactly, and only what is missing is generated."""
 
+import errno
+import os
+import stat
+
 import numpy as np
 import pytest
 
@@ -147,6 +151,172 @@ def test_refilled_batches_generate_only_what_is_missing(
     again = complete(make_lm(store=tmp_path))
     assert len(sampled_places) == 5
     assert [one["text"] for one in encoded(again)] == [one["text"] for one in whole]
+
+
+@pytest.fixture
+def syncs(monkeypatch):
+    """Return a list that grows by what is synced: ``"file"`` or ``"folder"``."""
+    found, fsync = [], os.fsync
+
+    def counted(fd):
+        found.append("folder" if stat.S_ISDIR(os.fstat(fd).st_mode) else "file")
+        fsync(fd)
+
+    monkeypatch.setattr(os, "fsync", counted)
+    return found
+
+
+def test_a_refilled_batch_is_synced_on_the_way(refilled, syncs, make_lm, complete, tmp_path):
+    lm = make_lm(store=tmp_path, batch_size=4)
+    complete(lm, 30, max_gen_toks=2)
+    assert lm.store.n_appended == 120  # less than one refilled batch
+    assert syncs.count("file") == 30
+    assert syncs.count("folder") == 1
+
+
+def test_slow_attempts_are_synced_by_time(
+    refilled, syncs, make_lm, complete, tmp_path, monkeypatch
+):
+    import lm_eval_ext.store.attempt_store as module
+
+    monkeypatch.setattr(module, "_SYNC_SECONDS", 0.0)
+    complete(make_lm(store=tmp_path, batch_size=64), 2)
+    assert syncs.count("file") == 8
+
+
+@pytest.fixture
+def memory(monkeypatch):
+    """Return a list whose last element is how many attempts fit in memory."""
+    import lm_eval_ext.model_wrappers.sampled as module
+
+    fitting = [4]
+    monkeypatch.setattr(
+        module, "fitting_rows", lambda model, attempts, **limits: min(fitting[-1], len(attempts))
+    )
+    return fitting
+
+
+def cut(folder, n_kept):
+    """Leave so many attempts of a store's file."""
+    (path,) = folder.glob("*.jsonl")
+    lines = path.read_bytes().splitlines(keepends=True)
+    places = [i for i, line in enumerate(lines) if line.startswith(b'{"key"')]
+    path.write_bytes(b"".join(lines[: places[n_kept]]))
+
+
+@pytest.mark.parametrize("now", [3, 4, 9])
+def test_batches_of_auto_are_those_the_run_began_with(
+    now, memory, make_lm, complete, encoded, tmp_path, sampled_places, caplog
+):
+    """Memory that is free at the moment must not change the batches of a run that goes on."""
+    memory.append(5)
+    expected = encoded(complete(make_lm("epicar", store=tmp_path / "store", batch_size="auto")))
+    cut(tmp_path / "store", 7)
+    del sampled_places[:]
+    memory.append(now)
+    again = make_lm("epicar", store=tmp_path / "store", batch_size="auto")
+    found = encoded(complete(again))
+    assert again.store.n_appended == 5
+    warned = "3 attempts at once, where this run began with 5" in caplog.text
+    assert warned == (now == 3)
+    if now > 3:  # 4 is enough for 5, as memory is left over
+        assert len(sampled_places) == 5 + 2  # the batch that was cut off, and the last one
+        assert found == expected
+
+
+def test_an_upper_bound_holds_when_a_run_goes_on(memory, make_lm, complete, tmp_path):
+    memory.append(5)
+    complete(make_lm(store=tmp_path, batch_size="auto"))
+    cut(tmp_path, 7)
+    lm = make_lm(store=tmp_path, batch_size="auto", max_batch_size=2)
+    rows, decoder = [], lm._decoder_class
+    lm._decoder_class = lambda *given, **named: (
+        rows.append(named["max_rows"]) or decoder(*given, **named)
+    )
+    memory.append(2)
+    complete(lm)
+    assert max(rows) == 2
+
+
+def test_whole_batches_are_decoded_whole(memory, make_lm, complete, tmp_path):
+    memory.append(5)
+    lm = make_lm(store=tmp_path, batch_size="auto")
+    rows, decoder = [], lm._decoder_class
+
+    def made(*given, **named):
+        memory.append(2)  # less is free while the run goes on
+        rows.append(named["max_rows"])
+        return decoder(*given, **named)
+
+    lm._decoder_class = made
+    complete(lm)
+    assert rows == [5, 5, 2]
+
+
+@pytest.mark.parametrize("name", ["", "  ", True])
+def test_a_store_needs_a_name(name, make_lm, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(UserError, match="give a folder for the attempts"):
+        make_lm(store=name)
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_name_may_be_a_number(make_lm, complete, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)  # lm-eval reads `store=2026` as a number
+    lm = make_lm(store=2026)
+    complete(lm, 1)
+    assert list((tmp_path / "2026").glob("*.jsonl"))
+
+
+@pytest.mark.parametrize("place", ["under a file", "/proc"])
+def test_a_folder_that_cannot_be_made(place, make_lm, tmp_path):
+    if place == "/proc" and not os.path.isdir(place):
+        pytest.skip("no /proc on this system")
+    (tmp_path / "file").touch()
+    folder = tmp_path / "file" / "store" if place == "under a file" else "/proc/store"
+    with pytest.raises(UserError, match="store=.*store: .*; give a folder"):
+        make_lm(store=folder)
+
+
+@pytest.fixture
+def refuse_to_open(monkeypatch):
+    """Return a function that makes new files fail in a folder, as a file system that is full."""
+    opened_before = os.open
+
+    def refuse(folder, number):
+        def limited(path, flags, *others, **named):
+            if flags & os.O_CREAT and str(path).startswith(str(folder)):
+                raise OSError(number, os.strerror(number))
+            return opened_before(path, flags, *others, **named)
+
+        monkeypatch.setattr(os, "open", limited)
+
+    return refuse
+
+
+@pytest.mark.parametrize(
+    ("number", "empty", "kept"),
+    [
+        (errno.EROFS, "give a folder that can be written", "copy them to a folder"),
+        (errno.EACCES, "give a folder that can be written", "copy them to a folder"),
+        (errno.ENOSPC, "make room", "make room, and the same command goes on from there"),
+    ],
+    ids=["EROFS", "EACCES", "ENOSPC"],
+)
+def test_a_folder_that_cannot_be_written_is_found_at_once(
+    number, empty, kept, make_lm, complete, tmp_path, refuse_to_open, sampled_places
+):
+    full, nothing = tmp_path / "full", tmp_path / "nothing"
+    expected = complete(make_lm(store=full), 1)
+    del sampled_places[:]
+    refuse_to_open(tmp_path, number)
+    with pytest.raises(UserError, match=f"store=.*nothing: {os.strerror(number)}; {empty}"):
+        make_lm(store=nothing)
+    lm = make_lm(store=full)
+    assert complete(lm, 1) == expected  # what is there can be read
+    with pytest.raises(UserError, match=f"the 4 attempts written before are kept: {kept}"):
+        complete(lm)
+    assert not sampled_places  # nothing was decoded in vain
 
 
 def test_records_survive_bit_for_bit():

@@ -1,7 +1,9 @@
 """``lm-eval-ext store info``, ``verify`` and ``merge``."""
 
 import argparse
+import errno
 import json
+import os
 
 import pytest
 
@@ -65,7 +67,8 @@ def test_merge_keeps_every_attempt_once(two_stores, make_lm, complete, encoded, 
         file.write(b'{"key":"cut')
     assert run(merge, a, b, "--output", tmp_path / "c") == 0
     # `x` is asked for in both: its two attempts are repeated.
-    assert "18 attempts; 3 repeated, damaged or cut-off lines left out" in capsys.readouterr().out
+    said = capsys.readouterr().out
+    assert "18 attempts; left out: 2 repeated, 0 damaged and 1 cut-off lines" in said
     assert run(verify, tmp_path / "c") == 0
     assert len(list((tmp_path / "c").iterdir())) == 1
     lm = make_lm(store=tmp_path / "c")
@@ -73,6 +76,89 @@ def test_merge_keeps_every_attempt_once(two_stores, make_lm, complete, encoded, 
     assert lm.store.n_appended == 0
     with pytest.raises(UserError, match=r"--output=.*c holds a store already"):
         run(merge, a, "--output", tmp_path / "c")
+
+
+@pytest.fixture
+def damaged_context(two_stores):
+    """Return a store of 12 attempts whose first line, which describes them, is damaged."""
+    (path,) = two_stores[0].glob("*.jsonl")
+    lines = path.read_bytes().splitlines(keepends=True)
+    assert lines[0].startswith(b'{"context"')
+    lines[0] = lines[0].replace(b'"seed":0', b'"seed":7')
+    path.write_bytes(b"".join(lines))
+    return two_stores[0]
+
+
+def test_a_damaged_context_leaves_its_attempts_sound(damaged_context, make_lm, complete, capsys):
+    assert run(verify, damaged_context) == 1
+    said = capsys.readouterr().out
+    assert said.count(", line ") == 1
+    assert "line 1: damaged" in said
+    assert "12 attempts have settings that no sound line describes; runs use them" in said
+    assert "12 attempts, not all lines are sound" in said
+    assert run(info, damaged_context, "--json") == 0
+    found = json.loads(capsys.readouterr().out)
+    assert (found["attempts"], len(found["damaged"])) == (12, 1)
+    assert list(found["undescribed"].values()) == [12]
+    lm = make_lm(store=damaged_context)
+    complete(lm)
+    assert lm.store.n_appended == 0
+    complete(lm, 4)  # what is new describes what is there
+    assert run(info, damaged_context, "--json") == 0
+    found = json.loads(capsys.readouterr().out)
+    assert (found["attempts"], found["undescribed"]) == (16, {})
+
+
+def test_merge_heals_a_damaged_context(
+    damaged_context, make_lm, complete, tmp_path, capsys, store_lines
+):
+    good = tmp_path / "good"
+    complete(make_lm(store=good), 1)
+    capsys.readouterr()
+    assert run(merge, damaged_context, good, "--output", tmp_path / "both") == 0
+    said = capsys.readouterr().out
+    assert "12 attempts; left out: 4 repeated, 1 damaged and 0 cut-off lines" in said
+    assert "left out: " + str(damaged_context) in said
+    assert store_lines(tmp_path / "both")[0].startswith(b'{"context"')
+    assert run(verify, tmp_path / "both") == 0
+    assert capsys.readouterr().out == "12 attempts, all sound\n"
+
+
+def test_merge_keeps_and_names_attempts_nobody_describes(
+    damaged_context, make_lm, complete, tmp_path, capsys
+):
+    assert run(merge, damaged_context, "--output", tmp_path / "alone") == 0
+    said = capsys.readouterr().out
+    assert "12 attempts have settings that no sound line describes; runs use them" in said
+    assert "12 attempts; left out: 0 repeated, 1 damaged and 0 cut-off lines" in said
+    assert run(verify, tmp_path / "alone") == 0
+    lm = make_lm(store=tmp_path / "alone")
+    complete(lm)
+    assert lm.store.n_appended == 0
+
+
+def test_merge_counts_what_is_damaged(two_stores, tmp_path, capsys):
+    (path,) = two_stores[0].glob("*.jsonl")
+    lines = path.read_bytes().splitlines(keepends=True)
+    lines[3] = lines[3].replace(b'"n_prompt_tokens":', b'"n_prompt_tokens":1', 1)
+    path.write_bytes(b"".join(lines))
+    assert run(merge, two_stores[0], "--output", tmp_path / "c") == 0
+    said = capsys.readouterr().out
+    assert f"left out: {path}, line 4: damaged" in said
+    assert "11 attempts; left out: 0 repeated, 1 damaged and 0 cut-off lines" in said
+
+
+@pytest.mark.parametrize("failing", ["fsync", "replace"])
+def test_merge_on_a_full_disk_leaves_nothing(two_stores, tmp_path, monkeypatch, failing):
+    def full(*arguments):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(os, failing, full)
+    with pytest.raises(
+        UserError, match=r"--output=.*\.writing-attempts-.*: No space left on device"
+    ):
+        run(merge, *two_stores, "--output", tmp_path / "c")
+    assert not list((tmp_path / "c").iterdir())
 
 
 def test_a_folder_without_attempts_is_no_store(tmp_path):
