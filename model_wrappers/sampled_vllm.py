@@ -127,7 +127,7 @@ class SampledVLLM(VLLM, _LoadedByVLLM, SampledLM):
         self.engine = self._start_engine()
         self.shared_prefix_misfit = None
         if self.store is not None:
-            self.fingerprints = worker_fingerprints(self.engine, self._config, self.tokenizer)
+            self.fingerprints = worker_fingerprints(self.engine, self.tokenizer)
             announce_at_failure(self.store)
         self._settings_used: list[dict[str, Any]] = []
         self._conclusion = Conclusion(conclusion, self.tokenizer, max_length=int(self.max_length))

@@ -7,6 +7,9 @@ from typing import Any, NamedTuple
 
 from vllm.sampling_params import RequestOutputKind, SamplingParams
 
+from lm_eval_ext.store.key import canonical
+from lm_eval_ext.vllm_engine.fingerprint import model_settings
+
 # Annotations of so many finished requests are fetched at once.
 _FETCHED_TOGETHER = 32
 
@@ -75,12 +78,21 @@ class EngineLoop:
         self.most_in_flight = rows + max(1, rows // 4)
 
     def facts(self) -> dict[str, Any]:
-        """Return ``dtype`` and ``vocab_size`` of the model, and ``most_in_flight``."""
+        """Return facts about the model, and ``most_in_flight``.
+
+        Returns
+        -------
+        dict
+            ``dtype`` and ``vocab_size``; ``model_settings`` as canonical JSON, see
+            `lm_eval_ext.vllm_engine.fingerprint.model_settings`.
+        """
         config = self._engine.vllm_config.model_config
         return {
             "dtype": str(config.dtype).removeprefix("torch."),
             "vocab_size": int(config.get_vocab_size()),
             "most_in_flight": self.most_in_flight,
+            # As text: what a configuration may hold need not go through Ray.
+            "model_settings": canonical(model_settings(self._engine.vllm_config)),
         }
 
     def advance(self, jobs: Sequence[Job]) -> list[Finished]:

@@ -2,46 +2,79 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from lm_eval_ext.store.fingerprint import tokenizer_fingerprint
+from lm_eval_ext.store.fingerprint import tokenizer_fingerprint, without_provenance
 from lm_eval_ext.store.key import canonical, digest
 
 if TYPE_CHECKING:
-    from transformers import PretrainedConfig, PreTrainedTokenizerBase
+    from transformers import PreTrainedTokenizerBase
 
     from lm_eval_ext.vllm_engine.engine_loop import EngineLoop
     from lm_eval_ext.vllm_engine.replicas import Replicas
 
-# Settings that say where a model came from, not what it computes.
-_PROVENANCE = ("_name_or_path", "transformers_version")
+# What vLLM makes of its arguments beside the configuration of the model, where it changes what is
+# computed and not only where or how fast. Releases differ in what they have of these.
+_OF_THE_MODEL = (
+    "quantization",
+    "quantization_config",
+    "disable_sliding_window",
+    "model_impl",
+    "model_class_overrides",
+)
+_OF_THE_CACHE = (
+    "cache_dtype",
+    "calculate_kv_scales",
+    "kv_cache_dtype_skip_layers",
+    "sliding_window",
+    "mamba_cache_dtype",
+    "mamba_ssm_cache_dtype",
+)
+
+
+def model_settings(vllm_config: Any) -> dict[str, Any]:
+    """Return what vLLM computes, as far as it is not in the weights.
+
+    Parameters
+    ----------
+    vllm_config
+        vLLM's ``VllmConfig`` of the engine: the configuration in it is the one that is run, with
+        ``hf_overrides`` and the like applied.
+
+    Returns
+    -------
+    dict
+        The model's configuration, and settings of the model and of the cache.
+    """
+    model, cache = vllm_config.model_config, vllm_config.cache_config
+    return {
+        "config": without_provenance(model.hf_config.to_dict()),
+        "dtype": str(model.dtype).removeprefix("torch."),
+        **{f"model.{name}": getattr(model, name, None) for name in _OF_THE_MODEL},
+        **{f"cache.{name}": getattr(cache, name, None) for name in _OF_THE_CACHE},
+    }
 
 
 def worker_fingerprints(
-    engine: EngineLoop | Replicas, config: PretrainedConfig, tokenizer: PreTrainedTokenizerBase
+    engine: EngineLoop | Replicas, tokenizer: PreTrainedTokenizerBase
 ) -> dict[str, str]:
     """Return the fingerprints of a model in vLLM and of its tokenizer.
 
     vLLM joins weights and divides them among its workers, so they are not those of
     `lm_eval_ext.store.fingerprint.fingerprints`, and change with the number of workers. vLLM's
-    release and the precision it computes in change texts like weights do, and count too.
+    release and the precision it computes in change texts like weights do, and count too, as does
+    what its arguments make of the model; see `model_settings`.
 
     Parameters
     ----------
     engine
         What holds the model.
-    config
-        Its configuration.
     tokenizer
         Its tokenizer.
     """
     import vllm
 
-    about = {
-        "config": {k: v for k, v in config.to_dict().items() if k not in _PROVENANCE},
-        "vllm": str(vllm.__version__),
-        "dtype": engine.facts()["dtype"],
-    }
+    about = {"settings": engine.facts()["model_settings"], "vllm": str(vllm.__version__)}
     weights = [str(part) for part in engine.ask("lm_eval_ext_fingerprint")]
     return {
         "model": digest("vllm model", canonical(about), *weights),
