@@ -20,6 +20,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
 
@@ -34,6 +35,9 @@ HELPERS = {
 
 SKIPPED = 77
 """Exit status of a benchmark that lacks what it needs, as of automake's tests."""
+
+GRACE = 10.0
+"""Seconds a benchmark that takes too long has to clean up."""
 
 _RATIO = re.compile(r"^ratio: (?P<ratio>.*?)(?: \((?P<what>.*)\))?$", re.MULTILINE)
 # Two or more components: a ratio like "ours / peer" or "1/2" is no path.
@@ -93,10 +97,7 @@ def run_benchmark(path: Path, arguments: Sequence[str], timeout: float) -> Outco
         except subprocess.TimeoutExpired:
             returned = None
         finally:
-            # Its workers too, whether it is late or we are interrupted.
-            if process.poll() is None:
-                os.killpg(process.pid, signal.SIGKILL)
-                process.wait()
+            end_group(process)  # whether it is late or we are interrupted
         log.seek(0)
         output = without_paths(log.read().decode(errors="replace"))
     seconds = time.perf_counter() - started
@@ -104,6 +105,21 @@ def run_benchmark(path: Path, arguments: Sequence[str], timeout: float) -> Outco
     ratio, what = (lines[-1]["ratio"], lines[-1]["what"] or "") if lines else ("", "")
     status = status_of(returned, bool(lines))
     return Outcome(path.stem, shown, status, ratio, what, seconds, output)
+
+
+def end_group(process: subprocess.Popen[bytes], grace: float = GRACE) -> None:
+    """End a benchmark that still runs, and its workers.
+
+    It is asked first, so that it can remove what it made (files, network namespaces), and killed
+    after so many seconds. Workers that outlive it are killed in either case.
+    """
+    if process.poll() is None:
+        os.killpg(process.pid, signal.SIGTERM)
+        with suppress(subprocess.TimeoutExpired):
+            process.wait(grace)
+    with suppress(ProcessLookupError, PermissionError):  # nobody is left in its group
+        os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
 
 
 def environment(variables: Mapping[str, str], root: Path) -> dict[str, str]:

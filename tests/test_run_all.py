@@ -53,6 +53,29 @@ def test_every_outcome_is_in_the_table_and_failures_stop_nothing(run_all, folder
     assert "2 of 5 without a failure" in capsys.readouterr().out
 
 
+LATE = """
+import pathlib, signal, subprocess, sys, time
+child = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"])
+pathlib.Path({pids!r}).write_text(str(child.pid))
+signal.signal(signal.SIGTERM, {handler})
+time.sleep(60)
+"""
+
+
+@pytest.mark.parametrize("cleans_up", [True, False])
+def test_late_benchmarks_are_asked_first_and_killed_then(run_all, tmp_path, monkeypatch, cleans_up):
+    monkeypatch.setattr(run_all.end_group, "__defaults__", (1.0,))
+    pids = tmp_path / "pids"
+    handler = "lambda *_: sys.exit(print('cleaned up'))" if cleans_up else "signal.SIG_IGN"
+    (tmp_path / "late.py").write_text(LATE.format(pids=str(pids), handler=handler))
+    outcome = run_all.run_benchmark(tmp_path / "late.py", [], timeout=5 if cleans_up else 3)
+    assert outcome.status == "timeout"
+    assert ("cleaned up" in outcome.output) == cleans_up
+    stat = Path(f"/proc/{pids.read_text()}/stat")
+    # Dead, or a zombie that nobody has waited for.
+    assert not stat.exists() or stat.read_text().rpartition(")")[2].split()[0] == "Z"
+
+
 def test_selection_and_other_output(run_all, folder, tmp_path):
     output = tmp_path / "chosen.md"
     words = ["--folder", str(folder), "--only", "fast", "--full", "--output", str(output)]
