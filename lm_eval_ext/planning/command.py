@@ -22,7 +22,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--task", help="task of lm-eval, for its questions, prompts and token limit"
     )
-    parser.add_argument("--attempts", type=int, default=16, help="per question (%(default)s)")
+    parser.add_argument(
+        "--attempts", type=int, help="per question (those of the task; 16 without one)"
+    )
     parser.add_argument("--questions", type=int, help="number of questions")
     parser.add_argument("--prompt-tokens", type=float, help="mean tokens of a prompt")
     parser.add_argument("--response-tokens", type=float, help="mean tokens of a response")

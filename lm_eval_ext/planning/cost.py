@@ -13,7 +13,7 @@ from lm_eval_ext.engine.row_memory import MOST_ROWS, USABLE_SHARE, bytes_per_row
 from lm_eval_ext.errors import UserError
 from lm_eval_ext.planning.hardware import Device, Efficiency
 from lm_eval_ext.planning.model_shape import ModelShape
-from lm_eval_ext.planning.workload import GRADING, Workload
+from lm_eval_ext.planning.workload import Workload
 
 Case = Literal["best", "expected", "worst"]
 CASES: tuple[Case, ...] = ("best", "expected", "worst")
@@ -87,7 +87,7 @@ class Estimate(NamedTuple):
     Parameters
     ----------
     prefill_seconds, decode_seconds, grading_seconds
-        Time of the slowest device, and of grading on the first.
+        Time of the device with the most questions, which grades their attempts.
     steps
         Forward passes that add a token, per device.
     step_seconds
@@ -135,7 +135,7 @@ def rows_per_device(run: Run) -> int:
             "device"
         )
     attempts = run.device_questions * run.workload.attempts
-    most = min(MOST_ROWS if run.batch_size is None else run.batch_size, attempts)
+    most = min(MOST_ROWS if run.batch_size is None else run.batch_size, math.ceil(attempts))
     return max(1, min(most, int(USABLE_SHARE * free / run.row_bytes)))
 
 
@@ -165,14 +165,14 @@ def estimate(run: Run, case: Case) -> Estimate:
         step = max(on_device, parts["launch"]) + parts["host"]
     else:
         step = on_device + parts["launch"] + parts["host"]
-    grading = GRADING.get(run.workload.grader, GRADING["gsm8k"])
-    attempts = run.workload.questions * run.workload.attempts
+    # Every process of lm-eval filters and judges what it generated.
+    attempts = run.device_questions * run.workload.attempts
     named = {**parts, "sampling": parts["sampling"] + parts["host"]}
     del named["host"]
     return Estimate(
         prefill_seconds=prefill_seconds(run, efficiency),
         decode_seconds=steps * step,
-        grading_seconds=attempts * float(getattr(grading, case)),
+        grading_seconds=attempts * float(getattr(run.workload.grading, case)),
         steps=steps,
         step_seconds=step,
         mean_rows=mean_rows,

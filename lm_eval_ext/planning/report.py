@@ -81,14 +81,14 @@ def text(plan: Plan) -> list[str]:
     """Return the lines of the report."""
     run, middle = plan.run, plan.estimates["expected"]
     shape, workload, device = run.shape, run.workload, run.device
-    attempts = workload.questions * workload.attempts
+    attempts = workload.all_attempts
     devices = f"{run.n_devices} x {device.name}" if run.n_devices > 1 else device.name
     memory = run.weight_bytes + plan.rows * run.row_bytes
     lines = [
         f"model     {shape.name}: {_count(shape.parameters)} parameters"
         + (f", {_count(shape.active)} active per token" if shape.routed else "")
         + f", {shape.layers} layers, {run.number_bytes} bytes per number",
-        f"run       {workload.questions:,} questions x {workload.attempts} = {attempts:,} "
+        f"run       {workload.questions:,} questions x {workload.attempts:.4g} = {attempts:,} "
         f"attempts, {workload.prompt_tokens:.0f} prompt tokens, at most "
         f"{workload.max_new_tokens} new ones",
         f"machine   {devices}: {device.memory / 1e9:.0f} GB, {device.bandwidth / 1e9:,.0f} GB/s, "
@@ -135,7 +135,7 @@ def assumptions(plan: Plan) -> list[str]:
         "time: expected (best case to worst case); loading the model is not in it",
         device,
         *run.workload.notes,
-        f"grading: in the first process, of the grader {run.workload.grader}",
+        f"grading: by each process what it generated, of the grader {run.workload.grader}",
         "memory: the engine's own estimate, which fills half of what the weights leave",
     ]
     if run.n_devices > 1:
@@ -175,7 +175,11 @@ def as_json(plan: Plan) -> dict[str, Any]:
 def _workload(run: Run) -> dict[str, Any]:
     workload = asdict(run.workload)
     del workload["notes"]
-    return {**workload, "response_tokens": run.workload.response_tokens._asdict()}
+    return {
+        **workload,
+        "response_tokens": run.workload.response_tokens._asdict(),
+        "grading": run.workload.grading._asdict(),
+    }
 
 
 def _estimates(estimates: dict[Case, Estimate]) -> dict[str, Any]:

@@ -6,9 +6,15 @@ import json
 import pytest
 
 from lm_eval_ext.errors import UserError
-from lm_eval_ext.planning import command
+from lm_eval_ext.planning import command, workload
 from lm_eval_ext.planning.hardware import GPUS, find_device
-from lm_eval_ext.planning.workload import Stated, response_lengths, stated_workload, task_workload
+from lm_eval_ext.planning.workload import (
+    GRADING,
+    Stated,
+    response_lengths,
+    stated_workload,
+    task_workload,
+)
 
 
 def plan(*words):
@@ -60,6 +66,10 @@ def test_task_tells_questions_lengths_and_grader():
         ((*NUMBERS[:4], "--gpu", "h200"), "--max-gen-toks and --response-tokens"),
         ((*NUMBERS, "--attempts", "0", "--gpu", "h200"), "--attempts=0 must be above 0"),
         ((*NUMBERS, "--gpus", "0", "--gpu", "h200"), "--gpus=0 must be 1 or more"),
+        ((*NUMBERS, "--max-gen-toks", "0", "--gpu", "h200"), "--max-gen-toks=0 must be above 0"),
+        ((*NUMBERS[:4], "--response-tokens", "0", "--gpu", "h200"), "--response-tokens=0 must be"),
+        (("--task", "x", "--max-gen-toks", "0", "--gpu", "h200"), "--max-gen-toks=0 must be"),
+        (("--task", "x", "--questions", "-2", "--gpu", "h200"), "--questions=-2 must be above 0"),
     ],
 )
 def test_wrong_options_are_named(words, message):
@@ -73,6 +83,50 @@ def test_gsm8k_without_data_says_what_to_do(monkeypatch, tmp_path):
     monkeypatch.setenv("LM_EVAL_EXT_DATA", str(tmp_path))
     with pytest.raises(UserError, match="gsm8k_test.jsonl.*--questions"):
         task_workload("gsm8k_passn", "tiny", Stated())
+
+
+def test_plan_reads_a_model_whose_layers_differ(capsys, tmp_path):
+    """Gemma 4, for which transformers refuses to say one width of heads."""
+    from transformers import AutoConfig
+
+    sizes = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 6, "vocab_size": 50}
+    AutoConfig.for_model("gemma4_text", **sizes).save_pretrained(tmp_path)
+    assert plan("--model-config", str(tmp_path), *NUMBERS, "--gpu", "l4") == 0
+    assert "6 layers" in capsys.readouterr().out
+
+
+def test_single_answers_are_planned_as_the_task_makes_them():
+    found = task_workload("tiny_gsm8k_calib", "tiny", Stated(attempts=64, prompt_tokens=9.0))
+    assert found.attempts == 1
+    assert found.all_attempts == found.questions
+    assert "tiny_gsm8k_calib 1,000 x 1" in found.notes[0]
+
+
+def test_a_group_has_the_attempts_lengths_and_graders_of_its_tasks(monkeypatch):
+    tasks = [
+        workload.TaskNumbers("one", 10, 1, ["1 2 3"], 100, "gsm8k"),
+        workload.TaskNumbers("two", 30, 8, ["1 2 3 4 5 6 7 8"], 40, "mbpp"),
+    ]
+    monkeypatch.setattr(workload, "loaded_tasks", lambda task, attempts: tasks)
+    lengths = [workload._mean_tokens(one.prompts, "tiny")[0] for one in tasks]
+    found = task_workload("both", "tiny", Stated())
+    assert (found.questions, found.all_attempts, found.max_new_tokens) == (40, 250, 100)
+    assert found.attempts == 6.25
+    assert found.prompt_tokens == (10 * lengths[0] + 30 * lengths[1]) / 40
+    assert found.response_tokens.worst == (10 * 100 + 240 * 40) / 250
+    expected = (10 * GRADING["gsm8k"].worst + 240 * GRADING["mbpp"].worst) / 250
+    assert found.grading.worst == pytest.approx(expected)
+    assert "one 10 x 1, two 30 x 8" in found.notes[0]
+    clipped = task_workload("both", "tiny", Stated(response_tokens=50.0))
+    assert clipped.response_tokens.expected == (10 * 50 + 240 * 40) / 250
+    assert "not the 50 of --response-tokens" in clipped.notes[-1]
+    assert task_workload("both", "tiny", Stated(response_tokens=30.0)).notes[-1].endswith("given")
+
+
+def test_a_response_beyond_the_limit_is_said_to_be_cut():
+    assert response_lengths(500, 100)[0] == (100, 100, 100)
+    assert "not the 500 of --response-tokens" in response_lengths(500, 100)[1]
+    assert response_lengths(50, 100)[1].endswith("as given")
 
 
 def test_unknown_response_length_is_a_range():

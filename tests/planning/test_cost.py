@@ -19,7 +19,7 @@ from lm_eval_ext.planning.cost import (
 from lm_eval_ext.planning.hardware import GPUS, Device, Efficiency, Scenarios
 from lm_eval_ext.planning.model_shape import ModelShape
 from lm_eval_ext.planning.report import as_json, duration, plan_of, text
-from lm_eval_ext.planning.workload import Lengths, Workload
+from lm_eval_ext.planning.workload import GRADING, Lengths, Workload
 
 # Two layers of width 8: 4 matrices of attention, 3 of 8 x 16, and a tied output layer of 10 x 8.
 SHAPE = ModelShape(
@@ -109,6 +109,13 @@ def test_rows_fill_half_of_what_the_weights_leave():
     assert rows_per_device(plain) == int((0.95e6 - plain.weight_bytes) / 2 / per_row)
     assert rows_per_device(run(questions=1000)) == MOST_ROWS
     assert rows_per_device(run(questions=2)) == 8
+
+
+def test_each_process_grades_its_own_attempts():
+    one = estimate(run(questions=9, grading=GRADING["mbpp"]), "worst")
+    assert one.grading_seconds == pytest.approx(9 * 4 * GRADING["mbpp"].worst)
+    two = estimate(run(questions=9, grading=GRADING["mbpp"], n_devices=2), "worst")
+    assert two.grading_seconds == pytest.approx(5 * 4 * GRADING["mbpp"].worst)
 
 
 def test_what_does_not_fit_is_refused():
