@@ -32,7 +32,7 @@ from lm_eval_ext.self_evaluation.tau import choose_tau
 
 TRAINING = (
     "--pretrained tiny --problems tiny_gsm8k:train_hard+tiny_math:train_hard --num-problems 2500 "
-    "--attempts 2 --rounds 1 --learning-rate 5e-4 --batch-size 16 --warmup-ratio 0.05 "
+    "--attempts 2 --rounds 1 --learning-rate 2e-4 --batch-size 16 --warmup-ratio 0.05 "
     "--lora-rank 0 --save-dtype float16"
 )
 CALIB_TASKS = ("tiny_gsm8k_calib", "tiny_math_calib", "tiny_mbpp_calib")
@@ -340,7 +340,9 @@ def main() -> None:
     parser.add_argument("--limit", type=int, help="questions of each calib task (all)")
     parser.add_argument("--models", nargs="+", help="train and evaluate only these, and stop")
     parser.add_argument("--training", default="", help="more options of lm-eval-ext train")
-    parser.add_argument("--only-epicar", default="", help="more options of train epicar")
+    parser.add_argument(
+        "--only-epicar", default="--alpha 0.5", help="more options of train epicar (--alpha 0.5)"
+    )
     args = parser.parse_args()
     study = Study(args.output, args.seeds)
     everyone = [model for models in study.models.values() for model in models]
