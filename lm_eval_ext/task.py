@@ -113,7 +113,13 @@ class AttemptsTask(ConfigurableTask):
 
         Requests from lm-eval's request cache carry the number of attempts and the sampling of the
         run that wrote them; this run's replace them.
+
+        Raises
+        ------
+        UserError
+            On every process, if there are fewer questions than processes.
         """
+        self._check_share(options)
         super().build_all_requests(**options)
         generation_kwargs = self.config.generation_kwargs
         n_attempts = self.settings.n_attempts
@@ -130,6 +136,17 @@ class AttemptsTask(ConfigurableTask):
             instance.repeats = n_attempts
             context, _, *others = instance.arguments
             instance.arguments = (context, deepcopy(generation_kwargs), *others)
+
+    def _check_share(self, options: Mapping[str, Any]) -> None:
+        """Refuse, where all processes do alike, what only those without a question would notice."""
+        n_processes = int(options.get("world_size") or 1)
+        asked, limit = options.get("samples") or self.eval_docs, options.get("limit")
+        n_questions = min(len(asked), int(limit or len(asked)))
+        if n_questions < n_processes:
+            raise UserError(
+                f"task {self.task_name}: {n_questions} question(s) for {n_processes} processes, "
+                f"and each needs one: lower --num_processes to {n_questions}, or raise --limit"
+            )
 
     def apply_filters(self) -> None:
         """Run every filter pipeline on each attempt by itself.

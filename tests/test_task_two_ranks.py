@@ -7,6 +7,7 @@ import pytest
 import torch
 from lm_eval.evaluator import evaluate
 
+from lm_eval_ext.errors import UserError
 from lm_eval_ext.task import AttemptsTask
 
 N_DOCS, N_ATTEMPTS = 5, 3
@@ -73,6 +74,18 @@ def two_ranks(scripted_lm):
             exchange.barrier.wait()
 
     return [Rank(0), Rank(1)]
+
+
+@pytest.mark.parametrize("rank", [0, 1])
+@pytest.mark.parametrize("asked", [{"limit": 1}, {"samples": {"sums": [3]}}], ids=str)
+def test_fewer_questions_than_processes_is_one_line_on_each(two_ranks, rank, asked):
+    """No rank waits for the other: each sees it by itself."""
+    task = make_task()
+    task.set_fewshot_seed(0)
+    with pytest.raises(
+        UserError, match=r"sums: 1 question.* for 2 processes.*--num_processes to 1"
+    ):
+        evaluate(two_ranks[rank], {"tasks": {"sums": task}}, bootstrap_iters=0, **asked)
 
 
 def test_padded_attempts_count_nowhere(two_ranks):
