@@ -23,6 +23,18 @@ prompts = [p for p in ("x", "y", "z") for _ in range(4)]
 print(harness.complete(lm, prompts, do_sample=True, temperature=0.8, max_gen_toks=12), flush=True)
 """
 
+# As lm-eval's command, which shows a bar of progress: here it moves with every attempt.
+TALKING_DRIVER = """
+import os, sys
+os.environ["TQDM_MININTERVAL"] = "0"
+from lm_eval.api.instance import Instance
+from lm_eval_ext.model_wrappers.sampled import SampledLM
+lm = SampledLM("tiny", seed=0, batch_size=4, store=sys.argv[1])
+asked = {"do_sample": True, "temperature": 0.8, "max_gen_toks": 12}
+requests = [Instance("generate_until", {}, (str(i), asked), 0) for i in range(int(sys.argv[2]))]
+print(lm.generate_until(requests), flush=True)
+"""
+
 
 def drive(store, limit="none", **streams):
     streams = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, **streams}
@@ -77,16 +89,38 @@ def test_a_full_disk_is_one_line(make_lm, complete, tmp_path, monkeypatch):
 
 
 def test_a_reader_that_has_gone(tmp_path):
-    """Progress and results go into a pipe nobody reads any more."""
+    """The reader of the progress goes away in the middle; the run ends and keeps what it had."""
+    store, n = tmp_path / "store", 60
     reader, writer = os.pipe()
-    os.close(reader)
-    drive(tmp_path / "store", stdout=writer, stderr=writer)
+    process = subprocess.Popen(
+        [sys.executable, "-c", TALKING_DRIVER, str(store), str(n)],
+        env={**os.environ, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"},
+        stdout=writer, stderr=writer,
+    )  # fmt: skip
     os.close(writer)
-    found = inspect(tmp_path / "store") if list((tmp_path / "store").glob("*.jsonl")) else None
-    if found is not None:
-        assert not found.damaged
-        assert not found.cut_off
-    again, plain = drive(tmp_path / "store"), drive(tmp_path / "other")
+    try:
+        deadline = time.monotonic() + 240
+        while process.poll() is None and n_kept(store) < 2:
+            assert time.monotonic() < deadline
+            time.sleep(0.005)
+        os.close(reader)
+        assert process.wait(timeout=240) not in (0, -9)
+    finally:
+        process.kill()
+        process.wait()
+    found = inspect(store)
+    assert 2 <= found.n_attempts < n
+    assert not found.damaged
+    assert not found.cut_off
+    again, plain = (
+        subprocess.run(
+            [sys.executable, "-c", TALKING_DRIVER, str(folder), str(n)],
+            env={**os.environ, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"},
+            text=True, capture_output=True, timeout=240, check=True,
+        )
+        for folder in (store, tmp_path / "other")
+    )  # fmt: skip
+    assert f"{n - found.n_attempts} of {n} attempts are to be generated" in again.stderr
     assert again.stdout == plain.stdout != ""
 
 
