@@ -4,7 +4,9 @@ import json
 import multiprocessing
 import os
 import random
+import re
 import signal
+import sys
 import time
 
 import pytest
@@ -14,6 +16,8 @@ KILLS = 20
 ROWS = 4
 N_ATTEMPTS = 6  # at each of four prompts
 SETTINGS = {"max_gen_toks": 24}
+TIMES = ("date", "start_time", "end_time", "total_evaluation_time_seconds")
+"""Fields of a results file that are times; all others must be equal, byte for byte."""
 
 
 @pytest.fixture
@@ -25,13 +29,153 @@ def single_thread():
     torch.set_num_threads(before)
 
 
-@pytest.fixture(params=["epicar", "draft-eu"])
-def run(request, single_thread, make_lm, complete, encoded, tmp_path):
+@pytest.fixture
+def read_once(monkeypatch):
+    """Read what every run reads, and none changes, before runs are forked: tasks and problems."""
+    from lm_eval.tasks import TaskManager
+    from lm_eval.tasks._index import TaskIndex
+
+    from lm_eval_ext.tiny import problems
+
+    build, found = TaskIndex.build, {}
+
+    def build_once(paths, **options):
+        key = (*map(str, paths := list(paths)), repr(options))
+        if key not in found:
+            found[key] = build(paths, **options)
+        return found[key]
+
+    monkeypatch.setattr(TaskIndex, "build", staticmethod(build_once))
+    data = problems.gsm8k_dataset()
+    monkeypatch.setattr(problems, "_dataset", lambda family, metadata: data)
+    TaskManager()
+
+
+@pytest.fixture
+def moments(monkeypatch, tmp_path):
+    """Return a function that returns when batches were begun and attempts ended, in all runs."""
+    from lm_eval_ext.model_wrappers.sampled import SampledLM
+
+    sample = SampledLM._sample
+    files = {name: tmp_path / name for name in ("begun", "ended")}
+
+    def note(name):
+        with files[name].open("a") as file:
+            file.write(f"{time.monotonic()}\n")
+
+    def noted(self, group):
+        note("begun")
+        for one in sample(self, group):
+            note("ended")
+            yield one
+
+    monkeypatch.setattr(SampledLM, "_sample", noted)
+
+    def read(name):
+        return list(map(float, files[name].read_text().split())) if files[name].exists() else []
+
+    return read
+
+
+@pytest.fixture
+def lm_eval_command(single_thread, read_once, moments, monkeypatch, tmp_path):
+    """Return a function that starts lm-eval's command with a store, in a forked process."""
+    import lm_eval.__main__
+    import lm_eval.evaluator
+
+    monkeypatch.setenv("ACCELERATE_USE_CPU", "true")
+    metadata = json.dumps({"attempts": N_ATTEMPTS})
+
+    def work(folder, output):
+        os.chdir(folder)  # the store's name stands in the results: it is the same for all
+        sys.argv = [
+            "lm_eval", "--model", "epicar", "--model_args", "pretrained=tiny,seed=3,store=store",
+            "--tasks", "tiny_gsm8k_passn", "--limit", "4", "--metadata", metadata,
+            "--gen_kwargs", "max_gen_toks=16", "--batch_size", str(ROWS), "--log_samples",
+            "--output_path", output,
+        ]  # fmt: skip
+        with open("log", "a") as log:
+            os.dup2(log.fileno(), 1)
+            os.dup2(log.fileno(), 2)
+            lm_eval.__main__.cli_evaluate()
+
+    def start(folder, output="output"):
+        folder.mkdir(exist_ok=True)
+        child = multiprocessing.get_context("fork").Process(target=work, args=(folder, output))
+        child.start()
+        return child
+
+    return start
+
+
+def outcome(folder):
+    """Return the bytes of lm-eval's results and samples, the values of `TIMES` blanked."""
+    (results,) = folder.rglob("results_*.json")
+    (samples,) = folder.rglob("samples_*.jsonl")
+    text, n_times = re.subn(
+        rf'(?m)^  "({"|".join(TIMES)})": [^,\n]*', r'  "\1": TIME', results.read_text()
+    )
+    assert n_times >= 2
+    # The frequency of the CPU at the moment, where lscpu tells it.
+    return re.sub(r"MHz: +[0-9.]+", "MHz:", text), samples.read_bytes()
+
+
+def kill_at_random(child, draws, moments, *, after_begin, within):
+    """Kill a run, or let it end; return whether it was killed."""
+    n_begun = len(moments("begun"))
+    while after_begin and child.is_alive() and len(moments("begun")) == n_begun:
+        time.sleep(0.002)
+    child.join(draws.uniform(0, within))
+    if not child.is_alive():
+        assert child.exitcode == 0
+        return False
+    os.kill(child.pid, signal.SIGKILL)
+    child.join()
+    return True
+
+
+def test_twenty_kills_of_the_command(lm_eval_command, moments, tmp_path):
+    """Three of four kills come while attempts are sampled, the others at any time."""
+    draws = random.Random(0)
+    started = time.monotonic()
+    whole = lm_eval_command(tmp_path / "whole")
+    whole.join()
+    assert whole.exitcode == 0, (tmp_path / "whole" / "log").read_text()[-3000:]
+    everything = time.monotonic() - started
+    sampling = moments("ended")[-1] - moments("begun")[0]
+    expected = outcome(tmp_path / "whole" / "output")
+    n = len(moments("ended"))
+    assert n == 4 * N_ATTEMPTS
+    n_kills = n_rounds = n_begun_kills = 0
+    while n_kills < KILLS:
+        n_rounds += 1
+        folder, before, kills = tmp_path / str(n_rounds), len(moments("ended")), 0
+        while True:
+            output = f"output-{kills}"
+            child = lm_eval_command(folder, output)
+            if n_kills < KILLS:
+                inside = n_kills % 4 != 3
+                within = sampling * 0.6 if inside else everything
+                if kill_at_random(child, draws, moments, after_begin=inside, within=within):
+                    n_kills, kills = n_kills + 1, kills + 1
+                    n_begun_kills += inside
+                    continue
+            child.join()
+            assert child.exitcode == 0, (folder / "log").read_text()[-3000:]
+            break
+        assert outcome(folder / output) == expected
+        # Each kill costs at most the batch in flight.
+        assert len(moments("ended")) - before <= n + kills * ROWS
+    assert n_begun_kills >= KILLS // 2
+
+
+@pytest.fixture
+def run(single_thread, make_lm, complete, encoded, tmp_path):
     """Return a function that runs with a store, in a child process forked from this one."""
     from lm_eval_ext.store.attempt_store import AttemptStore
     from lm_eval_ext.store.fingerprint import fingerprints
 
-    lm = make_lm(request.param, batch_size=ROWS)
+    lm = make_lm("draft-eu", batch_size=ROWS)
     lm.fingerprints = fingerprints(lm.model, lm.tokenizer)
     complete(lm, 1)  # warm: what is loaded lazily is loaded
     finished = tmp_path / "finished"  # a byte for each attempt that was sampled
@@ -62,7 +206,7 @@ def run(request, single_thread, make_lm, complete, encoded, tmp_path):
     return start
 
 
-def test_twenty_kills(run, tmp_path, store_lines):
+def test_kills_between_texts_and_scores(run, tmp_path, store_lines):
     draws = random.Random(0)
     started = time.monotonic()
     whole = run(tmp_path / "whole", tmp_path / "whole.json")
@@ -71,7 +215,7 @@ def test_twenty_kills(run, tmp_path, store_lines):
     expected = (tmp_path / "whole.json").read_text()
     n = run.finished()
     assert n == 4 * N_ATTEMPTS
-    n_kills = n_rounds = n_cut = 0
+    n_kills = n_rounds = 0
     while n_kills < KILLS:
         n_rounds += 1
         store, output = tmp_path / f"store-{n_rounds}", tmp_path / f"{n_rounds}.json"
@@ -88,8 +232,6 @@ def test_twenty_kills(run, tmp_path, store_lines):
         assert output.read_text() == expected
         # Each kill costs at most the batch in flight.
         assert run.finished() - before <= n + kills * ROWS
-        n_cut += kills
-    assert n_cut == KILLS
 
 
 def test_a_line_cut_anywhere_is_dropped_and_made_again(
