@@ -8,7 +8,8 @@ import json
 from lm_eval_ext.errors import UserError
 from lm_eval_ext.planning.cost import Run
 from lm_eval_ext.planning.hardware import GPUS, Device, find_device
-from lm_eval_ext.planning.workload import Stated, Workload, stated_workload, task_workload
+from lm_eval_ext.planning.task_workload import task_workload
+from lm_eval_ext.planning.workload import Stated, Workload, stated_workload
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

@@ -6,14 +6,15 @@ import json
 import pytest
 
 from lm_eval_ext.errors import UserError
-from lm_eval_ext.planning import command, workload
+from lm_eval_ext.planning import command
+from lm_eval_ext.planning import task_workload as tasks_of
 from lm_eval_ext.planning.hardware import GPUS, find_device
+from lm_eval_ext.planning.task_workload import task_workload
 from lm_eval_ext.planning.workload import (
     GRADING,
     Stated,
     response_lengths,
     stated_workload,
-    task_workload,
 )
 
 
@@ -104,11 +105,11 @@ def test_single_answers_are_planned_as_the_task_makes_them():
 
 def test_a_group_has_the_attempts_lengths_and_graders_of_its_tasks(monkeypatch):
     tasks = [
-        workload.TaskNumbers("one", 10, 1, ["1 2 3"], 100, "gsm8k"),
-        workload.TaskNumbers("two", 30, 8, ["1 2 3 4 5 6 7 8"], 40, "mbpp"),
+        tasks_of.TaskNumbers("one", 10, 1, ["1 2 3"], 100, "gsm8k"),
+        tasks_of.TaskNumbers("two", 30, 8, ["1 2 3 4 5 6 7 8"], 40, "mbpp"),
     ]
-    monkeypatch.setattr(workload, "loaded_tasks", lambda task, attempts: tasks)
-    lengths = [workload._mean_tokens(one.prompts, "tiny")[0] for one in tasks]
+    monkeypatch.setattr(tasks_of, "loaded_tasks", lambda task, attempts: tasks)
+    lengths = [tasks_of._mean_tokens(one.prompts, "tiny")[0] for one in tasks]
     found = task_workload("both", "tiny", Stated())
     assert (found.questions, found.all_attempts, found.max_new_tokens) == (40, 250, 100)
     assert found.attempts == 6.25
