@@ -17,6 +17,7 @@ from transformers.integrations import integration_utils
 
 from lm_eval_ext.dapo import train
 from lm_eval_ext.dapo.checkpoints import STATE, latest_checkpoint
+from lm_eval_ext.dapo.trainer import DAPOTrainer
 from lm_eval_ext.embedding_statistics import embedding_statistics
 from lm_eval_ext.errors import UserError
 from lm_eval_ext.grading import Attempt
@@ -51,13 +52,21 @@ def spy_roll_out(self, prompts, numbers):
     return rollouts
 
 def spy_further(self, n):
-    before = self.run_state.refilled
+    order, places = self._questions, set()
+
+    class Noted:
+        questions = order.questions
+        def index(self, place):
+            places.add(place)
+            return order.index(place)
+        def __getitem__(self, place):
+            places.add(place)
+            return order[place]
+
+    self._questions = Noted()
     found = further(self, n)
-    rank, processes = self.accelerator.process_index, self.accelerator.num_processes
-    taken = range(before, self.run_state.refilled)
-    places = [self._refill_from + rank + processes * i for i in taken]
-    texts = {question.prompt for question in found}
-    seen["refills"] += [i for i in places if self._questions[i].prompt in texts]
+    self._questions = order
+    seen["refills"] += sorted(places)
     return found
 
 def spy_generate(self, rows):
@@ -209,6 +218,17 @@ def test_exported_model_uses_its_cache_and_no_card_is_written(run, tmp_path, mod
 def test_trl_and_transformers_warn_of_no_renaming(run, tmp_path, recwarn):
     run(tmp_path, "--steps", 2)
     assert not [w for w in recwarn if "gradient_checkpointing" in str(w.message)]
+
+
+def test_update_and_rollouts_get_the_same_settings(run, tmp_path, monkeypatch):
+    trainers, train = [], DAPOTrainer.train
+    monkeypatch.setattr(DAPOTrainer, "train", lambda self: trainers.append(self) or train(self))
+    run(tmp_path, "--steps", 2, "--temperature", 0.7, "--seed", 5)
+    (trainer,) = trainers
+    settings = trainer.policy.settings
+    assert trainer.temperature == settings.temperature == 0.7
+    assert trainer.max_completion_length == settings.max_new_tokens == 8
+    assert trainer.args.seed == trainer.policy.seed == trainer.vocabulary.seed == 5
 
 
 def test_moments_are_frozen_and_in_every_checkpoint(run, tmp_path, model_folder):
