@@ -188,11 +188,13 @@ def main() -> None:
     add_arguments(parser)
     parser.set_defaults(
         prompts="tiny_gsm8k:train_hard",
-        trainable="model.norm",
-        learning_rate=0.15,
+        # All weights. Adam's first steps move each of them as far on noise as on signal.
+        optimizer="sgd",
+        learning_rate=0.6,
+        max_grad_norm=0.2,
         schedule="linear",
-        warmup_steps=2,
-        steps=24,
+        warmup_steps=0,
+        steps=100,
         groups_per_step=8,
         group_size=8,
         updates_per_rollout=2,
