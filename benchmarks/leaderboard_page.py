@@ -1,6 +1,7 @@
 """How large the leaderboard's page is, and how long it takes to open in Chromium.
 
     python benchmarks/leaderboard_page.py [PAGE] [--quick] [--runs FOLDER] [--screenshots FOLDER]
+        [--run N]
 
 Without PAGE, 50 runs x 1,319 questions x 16 attempts are made up by synthetic_runs.py (not timed;
 --runs keeps and reuses them), and their page is built by two processes. It is then opened three
@@ -114,7 +115,7 @@ def times(page: Path) -> dict[str, float]:
         return found
 
 
-def screenshots(page: Path, folder: Path) -> None:
+def screenshots(page: Path, folder: Path, run: int) -> None:
     """Save the table in light and dark colors and on a phone, and a run."""
     from PIL import Image
 
@@ -122,7 +123,7 @@ def screenshots(page: Path, folder: Path) -> None:
         "light": ((1280, 640), False, ""),
         "dark": ((1280, 640), True, ""),
         "phone": ((390, 844), False, ""),
-        "run": ((1280, 2300), False, "#run/0/1"),
+        "run": ((1280, 2300), False, f"#run/{run}/1"),
     }
     for name, ((width, height), dark, place) in views.items():
         with browser(width, height, dark=dark) as chromium:
@@ -155,6 +156,7 @@ def main() -> None:
     parser.add_argument("--quick", action="store_true", help="4 runs of 200 questions")
     parser.add_argument("--runs", type=Path, help="folder of the made-up runs, kept and reused")
     parser.add_argument("--screenshots", type=Path, metavar="FOLDER", help="take pictures instead")
+    parser.add_argument("--run", type=int, default=0, metavar="N", help="in the pictures (0)")
     args = parser.parse_args()
     with tempfile.TemporaryDirectory() as scratch:
         page = args.page or Path(scratch) / "page.html"
@@ -167,7 +169,7 @@ def main() -> None:
             build(folders, page)
         print(f"size: {page.stat().st_size / 1e6:.1f} MB")
         if args.screenshots is not None:
-            screenshots(page, args.screenshots)
+            screenshots(page, args.screenshots, args.run)
             return
         openings = [times(page) for _ in range(REPEATS)]
         for name in openings[0]:
