@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable
 from typing import Any
 
 TOKEN_TEXTS = "token_texts"
 """Name among the ``extra`` of a generation."""
 
 
-def token_texts(tokenizer: Any, token_ids: Sequence[int]) -> list[str]:
-    """Return what each token adds to a text, special tokens by their name.
+class TokenTexts:
+    """What each token adds to a text, special tokens by their name.
 
     A token is decoded behind an ordinary one, since many tokenizers drop the space at the beginning
     of a text. A character that is spread over several tokens gives a replacement character for
@@ -19,15 +19,29 @@ def token_texts(tokenizer: Any, token_ids: Sequence[int]) -> list[str]:
     Parameters
     ----------
     tokenizer
-        A tokenizer of transformers.
-    token_ids
-        The tokens, in order.
+        A tokenizer of transformers. It is asked once for each token.
     """
-    anchor = tokenizer.encode("a", add_special_tokens=False)[-1:]
-    skipped = len(_decoded(tokenizer, anchor))
-    by_id = {i: _decoded(tokenizer, [*anchor, i])[skipped:] for i in set(token_ids)}
-    return [by_id[i] for i in token_ids]
 
+    def __init__(self, tokenizer: Any) -> None:
+        self._tokenizer = tokenizer
+        self._anchor = list(tokenizer.encode("a", add_special_tokens=False)[-1:])
+        self._skipped = len(self._decoded(self._anchor))
+        self._known: dict[int, str] = {}
 
-def _decoded(tokenizer: Any, token_ids: Sequence[int]) -> str:
-    return str(tokenizer.decode(list(token_ids), clean_up_tokenization_spaces=False))
+    def of(self, token_ids: Iterable[int]) -> list[str]:
+        """Return the text of each token.
+
+        Parameters
+        ----------
+        token_ids
+            The tokens, in order.
+        """
+        return [self._text(i) for i in token_ids]
+
+    def _text(self, token_id: int) -> str:
+        if token_id not in self._known:
+            self._known[token_id] = self._decoded([*self._anchor, token_id])[self._skipped :]
+        return self._known[token_id]
+
+    def _decoded(self, token_ids: list[int]) -> str:
+        return str(self._tokenizer.decode(token_ids, clean_up_tokenization_spaces=False))

@@ -28,7 +28,7 @@ from lm_eval_ext.harness import GenerationRequest
 from lm_eval_ext.model_wrappers.sampled import SampledLM
 from lm_eval_ext.sampling_group import Sampled, SamplingGroup
 from lm_eval_ext.store.fingerprint import model_fingerprint
-from lm_eval_ext.token_texts import TOKEN_TEXTS, token_texts
+from lm_eval_ext.token_texts import TOKEN_TEXTS, TokenTexts
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -173,6 +173,7 @@ class DraftEU(SampledLM):
                 "noise_scope": noise_scope,
                 "corrected": corrected,
             }
+        self._token_texts = TokenTexts(self.tokenizer)
         self._scorer = ResponseScorer(target, self.drafts, self.reference)
 
     def _choose_decoder(self) -> Callable[..., Decoder | FallbackDecoder]:
@@ -266,7 +267,7 @@ class DraftEU(SampledLM):
             token_scores=scores,
             extra={
                 **summaries,
-                TOKEN_TEXTS: token_texts(self.tokenizer, generation.record.token_ids),
+                TOKEN_TEXTS: self._token_texts.of(generation.record.token_ids),
             },
         )
 

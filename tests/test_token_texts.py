@@ -2,21 +2,21 @@
 
 import pytest
 
-from lm_eval_ext.token_texts import token_texts
+from lm_eval_ext.token_texts import TokenTexts
 
 
 @pytest.mark.parametrize("text", [" Stamps: 90*7=630\nApples", "x  y\n\n #### 4", "a"])
 def test_joined_texts_are_the_response(tiny_tokenizer, text):
     ids = tiny_tokenizer.encode(text, add_special_tokens=False)
-    texts = token_texts(tiny_tokenizer, ids)
+    texts = TokenTexts(tiny_tokenizer).of(ids)
     assert "".join(texts) == text
     assert len(texts) == len(ids)
 
 
 def test_special_tokens_are_named_and_split_characters_keep_their_place(tiny_tokenizer):
-    assert token_texts(tiny_tokenizer, [tiny_tokenizer.eos_token_id]) == ["</s>"]
+    assert TokenTexts(tiny_tokenizer).of([tiny_tokenizer.eos_token_id]) == ["</s>"]
     ids = tiny_tokenizer.encode("é", add_special_tokens=False)
-    texts = token_texts(tiny_tokenizer, ids)
+    texts = TokenTexts(tiny_tokenizer).of(ids)
     assert len(texts) == len(ids)
     assert set("".join(texts)) <= {"é", "\N{REPLACEMENT CHARACTER}"}
 
@@ -33,4 +33,4 @@ def test_a_tokenizer_that_drops_the_first_space():
         def decode(self, ids, clean_up_tokenization_spaces):
             return "".join(self.words[i] for i in ids).removeprefix(" ")
 
-    assert token_texts(Tokenizer(), [1, 2, 2]) == [" one", " two", " two"]
+    assert TokenTexts(Tokenizer()).of([1, 2, 2]) == [" one", " two", " two"]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Hashable, Iterator, Sequence
 from contextlib import ExitStack
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -89,6 +89,8 @@ class ResponseScorer:
     def score(self, attempts: Sequence[FinishedAttempt]) -> Iterator[tuple[int, Scores]]:
         """Yield (place, scores) of attempts, in the order they are read.
 
+        Equal responses to one prompt are read once, unless each has noise of its own.
+
         Parameters
         ----------
         attempts
@@ -98,19 +100,32 @@ class ResponseScorer:
         ------
         tuple
             Scores by name: ``jsd``, ``kl``, ``eu`` and ``single_draft``; with a reference also
-            ``reference_eu``, ``reference_tu`` and ``reference_au``.
+            ``reference_eu``, ``reference_tu`` and ``reference_au``. Equal responses share their
+            arrays.
         """
-        forced = [attempt.forced for attempt in attempts]
+        places_of: dict[Hashable, list[int]] = {}
+        for i, attempt in enumerate(attempts):
+            places_of.setdefault(self._reading(attempt), []).append(i)
+        copies = list(places_of.values())
+        distinct = [attempts[places[0]] for places in copies]
         with ExitStack() as stack:
             for model in (self._target, *self._models):
                 stack.enter_context(model.ready())
-            for places in blocks(forced, self.max_tokens):
-                block = [attempts[i] for i in places]
+            for rows in blocks([one.forced for one in distinct], self.max_tokens):
+                block = [distinct[i] for i in rows]
                 values = self._score_block(block)
                 ends = np.cumsum([len(one.forced.response_ids) for one in block])
                 parts = {name: np.split(v, ends[:-1]) for name, v in values.items()}
-                for j, i in enumerate(places):
-                    yield i, {name: part[j] for name, part in parts.items()}
+                for j, i in enumerate(rows):
+                    scores = {name: part[j] for name, part in parts.items()}
+                    for place in copies[i]:
+                        yield place, scores
+
+    def _reading(self, attempt: FinishedAttempt) -> Hashable:
+        """Return what the scores of an attempt depend on."""
+        if self._reference is not None and self._reference.noise_scope == "token":
+            return attempt.forced, attempt.key
+        return attempt.forced
 
     def _score_block(self, block: Sequence[FinishedAttempt]) -> Scores:
         forced = [attempt.forced for attempt in block]

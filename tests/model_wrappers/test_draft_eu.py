@@ -154,6 +154,34 @@ def test_scores_depend_on_the_attempt_alone(make_lm, make_requests, scope):
             np.testing.assert_allclose(ours[name], expected[name], atol=2e-4, rtol=2e-3)
 
 
+@pytest.mark.parametrize(
+    ("arguments", "equal"),
+    [
+        ({}, True),
+        ({"reference": "tokur", "reference_samples": 2}, True),
+        ({"reference": "tokur", "reference_samples": 2, "noise_scope": "token"}, False),
+    ],
+)
+def test_equal_responses_are_read_once_unless_each_has_its_own_noise(
+    make_lm, make_requests, monkeypatch, arguments, equal
+):
+    lm = make_lm(**arguments)
+    requests = make_requests(do_sample=False)  # greedy attempts at one prompt are equal
+    n_read = []
+    score_block = lm._scorer._score_block
+    monkeypatch.setattr(
+        lm._scorer, "_score_block", lambda block: n_read.append(len(block)) or score_block(block)
+    )
+    first = {}
+    for request, generation in zip(requests, lm.generate_until(requests, True), strict=True):
+        twin = first.setdefault(request.args[0], generation)
+        assert str(generation) == str(twin)
+        for name in NAMES:
+            ours, theirs = (one.record.token_scores[name] for one in (generation, twin))
+            np.testing.assert_allclose(ours, theirs, atol=1e-5)
+    assert sum(n_read) == (len(first) if equal else len(requests))
+
+
 def test_kept_logits_and_a_second_pass_agree(make_lm, make_requests):
     keeping, reading, partly = make_lm(), make_lm(), make_lm()
     assert keeping._decoder_class.func is KeepingDecoder
