@@ -14,6 +14,8 @@ after the import of         what happens
 ``lm_eval.tasks._index``    ``TaskIndex.build`` is wrapped to add our folder of tasks
 ==========================  ====================================================================
 
+A process that ends with an error of the user's shows one line of it, see `explained`.
+
 Names come from the entry points of this distribution, so a new method needs a line in
 ``pyproject.toml`` and none here. They are registered as ``"module:attribute"`` strings, which
 lm-eval resolves on first use: nothing of ours is imported before it is asked for. As lm-eval's own
@@ -56,6 +58,14 @@ METRICS = "lm_eval.api.metrics"
 TASK_INDEX = "lm_eval.tasks._index"
 """The lm-eval module that scans folders of tasks."""
 
+UNKNOWN_TASK = "Tasks not found: "
+MISTAKES = {
+    UNKNOWN_TASK: "`lm_eval ls tasks` lists all.",
+    "Attempted to run task: ": "On the command line that is --confirm_run_unsafe_code.",
+    "Attempted to load model ": "",
+}
+"""How lm-eval's messages about a user's mistake begin -> what we add to them."""
+
 logger = logging.getLogger(__name__)
 
 
@@ -69,11 +79,34 @@ def arm() -> None:
     if is_armed():
         return
     sys.meta_path.insert(0, BridgeFinder())
-    show_user_errors_in_one_line()
+    show_user_errors_in_one_line(also=explained)
     for name in (*REGISTRIES, TASK_INDEX):
         module = sys.modules.get(name)
         if module is not None:
             register(module)
+
+
+def explained(error: BaseException) -> str | None:
+    """Return lm-eval's message about a user's mistake with its remedy, None for other errors.
+
+    lm-eval's command line ends with a traceback there, as for an error of its own.
+    """
+    message = str(error)
+    beginning = next((start for start in MISTAKES if message.startswith(start)), None)
+    if not isinstance(error, ValueError) or beginning is None:
+        return None
+    if beginning == UNKNOWN_TASK:
+        near = _nearest_tasks(message.removeprefix(beginning).split(", "))
+        message += f" (did you mean {', '.join(near)}?)" if near else ""
+    return f"{message.rstrip('.')}. {MISTAKES[beginning]}".strip()
+
+
+def _nearest_tasks(names: Iterable[str]) -> list[str]:
+    import difflib  # a millisecond that no other run should pay
+
+    folder = tasks_folder()
+    ours = [] if folder is None else [path.stem for path in folder.rglob("*.yaml")]
+    return [near for name in names for near in difflib.get_close_matches(name, ours)]
 
 
 def is_armed() -> bool:

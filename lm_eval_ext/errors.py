@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from types import TracebackType
 
@@ -14,20 +15,29 @@ class UserError(ValueError):
     """
 
 
-def show_user_errors_in_one_line() -> None:
+def show_user_errors_in_one_line(
+    also: Callable[[BaseException], str | None] = lambda error: None,
+) -> None:
     """Let a process that ends with a `UserError` print its message without a traceback.
 
     lm-eval's command line does not know our errors. Every other exception goes to the hook that
     was in place.
+
+    Parameters
+    ----------
+    also
+        Returns the line to show for an exception that is no `UserError`, or None to leave it to
+        the hook that was in place.
     """
     previous = sys.excepthook
 
     def excepthook(
         kind: type[BaseException], error: BaseException, traceback: TracebackType | None
     ) -> None:
-        if not issubclass(kind, UserError):
+        line = str(error) if isinstance(error, UserError) else also(error)
+        if line is None:
             previous(kind, error, traceback)
             return
-        print(f"{Path(sys.argv[0]).name or 'lm_eval'}: error: {error}", file=sys.stderr)
+        print(f"{Path(sys.argv[0]).name or 'lm_eval'}: error: {line}", file=sys.stderr)
 
     sys.excepthook = excepthook

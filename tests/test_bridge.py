@@ -304,3 +304,29 @@ assert get_aggregation("brier_score").__module__ == "lm_eval.api.metrics"
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120)
     assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        (["--tasks", "tiny_gsm8k_pasn"], "did you mean tiny_gsm8k_passn"),
+        (["--tasks", "tiny_mbpp_calib", "--limit", "1"], "--confirm_run_unsafe_code"),
+        (["--tasks", "tiny_gsm8k_calib", "--model", "smapled"], "Supported model names"),
+    ],
+)
+def test_lm_evals_errors_of_the_user_take_one_line(arguments, expected):
+    command = [sys.executable, "-m", "lm_eval", "--model", "sampled", *arguments]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 1
+    assert "Traceback" not in done.stderr
+    line = done.stderr.splitlines()[-1]
+    assert ": error: " in line
+    assert expected in line
+
+
+def test_other_errors_keep_their_traceback():
+    assert bridge.explained(ValueError("shapes differ: Tasks not found: x")) is None
+    assert bridge.explained(KeyError("Tasks not found: x")) is None
+    code = "import lm_eval; raise ValueError('shapes differ')"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120)
+    assert "Traceback" in done.stderr
