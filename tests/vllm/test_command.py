@@ -10,8 +10,9 @@ import pytest
 pytest.importorskip("vllm", reason="vLLM is not installed: make test-vllm")
 
 
-def lm_eval(folder, model, model_args="pretrained=tiny", check=True):
+def lm_eval(folder, model, model_args="pretrained=tiny", check=True, **variables):
     environment = {k: v for k, v in os.environ.items() if k != "VLLM_ENABLE_V1_MULTIPROCESSING"}
+    environment.update(variables)
     of_vllm = ",max_model_len=768,enforce_eager=True" if model.endswith("-vllm") else ""
     done = subprocess.run(
         [
@@ -64,6 +65,29 @@ def test_epicar_vllm_judges_the_same_texts(sampled_vllm, tmp_path):
     assert texts == sampled_vllm[1]
     assert results["config"]["lm_eval_ext"]["self_evaluation"]["attempts"]["judged"] == 9
     assert 0 <= results["results"]["tiny_gsm8k_passn"]["brier:self_eval,none"] <= 1
+
+
+@pytest.mark.skipif((os.cpu_count() or 1) < 2, reason="two workers need a core each")
+def test_two_tensor_parallel_workers_give_the_attempts_of_our_engine(tmp_path):
+    """The embedding table is divided too, whose moments the vectors are drawn with."""
+    from vllm.platforms import current_platform
+
+    if not current_platform.is_cpu():
+        pytest.skip("assigns cores to two CPU workers")
+    arguments = "pretrained=tiny,length=4,self_eval=true"
+    for name in ("ours", "two"):
+        (tmp_path / name).mkdir()
+    ours, texts = lm_eval(tmp_path / "ours", "rsp", arguments)
+    two, texts_of_two = lm_eval(
+        tmp_path / "two",
+        "rsp-vllm",
+        f"{arguments},tensor_parallel_size=2",
+        VLLM_CPU_OMP_THREADS_BIND="0|1",
+    )
+    assert texts_of_two == texts
+    row = "brier:self_eval,none"
+    found, expected = (run["results"]["tiny_gsm8k_passn"][row] for run in (two, ours))
+    assert found == pytest.approx(expected, abs=1e-4)
 
 
 @pytest.mark.parametrize(
