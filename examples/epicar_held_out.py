@@ -77,7 +77,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("folders", nargs="+", type=Path, help="output folders; first the baseline")
     args = parser.parse_args()
-    runs = {folder.name: read(folder) for folder in args.folders}
+    runs = {str(folder): read(folder) for folder in args.folders}
     base = next(iter(runs.values()))
     print("| problems | training | accuracy | difference | AUROC of self_eval | n |")
     print("|---|---|---|---|---|---|")

@@ -341,7 +341,7 @@ def main() -> None:
     parser.add_argument("--models", nargs="+", help="train and evaluate only these, and stop")
     parser.add_argument("--training", default="", help="more options of lm-eval-ext train")
     parser.add_argument(
-        "--only-epicar", default="--alpha 0.5", help="more options of train epicar (--alpha 0.5)"
+        "--only-epicar", default="--alpha 0.8", help="more options of train epicar (--alpha 0.8)"
     )
     args = parser.parse_args()
     study = Study(args.output, args.seeds)
