@@ -187,7 +187,7 @@ def main() -> None:
     study("--plot", default="docs/images/dapo_reward.png", help="where the plot goes")
     add_arguments(parser)
     parser.set_defaults(
-        prompts="tiny_gsm8k:train_hard",
+        problems="tiny_gsm8k:train_hard",
         # All weights. Adam's first steps move each of them as far on noise as on signal.
         optimizer="sgd",
         learning_rate=0.6,
@@ -207,11 +207,13 @@ def main() -> None:
     output = Path(args.output)
     show_user_errors_in_one_line()
     # Kept answers are those of one untrained model and one number of vectors.
-    manifest.keep_settings(output / ANSWERS, {"model": args.model, "vectors": args.vectors})
+    manifest.keep_settings(
+        output / ANSWERS, {"pretrained": args.pretrained, "vectors": args.vectors}
+    )
     models: dict[str, list[tuple[str, str]]] = {}
     for arm in args.arms:
         if arm == UNTRAINED:
-            models[arm] = [(arm, args.model)]
+            models[arm] = [(arm, args.pretrained)]
             continue
         folders = [train(args, arm, seed) for seed in args.seeds]
         models[arm] = [(folder.name, str(folder / "model")) for folder in folders]

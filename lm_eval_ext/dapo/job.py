@@ -62,7 +62,7 @@ class DapoJob:
 
     Parameters
     ----------
-    model, prompts, num_prompts, seed, dtype, temperature, overlong_buffer
+    pretrained, problems, num_problems, seed, dtype, temperature, overlong_buffer
         As the command's options of these names.
     dynamic_sampling, sampler
         As the command's options of these names.
@@ -71,14 +71,14 @@ class DapoJob:
     grader
         Family of the records of a file.
     stop, max_new_tokens
-        None for those of the prompts' source.
+        None for those of the problems' source.
     optimization
         Batches, steps and rates.
     """
 
-    model: str
-    prompts: str
-    num_prompts: int | None
+    pretrained: str
+    problems: str
+    num_problems: int | None
     grader: str | None
     seed: int
     dtype: str
@@ -175,7 +175,7 @@ def train_dapo(job: DapoJob, output: Path, upkeep: Upkeep | None = None) -> None
     job.optimization.check(process_state().num_processes, upkeep.checkpoint_every)
     check_mixed_precision(job.optimization.bf16)
     check_reports(upkeep.report_to)
-    problems = load_problems(job.prompts, limit=job.num_prompts, grader=job.grader)
+    problems = load_problems(job.problems, limit=job.num_problems, grader=job.grader)
     job = job.completed(problems)
     # A file of prompts may have changed under its name.
     read = json.dumps([[problem.prompt, problem.record] for problem in problems])
@@ -205,9 +205,9 @@ class _Run:
 
     def __init__(self, job: DapoJob, output: Path, upkeep: Upkeep, *, continued: bool) -> None:
         self.job, self.output, self.upkeep = job, output, upkeep
-        name = model_path(job.model) if job.model in SHIPPED else job.model
+        name = model_path(job.pretrained) if job.pretrained in SHIPPED else job.pretrained
         options = {"trust_remote_code": upkeep.trust_remote_code}
-        with readable_load_errors(job.model, "train dapo", argument="model"):
+        with readable_load_errors(job.pretrained, "train dapo", argument="pretrained"):
             self.model: PreTrainedModel = AutoModelForCausalLM.from_pretrained(
                 name, dtype=job.dtype, **options
             )

@@ -26,16 +26,16 @@ OLDEST_TRL = "1.16"
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the command's options."""
     add = parser.add_argument_group("model and data").add_argument
-    add("--model", default="tiny", help="Hub id, folder or shipped model (tiny)")
+    add("--pretrained", default="tiny", help="Hub id, folder or shipped model (tiny)")
     add("--output", required=True, help="folder of the run; the same command continues it")
     add(
-        "--prompts",
+        "--problems",
         default="gsm8k_zero_shot:train",
         help="graded problems: gsm8k:train, gsm8k_zero_shot:train, tiny_gsm8k:train_hard, ..., a "
         "JSON Lines file of records, or several joined by + (gsm8k_zero_shot:train)",
     )
     add("--grader", help="family of the records of a file: gsm8k, math, mbpp")
-    add("--num-prompts", type=int, help="most prompts of each source (all; 4000 generated ones)")
+    add("--num-problems", type=int, help="most problems of each source (all; 4000 generated ones)")
     add("--seed", type=int, default=0, help="of rollouts, vectors and order (0)")
     add("--dtype", default="float32", help="of the weights (float32)")
     add("--trust-remote-code", action="store_true", help="allow the model's own code")
@@ -49,10 +49,10 @@ def _add_rollout_arguments(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument_group("rollouts and rewards").add_argument
     add("--group-size", type=int, default=8, help="rollouts per prompt (8)")
     add("--temperature", type=float, default=1.0, help="of rollouts and update (1.0)")
-    add("--max-new-tokens", type=int, help="(that of the prompts' source)")
+    add("--max-new-tokens", type=int, help="(that of the problems' source)")
     add("--overlong-buffer", type=int, default=0, help="tokens before the end over which the "
         "penalty grows from 0 to -1; 0: no penalty (0)")  # fmt: skip
-    add("--stop", action="append", help="stop string, repeatable (those of the prompts' source)")
+    add("--stop", action="append", help="stop string, repeatable (those of the problems' source)")
     add(
         "--dynamic-sampling",
         action=argparse.BooleanOptionalAction,
@@ -134,9 +134,9 @@ def job_from(args: argparse.Namespace) -> DapoJob:
     from lm_eval_ext.dapo.job import DapoJob
 
     return DapoJob(
-        model=args.model,
-        prompts=args.prompts,
-        num_prompts=args.num_prompts,
+        pretrained=args.pretrained,
+        problems=args.problems,
+        num_problems=args.num_problems,
         grader=args.grader,
         seed=args.seed,
         dtype=args.dtype,

@@ -80,9 +80,7 @@ def load_training_problems(run: SelfTraining) -> list[TrainingProblem]:
         As `lm_eval_ext.training.prompts.load_problems`, and if the share leaves no problem on one
         of its sides.
     """
-    source = load_problems(
-        run.problems, limit=run.num_problems, grader=run.grader, argument="problems"
-    )
+    source = load_problems(run.problems, limit=run.num_problems, grader=run.grader)
     held_out: dict[str, bool] = {}
     problems = []
     for number, problem in enumerate(source):

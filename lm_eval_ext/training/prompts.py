@@ -101,7 +101,6 @@ def load_problems(
     limit: int | None = None,
     data_folder: str | None = None,
     grader: str | None = None,
-    argument: str = "prompts",
 ) -> list[Problem]:
     """Read problems that can be graded; repeated prompts count once.
 
@@ -120,8 +119,6 @@ def load_problems(
     grader
         Family of the records of a file. They have the fields of the published data set, and
         possibly ``prompt``; without it the zero-shot prompt of the family is used.
-    argument
-        Name of the option that gave the source, for messages; ``num_`` before it gave the limit.
 
     Raises
     ------
@@ -137,15 +134,15 @@ def load_problems(
     has_file = any(_is_file(part) for part in source.split("+"))
     if has_file and grader is None:
         raise UserError(
-            f"{argument}={source}: the records of a file need to be told what grades them: add "
+            f"problems={source}: the records of a file need to be told what grades them: add "
             f"--grader {'|'.join(_STOP)}"
         )
     if grader is not None and not has_file:
         raise UserError(
-            f"grader={grader} is for the records of a file, and {argument}={source} is none: leave "
+            f"grader={grader} is for the records of a file, and problems={source} is none: leave "
             "it out"
         )
-    return _load(source, limit, data_folder, grader=grader, argument=argument)
+    return _load(source, limit, data_folder, grader=grader, argument="problems")
 
 
 def _load(

@@ -116,7 +116,7 @@ def words(model_folder, records):
 
     def make(output, *more):
         small = {
-            "model": model_folder, "prompts": records, "grader": "gsm8k", "steps": 6,
+            "pretrained": model_folder, "problems": records, "grader": "gsm8k", "steps": 6,
             "groups-per-step": 4, "group-size": 2, "micro-batch-size": 4, "max-new-tokens": 8,
             "learning-rate": 1e-3, "warmup-steps": 0, "rsp-length": 2, "checkpoint-every": 2,
             "max-refills": 30, "updates-per-rollout": 2, "output": output,
@@ -347,7 +347,7 @@ def test_vectors_and_adapters_of_the_embeddings_get_along(run, tmp_path, model_f
         (["--optimizer", "adam"], "optimizer=adam is unknown: use one of adamw_torch"),
         (["--trainable", "nrom"], "trainable=nrom is in no parameter's name"),
         (["--trainable", "norm", "--lora-rank", 2], "exclude each other"),
-        (["--model", "/no/where"], "model=/no/where: "),
+        (["--pretrained", "/no/where"], "pretrained=/no/where: "),
     ],
 )
 def test_bad_settings_are_one_line(run, tmp_path, monkeypatch, more, message):
@@ -388,7 +388,7 @@ def test_mixed_precision_needs_a_gpu(run, tmp_path, monkeypatch):
 def test_adapter_of_a_tied_matrix_is_refused(run, tmp_path):
     adapters = ("--lora-rank", 2, "--lora-modules", "embed_tokens")
     with pytest.raises(UserError, match="'embed_tokens' shares its matrix with another layer"):
-        run(tmp_path, "--model", "tiny", *adapters)
+        run(tmp_path, "--pretrained", "tiny", *adapters)
 
 
 def test_other_settings_do_not_continue_a_run(run, tmp_path):

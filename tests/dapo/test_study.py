@@ -41,14 +41,17 @@ def test_answers_are_kept(study, tmp_path):
     run()
     assert evaluated == [("tiny", "plain", 1.0), ("tiny", "rsp", 1.0)]
     kept = json.loads((tmp_path / "answers" / "settings.json").read_text())
-    assert kept == {"model": "tiny", "vectors": 8}
+    assert kept == {"pretrained": "tiny", "vectors": 8}
     run()
     assert len(evaluated) == 2
 
 
 @pytest.mark.parametrize(
     ("more", "message"),
-    [(("--vectors", "4"), "vectors=8, not 4"), (("--model", "tiny-star"), "model='tiny', not")],
+    [
+        (("--vectors", "4"), "vectors=8, not 4"),
+        (("--pretrained", "tiny-star"), "pretrained='tiny', not"),
+    ],
 )
 def test_answers_of_other_models_and_vectors_are_refused(study, more, message):
     run, evaluated = study

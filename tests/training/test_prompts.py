@@ -84,9 +84,9 @@ def test_no_training_on_test_splits(load, source):
 
 def test_messages_name_the_option():
     with pytest.raises(UserError, match="num_problems=0"):
-        load_problems("tiny_gsm8k:train", limit=0, argument="problems")
+        load_problems("tiny_gsm8k:train", limit=0)
     with pytest.raises(UserError, match="problems=tiny_gsm8k:dev"):
-        load_problems("tiny_gsm8k:dev", argument="problems")
+        load_problems("tiny_gsm8k:dev")
     with pytest.raises(UserError, match="grader=math is for the records of a file"):
         load_problems("tiny_gsm8k:train", grader="math")
 
