@@ -94,15 +94,18 @@ def lm_eval_command(single_thread, read_once, moments, monkeypatch, tmp_path):
             "--gen_kwargs", "max_gen_toks=16", "--batch_size", str(ROWS), "--log_samples",
             "--output_path", output,
         ]  # fmt: skip
-        with open("log", "a") as log:
-            os.dup2(log.fileno(), 1)
-            os.dup2(log.fileno(), 2)
-            lm_eval.__main__.cli_evaluate()
+        # Not to pytest's streams: a failure shows what its own run said, with the traceback.
+        log = open("log", "a", buffering=1)  # noqa: SIM115 (until the process ends)
+        sys.stdout = sys.stderr = log
+        os.dup2(log.fileno(), 1)
+        os.dup2(log.fileno(), 2)
+        lm_eval.__main__.cli_evaluate()
 
     def start(folder, output="output"):
         folder.mkdir(exist_ok=True)
         child = multiprocessing.get_context("fork").Process(target=work, args=(folder, output))
         child.start()
+        child.log = folder / "log"
         return child
 
     return start
@@ -127,7 +130,7 @@ def kill_at_random(child, draws, moments, *, after_begin, within):
         time.sleep(0.002)
     child.join(draws.uniform(0, within))
     if not child.is_alive():
-        assert child.exitcode == 0
+        assert child.exitcode == 0, child.log.read_text()[-3000:]
         return False
     os.kill(child.pid, signal.SIGKILL)
     child.join()
@@ -140,7 +143,7 @@ def test_twenty_kills_of_the_command(lm_eval_command, moments, tmp_path):
     started = time.monotonic()
     whole = lm_eval_command(tmp_path / "whole")
     whole.join()
-    assert whole.exitcode == 0, (tmp_path / "whole" / "log").read_text()[-3000:]
+    assert whole.exitcode == 0, whole.log.read_text()[-3000:]
     everything = time.monotonic() - started
     sampling = moments("ended")[-1] - moments("begun")[0]
     expected = outcome(tmp_path / "whole" / "output")
@@ -161,7 +164,7 @@ def test_twenty_kills_of_the_command(lm_eval_command, moments, tmp_path):
                     n_begun_kills += inside
                     continue
             child.join()
-            assert child.exitcode == 0, (folder / "log").read_text()[-3000:]
+            assert child.exitcode == 0, child.log.read_text()[-3000:]
             break
         assert outcome(folder / output) == expected
         # Each kill costs at most the batch in flight.
