@@ -188,7 +188,8 @@ def main() -> None:
     add_arguments(parser)
     parser.set_defaults(
         problems="tiny_gsm8k:train_hard",
-        # All weights. Adam's first steps move each of them as far on noise as on signal.
+        # All weights. Adam's first steps move each of them as far on noise as on signal; it pays
+        # in trainings ten times as long.
         optimizer="sgd",
         learning_rate=0.6,
         max_grad_norm=0.2,

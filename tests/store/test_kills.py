@@ -7,10 +7,12 @@ import random
 import re
 import signal
 import sys
+import threading
 import time
 
 import pytest
 import torch
+from tqdm import tqdm
 
 KILLS = 20
 ROWS = 4
@@ -94,6 +96,9 @@ def lm_eval_command(single_thread, read_once, moments, monkeypatch, tmp_path):
             "--gen_kwargs", "max_gen_toks=16", "--batch_size", str(ROWS), "--log_samples",
             "--output_path", output,
         ]  # fmt: skip
+        # tqdm's own lock is shared with forked processes: one that is killed while it holds it
+        # would stop all others.
+        tqdm.set_lock(threading.RLock())
         # Not to pytest's streams: a failure shows what its own run said, with the traceback.
         log = open("log", "a", buffering=1)  # noqa: SIM115 (until the process ends)
         sys.stdout = sys.stderr = log
