@@ -6,13 +6,14 @@ the same number.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any, TypedDict
 
 import numpy as np
 from numpy.typing import NDArray
 
-from lm_eval_ext.generation import Generation, GenerationRecord
+from lm_eval_ext.generation import Generation, GenerationRecord, Thought
 from lm_eval_ext.grading.attempt import Attempt
 
 
@@ -24,7 +25,10 @@ class AttemptDetails(TypedDict, total=False):
     is absent for models that return plain strings: ``finish_reason`` (``stop``, ``eos`` or
     ``length``), ``n_tokens``, the means over the tokens ``mean_logprob``, ``mean_entropy`` and
     ``mean_self_certainty`` in nats and ``mean_margin`` in [0, 1], and what a model wrapper adds:
-    ``probabilities``, ``uncertainties`` and ``token_scores`` by name, and ``extra``.
+    ``probabilities``, ``uncertainties`` and ``token_scores`` by name, and ``extra``. An attempt
+    with a thought has ``unfinished_thought`` and, where they are known, ``n_thinking_tokens`` and
+    ``n_thinking_characters``, those of the response.
+    Tokens that a thinking budget forced are in neither means nor token scores.
     """
 
     attempt: int
@@ -33,6 +37,9 @@ class AttemptDetails(TypedDict, total=False):
     reason: str
     finish_reason: str
     n_tokens: int
+    unfinished_thought: bool
+    n_thinking_tokens: int
+    n_thinking_characters: int
     mean_logprob: float
     mean_entropy: float
     mean_self_certainty: float
@@ -47,7 +54,9 @@ Question = Sequence[AttemptDetails]
 """All attempts at one question, in order."""
 
 
-def attempt_details(number: int, response: Any, attempt: Attempt | None) -> AttemptDetails:
+def attempt_details(
+    number: int, response: Any, attempt: Attempt | None, thought: Thought | None = None
+) -> AttemptDetails:
     """Describe an attempt for the log.
 
     Parameters
@@ -59,10 +68,18 @@ def attempt_details(number: int, response: Any, attempt: Attempt | None) -> Atte
         The model's response, a `Generation` or a plain string.
     attempt
         The verdict, or None when nothing is graded.
+    thought
+        The thought of the attempt, if it has one.
     """
     details = AttemptDetails(attempt=number)
     if attempt is not None:
         details.update(verdict_details(attempt))
+    if thought is not None:
+        details["unfinished_thought"] = not thought.finished
+        if thought.n_tokens is not None:
+            details["n_thinking_tokens"] = thought.n_tokens
+        if thought.n_characters is not None:
+            details["n_thinking_characters"] = thought.n_characters
     record = record_of(response)
     if record is None:
         return details
@@ -80,7 +97,8 @@ def attempt_details(number: int, response: Any, attempt: Attempt | None) -> Atte
     if record.uncertainties:
         details["uncertainties"] = _floats(record.uncertainties)
     if record.token_scores:
-        details["token_scores"] = {k: _shortest(v) for k, v in record.token_scores.items()}
+        chosen = record.chosen
+        details["token_scores"] = {k: _shortest(v[chosen]) for k, v in record.token_scores.items()}
     if record.extra:
         details["extra"] = dict(record.extra)
     return details
@@ -104,7 +122,8 @@ def record_of(response: Any) -> GenerationRecord | None:
 
 
 def _mean(values: NDArray[np.float32]) -> float:
-    return float(np.mean(values, dtype=np.float64))
+    chosen = values[~np.isnan(values)]
+    return float(np.mean(chosen, dtype=np.float64)) if chosen.size else math.nan
 
 
 def _floats(values: Mapping[str, float]) -> dict[str, float]:

@@ -23,7 +23,7 @@ class TokenStatistics(NamedTuple):
 
     All are taken from the model's own distribution at temperature 1, before any logits processor:
     they describe the model, not the sampler. Tokens of a stop string or the end-of-sequence token
-    are included, since the model chose them.
+    are included, since the model chose them; where a thinking budget forced a token, all are NaN.
 
     Parameters
     ----------
@@ -42,6 +42,36 @@ class TokenStatistics(NamedTuple):
     entropy: NDArray[np.float32]
     self_certainty: NDArray[np.float32]
     margin: NDArray[np.float32]
+
+
+class Thought(NamedTuple):
+    """The thought of an attempt.
+
+    Parameters
+    ----------
+    finished
+        Whether it ended; an attempt that ends inside its thought has no answer.
+    n_tokens
+        Tokens up to its end, the closing tag included; None where only the text is known.
+    n_characters
+        Characters of the response up to there, 0 where the thought is not in the response; None
+        where that is not known. Special tokens are not in the text, so the text may not tell.
+
+    Examples
+    --------
+    >>> Thought(finished=True, n_characters=5).answer_in("4? 5.It is 5.")
+    'It is 5.'
+    >>> Thought(finished=False).answer_in("Perhaps 5.") is None
+    True
+    """
+
+    finished: bool
+    n_tokens: int | None = None
+    n_characters: int | None = None
+
+    def answer_in(self, response: str) -> str | None:
+        """Return what follows the thought in the response, or None where nothing does."""
+        return response[self.n_characters or 0 :] if self.finished else None
 
 
 @dataclass(frozen=True)
@@ -72,6 +102,8 @@ class GenerationRecord:
         Values per token, by name, each an array of shape (n_tokens,), float32.
     extra
         Whatever else a wrapper adds, by name; values are JSON-serializable.
+    thought
+        The attempt's thought, or None where it has none.
     """
 
     attempt: int = 0
@@ -84,11 +116,19 @@ class GenerationRecord:
     uncertainties: Mapping[str, float] = field(default_factory=dict)
     token_scores: Mapping[str, NDArray[np.float32]] = field(default_factory=dict)
     extra: Mapping[str, Any] = field(default_factory=dict)
+    thought: Thought | None = None
 
     @property
     def n_tokens(self) -> int:
         """Number of tokens the model produced."""
         return len(self.token_ids)
+
+    @property
+    def chosen(self) -> NDArray[np.bool_]:
+        """Whether the model chose each token, shape (n_tokens,); the others were forced."""
+        if self.statistics is None:
+            return np.ones(self.n_tokens, dtype=bool)
+        return ~np.isnan(self.statistics.log_prob)
 
 
 class Generation(str):
@@ -124,7 +164,10 @@ class Generation(str):
 
     def with_text(self, text: str) -> Generation:
         """Return the same attempt with another text, as a filter would make it."""
-        return Generation(text, self.record)
+        thought = self.record.thought
+        if thought is None or text == self:
+            return Generation(text, self.record)
+        return Generation(text, replace(self.record, thought=thought._replace(n_characters=None)))
 
     def annotated(
         self,

@@ -38,7 +38,9 @@ class GenerationRequest(NamedTuple):
     stop
         Stop strings, the text of the end-of-sequence token among them.
     max_new_tokens
-        Most tokens to generate.
+        Most tokens to generate, those of a thinking budget included.
+    thinking_budget
+        Most tokens of a thought, or None.
     """
 
     prompt: str
@@ -46,6 +48,7 @@ class GenerationRequest(NamedTuple):
     settings: Mapping[str, Any]
     stop: tuple[str, ...]
     max_new_tokens: int
+    thinking_budget: int | None = None
 
 
 def generation_requests(lm: HFLM, requests: Sequence[Instance]) -> list[GenerationRequest]:
@@ -184,42 +187,17 @@ def prompt_room(lm: HFLM, *, max_new_tokens: int, n_vectors: int = 0) -> int:
     return room
 
 
-def visible_text(lm: HFLM, token_ids: Sequence[int], stop: Sequence[str]) -> str:
-    """Return the text lm-eval scores: no special tokens, no thinking, cut at the stop strings.
+def cut_at_stops(text: str, stop: Sequence[str]) -> str:
+    """Return a text up to the first stop string, as lm-eval cuts it.
 
     Parameters
     ----------
-    lm
-        The model, for its tokenizer and thinking settings.
-    token_ids
-        Generated tokens.
+    text
+        Generated text.
     stop
-        Stop strings.
+        Stop strings; empty ones are ignored.
     """
-    tokens = list(token_ids)
-    end_of_thinking = lm.think_end_token
-    if isinstance(end_of_thinking, int) and end_of_thinking in tokens:
-        last = len(tokens) - 1 - tokens[::-1].index(end_of_thinking)
-        tokens = tokens[last + 1 :]
-    text = lm.tok_decode(tokens)
-    if isinstance(end_of_thinking, int):
-        return postprocess_generated_text(text.lstrip(), list(stop), None)
-    return postprocess_generated_text(text, list(stop), end_of_thinking)
-
-
-def response_text(lm: HFLM, token_ids: Sequence[int], stop: Sequence[str]) -> str:
-    """Return the text a model wrote: as `visible_text`, but with the thinking.
-
-    Parameters
-    ----------
-    lm
-        The model, for its tokenizer.
-    token_ids
-        Generated tokens.
-    stop
-        Stop strings.
-    """
-    return postprocess_generated_text(lm.tok_decode(list(token_ids)), list(stop), None)
+    return postprocess_generated_text(text, list(stop), None)
 
 
 def cache_partial(lm: HFLM, instance: Instance, text: str) -> None:

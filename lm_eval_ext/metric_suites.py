@@ -218,8 +218,22 @@ def _mean_tokens(question: Question) -> float | None:
     return float(np.mean([attempt["n_tokens"] for attempt in question]))
 
 
+def _unfinished_thought_rate(question: Question) -> float | None:
+    if not any("unfinished_thought" in attempt for attempt in question):
+        return None
+    return float(np.mean([attempt.get("unfinished_thought", False) for attempt in question]))
+
+
+def _mean_thinking_tokens(question: Question) -> float | None:
+    if not any("n_thinking_tokens" in attempt for attempt in question):
+        return None
+    return float(np.mean([attempt.get("n_thinking_tokens", 0) for attempt in question]))
+
+
 _RATES = [
     QuestionMetric("invalid_rate", _invalid_rate, False),
     QuestionMetric("truncated_rate", _truncated_rate, False),
+    QuestionMetric("unfinished_thought_rate", _unfinished_thought_rate, False),
     QuestionMetric("mean_tokens", _mean_tokens, None),
+    QuestionMetric("mean_thinking_tokens", _mean_thinking_tokens, None),
 ]

@@ -34,9 +34,12 @@ def whole_number(name: str, value: object) -> int:
     7
     """
     try:
-        return int(value)  # type: ignore[call-overload]
-    except (TypeError, ValueError) as error:
+        number = int(value)  # type: ignore[call-overload]
+    except (OverflowError, TypeError, ValueError) as error:
         raise UserError(f"{name}={value!r} must be a whole number") from error
+    if isinstance(value, bool) or (isinstance(value, float) and number != value):
+        raise UserError(f"{name}={value!r} must be a whole number")
+    return number
 
 
 @contextmanager

@@ -15,9 +15,10 @@ import numpy as np
 from tqdm import tqdm
 
 from lm_eval_ext.aggregations import Aggregation
-from lm_eval_ext.attempt_details import Question, verdict_details
+from lm_eval_ext.attempt_details import AttemptDetails, Question, verdict_details
 from lm_eval_ext.attempt_settings import AttemptSettings, described, read_settings
 from lm_eval_ext.errors import UserError
+from lm_eval_ext.generation import Thought
 from lm_eval_ext.grading import grade_questions
 from lm_eval_ext.metric_suites import suite
 from lm_eval_ext.metrics import proportion_interval, t_interval
@@ -211,6 +212,12 @@ def group_score(members: Iterable[tuple[Score, int]]) -> tuple[float, float]:
     return float(sizes @ values / sizes.sum()), math.sqrt(pooled / sizes.sum())
 
 
+def _answer(text: str, details: AttemptDetails) -> str | None:
+    """Return what follows the thought in a logged response, or None where nothing does."""
+    finished = not details.get("unfinished_thought", False)
+    return Thought(finished, n_characters=details.get("n_thinking_characters")).answer_in(text)
+
+
 def _needed(sample: dict[str, Any], grader: str | None) -> dict[str, Any]:
     """Keep what is used of a sample: prompts and responses of a whole run would fill the memory."""
     kept = {"attempts": sample["attempts"]}
@@ -226,7 +233,17 @@ def _questions(
         row["attempts"] = row["attempts"][:n_attempts]
     if grader is None:
         return [row["attempts"] for row in rows]
-    todo = [(row["texts"][:n_attempts], row["doc"]) for row in rows]
+    todo = [
+        (
+            [
+                _answer(text, details)
+                for text, details in zip(row["texts"], row["attempts"], strict=False)
+            ],
+            row["doc"],
+            [details.get("finish_reason") for details in row["attempts"]],
+        )
+        for row in rows
+    ]
     graded = tqdm(
         grade_questions(grader, todo),
         total=len(todo),

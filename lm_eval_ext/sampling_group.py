@@ -8,10 +8,10 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
 
 from lm_eval_ext import harness
-from lm_eval_ext.engine.request import AttemptRequest
+from lm_eval_ext.engine.request import AttemptRequest, AttemptResult
 from lm_eval_ext.engine.sampling import SamplingSettings
 from lm_eval_ext.errors import UserError
-from lm_eval_ext.generation import Generation
+from lm_eval_ext.generation import Generation, GenerationRecord
 from lm_eval_ext.harness import GenerationRequest
 
 if TYPE_CHECKING:
@@ -54,6 +54,26 @@ class SamplingGroup:
             [self.attempts[i] for i in places],
             self.settings,
             self.n_truncated,
+        )
+
+    def record(self, place: int, result: AttemptResult) -> GenerationRecord:
+        """Return what is known of an attempt once its tokens are there.
+
+        Parameters
+        ----------
+        place
+            Place of its request.
+        result
+            What was generated.
+        """
+        request = self.requests[place]
+        return GenerationRecord(
+            attempt=request.attempt,
+            token_ids=result.token_ids,
+            finish_reason=result.finish_reason,
+            n_prompt_tokens=len(self.attempts[place].prompt_ids),
+            n_truncated_prompt_tokens=self.n_truncated[request.prompt],
+            statistics=result.statistics,
         )
 
 

@@ -34,10 +34,18 @@ from tqdm import tqdm
 from lm_eval_ext.attempt_details import AttemptDetails, attempt_details
 from lm_eval_ext.attempt_settings import read_settings, single_answer
 from lm_eval_ext.errors import UserError
-from lm_eval_ext.generation import Generation
-from lm_eval_ext.grading import Attempt, check_family, grade_many, grade_questions
+from lm_eval_ext.grading import (
+    UNFINISHED_THOUGHT,
+    Attempt,
+    check_family,
+    grade_many,
+    grade_questions,
+)
 from lm_eval_ext.metric_suites import SINGLE_ANSWER, suite
 from lm_eval_ext.question import MetricSuite, QuestionResult
+from lm_eval_ext.response_thoughts import ResponseThoughts
+from lm_eval_ext.responses import Responses, first_text, with_record
+from lm_eval_ext.run_report import RunReport
 from lm_eval_ext.task_config import for_attempts, invalid_answers, is_greedy
 
 logger = logging.getLogger(__name__)
@@ -99,6 +107,9 @@ class AttemptsTask(ConfigurableTask):
         self._higher_is_better: dict[str, bool | None] = {}
         self._invalid_answers = invalid_answers(self.config.filter_list or [])
         self._warned: set[str] = set()
+        self._response_thoughts = ResponseThoughts(str(name), metadata)
+        self._run_report = RunReport(str(name))
+        self._n_unreported = 0  # questions, once by each filter
 
     def download(self, dataset_kwargs: dict[str, Any] | None = None, **options: Any) -> None:
         """Load the data; a ``custom_dataset`` without lm-eval's warning that it is one."""
@@ -120,6 +131,7 @@ class AttemptsTask(ConfigurableTask):
             On every process, if there are fewer questions than processes.
         """
         self._check_share(options)
+        self._response_thoughts.know_model(options.get("chat_template"))
         super().build_all_requests(**options)
         generation_kwargs = self.config.generation_kwargs
         n_attempts = self.settings.n_attempts
@@ -157,6 +169,8 @@ class AttemptsTask(ConfigurableTask):
         for instance in self._instances:
             # Several ranks pad their batches with copies of the last request.
             del instance.resps[self.settings.n_attempts :]
+        self._n_unreported = len(self._instances) * len(self._filters)
+        thoughts = self._response_thoughts.read(self._instances, self.doc_to_prefix)
         for pipeline in self._filters:
             singles = [
                 Instance(
@@ -171,19 +185,19 @@ class AttemptsTask(ConfigurableTask):
             ]
             pipeline.apply(singles)
             filtered = iter(singles)
-            for instance in self._instances:
-                instance.filtered_resps[pipeline.name] = [
-                    _with_record(next(filtered).filtered_resps[pipeline.name], response)
+            for instance, of_responses in zip(self._instances, thoughts, strict=True):
+                responses = [
+                    with_record(next(filtered).filtered_resps[pipeline.name], response)
                     for response in instance.resps
                 ]
+                instance.filtered_resps[pipeline.name] = Responses(responses, of_responses)
             if self.grader is not None and "bypass" not in self._metric_fn_list:
                 self._grade(pipeline.name, self.grader)
 
     def _grade(self, pipeline: str, grader: str) -> None:
         """Grade all questions, several at once; the verdicts go along with the attempts."""
         questions = [
-            ([str(_first(text)) for text in instance.filtered_resps[pipeline]], instance.doc)
-            for instance in self._instances
+            instance.filtered_resps[pipeline].to_grade(instance.doc) for instance in self._instances
         ]
         verdicts = tqdm(
             grade_questions(grader, questions),
@@ -193,8 +207,7 @@ class AttemptsTask(ConfigurableTask):
             disable=None,
         )
         for instance, attempts in zip(self._instances, verdicts, strict=True):
-            filtered = instance.filtered_resps[pipeline]
-            instance.filtered_resps[pipeline] = Graded(filtered, attempts)
+            instance.filtered_resps[pipeline].verdicts = attempts
 
     def process_results(self, doc: Mapping[str, Any], results: Sequence[Any]) -> QuestionResult:
         """Judge the attempts at one question and compute its metrics.
@@ -211,9 +224,9 @@ class AttemptsTask(ConfigurableTask):
         QuestionResult
             One value per metric, and ``attempts``, what is logged of each attempt.
         """
-        filtered = results[0]
+        filtered = Responses.of(results[0])
         if "bypass" in self._metric_fn_list:  # --predict_only
-            ungraded = [attempt_details(i, _first(text), None) for i, text in enumerate(filtered)]
+            ungraded = [attempt_details(i, text, None) for i, text in enumerate(filtered.texts)]
             return QuestionResult({"bypass": None}, attempts=ungraded)
         if len(filtered) < self.settings.n_attempts:
             self._warn_once(
@@ -224,9 +237,15 @@ class AttemptsTask(ConfigurableTask):
             )
         attempts = self._judge(doc, filtered)
         question = [
-            attempt_details(i, _first(text), attempt)
-            for i, (text, attempt) in enumerate(zip(filtered, attempts, strict=True))
+            attempt_details(i, first_text(text), attempt, thought)
+            for i, (text, attempt, thought) in enumerate(
+                zip(filtered, attempts, filtered.thoughts, strict=True)
+            )
         ]
+        self._run_report.add(question)
+        self._n_unreported -= 1
+        if self._n_unreported == 0:
+            self._run_report.write()
         values = self.metrics.values(question)
         for name in values:
             self._higher_is_better.setdefault(name, self.metrics[name].higher_is_better)
@@ -255,12 +274,15 @@ class AttemptsTask(ConfigurableTask):
             if isinstance(metric.value(bare), (int, float))
         ]
 
-    def _judge(self, doc: Mapping[str, Any], filtered: Sequence[Any]) -> list[Attempt]:
-        if isinstance(filtered, Graded):
-            return filtered.verdicts
+    def _judge(self, doc: Mapping[str, Any], responses: Responses) -> list[Attempt]:
+        if responses.verdicts is not None:
+            return responses.verdicts
         if self.grader is not None:
-            return grade_many(self.grader, [str(_first(text)) for text in filtered], doc)
-        return [self._judge_by_metric(doc, text) for text in filtered]
+            return grade_many(self.grader, *responses.to_grade(doc))
+        return [
+            UNFINISHED_THOUGHT if is_unfinished else self._judge_by_metric(doc, text)
+            for text, is_unfinished in zip(responses, responses.unfinished, strict=True)
+        ]
 
     def _judge_by_metric(self, doc: Mapping[str, Any], filtered: Any) -> Attempt:
         """Judge an attempt as the task itself would judge a single response."""
@@ -278,7 +300,7 @@ class AttemptsTask(ConfigurableTask):
                 self._verdict,
                 score,
             )
-        answer = _first(filtered)
+        answer = first_text(filtered)
         if not isinstance(answer, str) or answer.strip() in self._invalid_answers:
             return Attempt(answer=None, correct=False)
         return Attempt(answer=str(answer), correct=score == 1.0)
@@ -304,14 +326,6 @@ class AttemptsTask(ConfigurableTask):
             logger.warning("%s: " + message, self.task_name, *values)
 
 
-class Graded(list[Any]):
-    """The filtered attempts at a question, with their verdicts."""
-
-    def __init__(self, filtered: Sequence[Any], verdicts: list[Attempt]) -> None:
-        super().__init__(filtered)
-        self.verdicts = verdicts
-
-
 class _Aggregations(dict[str, Any]):
     """Aggregation by metric; those of a confidence source are known only once a model names it."""
 
@@ -322,22 +336,6 @@ class _Aggregations(dict[str, Any]):
     def __missing__(self, name: str) -> Any:
         aggregation = self._metrics[name].aggregation
         return get_aggregation(aggregation) if isinstance(aggregation, str) else aggregation
-
-
-def _with_record(filtered: Any, response: Any) -> Any:
-    """Give a filtered response the record of the response it was made from."""
-    if not isinstance(response, Generation):
-        return filtered
-    if isinstance(filtered, str):
-        return response.with_text(filtered)
-    if isinstance(filtered, list):
-        return [_with_record(text, response) for text in filtered]
-    return filtered
-
-
-def _first(filtered: Any) -> Any:
-    """Return the response itself where a filter pipeline ends with a list of one."""
-    return filtered[0] if isinstance(filtered, list) and filtered else filtered
 
 
 def _name_of(value: Any) -> Any:

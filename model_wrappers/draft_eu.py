@@ -253,8 +253,9 @@ class DraftEU(SampledLM):
         )
 
     def _annotated(self, generation: Generation, scores: Scores) -> Generation:
+        chosen = generation.record.chosen
         summaries = {
-            name: {how: float(f(scores[source])) for how, f in _AGGREGATES.items()}
+            name: {how: float(f(scores[source][chosen])) for how, f in _AGGREGATES.items()}
             for source, name in _UNCERTAINTIES.items()
             if source in scores
         }
@@ -267,7 +268,9 @@ class DraftEU(SampledLM):
             token_scores=scores,
             extra={
                 **summaries,
-                TOKEN_TEXTS: self._token_texts.of(generation.record.token_ids),
+                TOKEN_TEXTS: self._token_texts.of(
+                    [i for i, kept in zip(generation.record.token_ids, chosen, strict=True) if kept]
+                ),
             },
         )
 

@@ -6,7 +6,7 @@ import logging
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import nullcontext
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,6 +16,15 @@ from lm_eval.models.huggingface import HFLM
 from tqdm import tqdm
 
 from lm_eval_ext import __version__, harness
+from lm_eval_ext.attempt_texts import (
+    budget_of_thoughts,
+    open_thought,
+    response_text,
+    thought_formats,
+    visible_text,
+    with_thinking_budget,
+    with_thought,
+)
 from lm_eval_ext.engine.decoding import Decoder
 from lm_eval_ext.engine.epilogue import Epilogue
 from lm_eval_ext.engine.fallback import FallbackDecoder, cache_misfit
@@ -27,7 +36,7 @@ from lm_eval_ext.engine.sampling import Sampler, SamplingSettings, resolve_setti
 from lm_eval_ext.engine.stop_strings import StopStrings
 from lm_eval_ext.engine.support import misfit
 from lm_eval_ext.errors import UserError
-from lm_eval_ext.generation import Generation, GenerationRecord
+from lm_eval_ext.generation import Generation
 from lm_eval_ext.harness import GenerationRequest
 from lm_eval_ext.model_loading import readable_load_errors, require_causal, whole_number
 from lm_eval_ext.sampling_group import Sampled, SamplingGroup, fitted_prompts
@@ -70,6 +79,12 @@ class SampledLM(HFLM):
     self_eval
         Let the model judge each attempt behind it, as ``--model epicar`` does: the probability
         ``self_eval``. It judges what it saw and wrote, injected vectors included.
+    thinking_budget
+        Most tokens of a thought: then its closing tag is forced and the answer decoded. The limit
+        of an attempt is this and ``max_gen_toks`` together; forced tokens are in no statistic.
+    think_start_token
+        Tag that begins a thought, where it is none of the known ones
+        (`lm_eval_ext.thoughts.KNOWN`); ``think_end_token`` is lm-eval's own argument.
     self_eval_prompt, self_eval_labels
         The question and its two labels, joined by ``+`` or a list; see
         `lm_eval_ext.self_evaluation.template`.
@@ -110,6 +125,8 @@ class SampledLM(HFLM):
         self_eval_labels: str | Sequence[str] | None = None,
         calibration_temperature: float | str | Path | None = None,
         box_completion: bool = False,
+        thinking_budget: int | None = None,
+        think_start_token: str | int | None = None,
         store: str | Path | None = None,
         **hf_arguments: Any,
     ) -> None:
@@ -123,6 +140,7 @@ class SampledLM(HFLM):
             temperature=calibration_temperature,
             box_completion=box_completion,
         )
+        self._read_thinking(thinking_budget, think_start_token)
         self.store = None if store is None else AttemptStore(store)
         self._most_rows = max_batch_size
         if isinstance(pretrained, str) and pretrained in SHIPPED:
@@ -149,6 +167,14 @@ class SampledLM(HFLM):
         if self.store is not None:  # before a wrapper touches the model
             self.fingerprints = fingerprints(self.model, self.tokenizer)
             announce_at_failure(self.store)
+
+    def _read_thinking(self, budget: int | None, start: str | int | None) -> None:
+        self.thinking_budget = None
+        if budget is not None:
+            self.thinking_budget = whole_number("thinking_budget", budget)
+            if self.thinking_budget < 1:
+                raise UserError(f"thinking_budget={budget} must be at least 1, or left out")
+        self.think_start_token = int(start) if start is not None and str(start).isdigit() else start
 
     def _choose_decoder(self) -> Callable[..., Decoder | FallbackDecoder]:
         """Return the engine's decoder, or the fallback, saying once what does not fit."""
@@ -178,10 +204,12 @@ class SampledLM(HFLM):
         disable_tqdm
             Show no progress bar.
         """
-        wanted = harness.generation_requests(self, requests)
+        wanted = with_thinking_budget(
+            self, harness.generation_requests(self, requests), self.thinking_budget
+        )
         by_settings: dict[str, list[int]] = defaultdict(list)
         for i, request in enumerate(wanted):
-            by_settings[repr((request.settings, request.stop, request.max_new_tokens))].append(i)
+            by_settings[repr((*request,)[2:])].append(i)
         generations: list[Generation] = [Generation()] * len(requests)
         # lm-eval's response cache must never hold an attempt that still lacks its annotations.
         annotates = self.store is None and type(self).annotate is not SampledLM.annotate
@@ -217,7 +245,9 @@ class SampledLM(HFLM):
         if whole and self.batch_size == "auto":
             rows = self._rows_of_batches = stored.rows_as_before(rows, most=self._most_rows)
         try:
-            yield from stored.run(rows, whole=whole)
+            for done in stored.run(rows, whole=whole):
+                opened = group.attempts[done.place].opened
+                yield done._replace(generation=with_thought(self, done.generation, opened))
         finally:
             self._rows_of_batches = None
 
@@ -285,8 +315,12 @@ class SampledLM(HFLM):
     def _group(self, requests: list[GenerationRequest]) -> SamplingGroup:
         settings = self._resolve(requests[0])
         tokens, truncated = self._tokenize(requests, settings)
+        opened = {prompt: open_thought(self, prompt) for prompt in tokens}
         attempts = [
-            self.attempt_request(request.prompt, tokens[request.prompt], request.attempt)
+            replace(
+                self.attempt_request(request.prompt, tokens[request.prompt], request.attempt),
+                opened=opened[request.prompt],
+            )
             for request in requests
         ]
         return SamplingGroup(requests, attempts, settings, truncated)
@@ -294,16 +328,17 @@ class SampledLM(HFLM):
     def _sample(self, group: SamplingGroup) -> Iterator[Sampled]:
         """Yield attempts as they end."""
         texts = Texts(
-            partial(harness.visible_text, self, stop=group.settings.stop),
-            partial(harness.response_text, self, stop=group.settings.stop),
+            lambda ids, opened: visible_text(self, ids, group.settings.stop, opened),
+            lambda ids, opened: response_text(self, ids, group.settings.stop, opened),
         )
-        stop = StopStrings(self.tokenizer, group.settings.stop)
+        stop = StopStrings(self.tokenizer, group.settings.stop, thought_formats(self))
         with self._autocast():
             for done in self._conclusion.run(
                 self._decode, group.attempts, group.settings, stop, texts
             ):
-                record = _record(group, done.place, done.result)
-                generation = self._conclusion.annotated(Generation(done.text, record), done.result)
+                generation = Generation(done.text, group.record(done.place, done.result))
+                generation = with_thought(self, generation, group.attempts[done.place].opened)
+                generation = self._conclusion.annotated(generation, done.result)
                 yield Sampled(done.place, generation, done.tally)
 
     def _decode(
@@ -321,6 +356,7 @@ class SampledLM(HFLM):
                 eos_token_ids=self._eos_token_ids(),
                 max_rows=rows,
                 epilogue=epilogue,
+                budget=budget_of_thoughts(self, settings.thinking_budget),
             )
 
         if not requests:
@@ -335,6 +371,7 @@ class SampledLM(HFLM):
                 stop=request.stop,
                 model_defaults=getattr(self.model, "generation_config", None),
             )
+            settings = replace(settings, thinking_budget=request.thinking_budget)
         except ValueError as error:
             raise UserError(str(error)) from error
         if asdict(settings) not in self._settings_used:
@@ -386,15 +423,3 @@ class SampledLM(HFLM):
             "sampling": self._settings_used,
             **self._conclusion.record(),
         }
-
-
-def _record(group: SamplingGroup, place: int, result: AttemptResult) -> GenerationRecord:
-    request = group.requests[place]
-    return GenerationRecord(
-        attempt=request.attempt,
-        token_ids=result.token_ids,
-        finish_reason=result.finish_reason,
-        n_prompt_tokens=len(group.attempts[place].prompt_ids),
-        n_truncated_prompt_tokens=group.n_truncated[request.prompt],
-        statistics=result.statistics,
-    )

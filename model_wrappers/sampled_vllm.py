@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from lm_eval.api.model import TemplateLM
 
+from lm_eval_ext.attempt_texts import budget_of_thoughts
 from lm_eval_ext.engine.epilogue import Epilogue
 from lm_eval_ext.engine.request import AttemptRequest, AttemptResult
 from lm_eval_ext.engine.sampling import SamplingSettings
@@ -60,7 +61,8 @@ class SampledVLLM(VLLM, _LoadedByVLLM, SampledLM):
     batch_size
         Only loglikelihood requests are divided by it; attempts are batched by vLLM, see
         ``max_num_seqs``.
-    self_eval, self_eval_prompt, self_eval_labels, calibration_temperature, box_completion, store
+    self_eval, self_eval_prompt, self_eval_labels, calibration_temperature, box_completion,
+    thinking_budget, think_start_token, store
         As for `SampledLM`.
     **vllm_arguments
         Whatever ``--model vllm`` takes: ``dtype``, ``max_model_len``, ``gpu_memory_utilization``,
@@ -100,6 +102,8 @@ class SampledVLLM(VLLM, _LoadedByVLLM, SampledLM):
         self_eval_labels: str | Sequence[str] | None = None,
         calibration_temperature: float | str | Path | None = None,
         box_completion: bool = False,
+        thinking_budget: int | None = None,
+        think_start_token: str | int | None = None,
         store: str | Path | None = None,
         **vllm_arguments: Any,
     ) -> None:
@@ -116,6 +120,7 @@ class SampledVLLM(VLLM, _LoadedByVLLM, SampledLM):
             temperature=calibration_temperature,
             box_completion=box_completion,
         )
+        self._read_thinking(thinking_budget, think_start_token)
         self.store = None if store is None else AttemptStore(store)
         if self.store is not None and vllm_arguments.get("lora_local_path"):
             raise UserError(
@@ -200,7 +205,9 @@ class SampledVLLM(VLLM, _LoadedByVLLM, SampledLM):
         decoder = VLLMDecoder(
             self.engine,
             settings=settings,
-            ending=Ending(stop, self._eos_token_ids()),
+            ending=Ending(
+                stop, self._eos_token_ids(), budget_of_thoughts(self, settings.thinking_budget)
+            ),
             epilogue=epilogue,
         )
         return decoder.run(requests)

@@ -155,3 +155,88 @@ def random_model(tiny_tokenizer):
         return model
 
     return make
+
+
+GUESS = " So the answer is 18. Wait, let me check."
+RIGHT, WRONG = "The answer is 18.", "The answer is 7."
+# What follows a token, with what probability.
+THOUGHTS = {
+    "\n": {" hm": 1.0},
+    " hm": {" hm": 0.5, "\n\n": 0.15, GUESS: 0.2, "</think>": 0.15},
+    "\n\n": {" hm": 1.0},
+    GUESS: {" hm": 1.0},
+    "</think>": {RIGHT: 0.6, WRONG: 0.4},
+    RIGHT: {"</s>": 0.5, "\n\n": 0.5},
+    WRONG: {"</s>": 0.5, "\n\n": 0.5},
+    "<|assistant|>": {"<think>": 0.7, RIGHT: 0.3},
+    "<think>": {" hm": 1.0},
+}
+THINKING_TEMPLATE = (
+    "{% for m in messages %}<|{{ m['role'] }}|>{{ m['content'] }}{% endfor %}"
+    "{% if add_generation_prompt %}<|assistant|>{% if OPENS %}<think>\n{% endif %}{% endif %}"
+)
+
+
+@pytest.fixture(scope="session")
+def thinking_model(tmp_path_factory):
+    """Return a function that writes a model which thinks before it answers "18." or "7.".
+
+    Each token depends on the one before it alone, as in `THOUGHTS`. ``opens``: the chat template
+    begins the thought, rather than the model, mostly; ``special_tags``: decoding drops the tags.
+    """
+    import functools
+
+    import torch
+    from tokenizers import AddedToken, Tokenizer, decoders, models
+    from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+
+    words = ["<pad>", "<s>", "</s>", "<unk>", *THOUGHTS, "<|user|>"]
+    words += [f"<{i}>" for i in range(16 - len(words))]
+    tags = ("<think>", "</think>")
+
+    def tokenizer(opens, special_tags):
+        plain = Tokenizer(models.WordLevel({word: i for i, word in enumerate(words)}, "<unk>"))
+        plain.decoder = decoders.Fuse()
+        others = [word for word in words[4:] if word not in tags]
+        plain.add_tokens([AddedToken(word, normalized=False) for word in others])
+        marks = [AddedToken(tag, normalized=False, special=special_tags) for tag in tags]
+        (plain.add_special_tokens if special_tags else plain.add_tokens)(marks)
+        names = dict(zip(("pad_token", "bos_token", "eos_token", "unk_token"), words, strict=False))
+        fast = PreTrainedTokenizerFast(tokenizer_object=plain, **names)
+        fast.chat_template = THINKING_TEMPLATE.replace("OPENS", str(opens))
+        return fast
+
+    @functools.cache
+    def write(opens=True, special_tags=False):
+        folder = tmp_path_factory.mktemp("thinking")
+        tokenizer(opens, special_tags).save_pretrained(folder)
+        config = LlamaConfig(
+            vocab_size=len(words),
+            hidden_size=len(words),
+            intermediate_size=16,
+            num_hidden_layers=1,
+            num_attention_heads=1,
+            num_key_value_heads=1,
+            max_position_embeddings=512,
+            bos_token_id=1,
+            eos_token_id=2,
+            pad_token_id=0,
+            tie_word_embeddings=False,
+        )
+        model = LlamaForCausalLM(config)
+        logits = torch.full((len(words), len(words)), -30.0)  # [next token, newest token]
+        for newest, following in THOUGHTS.items():
+            for word, probability in following.items():
+                place = words.index(word), words.index(newest)
+                logits[place] = torch.tensor(probability).log()
+        with torch.no_grad():
+            for layer in model.model.layers:  # nothing but the embedding goes through
+                layer.self_attn.o_proj.weight.zero_()
+                layer.mlp.down_proj.weight.zero_()
+            model.model.embed_tokens.weight.copy_(torch.eye(len(words)))
+            # The norm makes 4 of a one among sixteen.
+            model.lm_head.weight.copy_(logits / len(words) ** 0.5)
+        model.save_pretrained(folder)
+        return str(folder)
+
+    return write

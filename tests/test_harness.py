@@ -3,7 +3,7 @@
 import pytest
 from lm_eval.api.instance import Instance
 
-from lm_eval_ext import harness
+from lm_eval_ext import attempt_texts, harness
 from lm_eval_ext.errors import UserError
 from lm_eval_ext.model_wrappers.sampled import SampledLM
 
@@ -50,10 +50,10 @@ def test_no_room_for_a_prompt_is_said_in_one_line(lm):
 
 def test_text_is_cut_at_the_first_stop_string_and_after_thinking(lm):
     ids = lm.tokenizer("4 </think> the answer is 4. Q: next", add_special_tokens=False)["input_ids"]
-    assert harness.visible_text(lm, ids, ["Q:"]).endswith("answer is 4. ")
+    assert attempt_texts.visible_text(lm, ids, ["Q:"]).endswith("answer is 4. ")
     lm.think_end_token = "</think>"
     try:
-        assert harness.visible_text(lm, ids, ["Q:"]) == "the answer is 4. "
+        assert attempt_texts.visible_text(lm, ids, ["Q:"]) == "the answer is 4. "
     finally:
         lm.think_end_token = None
 

@@ -11,6 +11,7 @@ from trl.rewards import get_soft_overlong_punishment
 from lm_eval_ext.dapo.rollouts import Rollout
 from lm_eval_ext.errors import UserError
 from lm_eval_ext.grading import grade_questions
+from lm_eval_ext.grading.families import Question
 from lm_eval_ext.training.prompts import Problem
 
 
@@ -104,7 +105,7 @@ class Rewards:
         for family in dict.fromkeys(question.family for question in questions):
             assert family is not None
             places = [i for i, question in enumerate(questions) if question.family == family]
-            asked = [([r.text for r in rollouts[i]], questions[i].record or {}) for i in places]
+            asked = [_to_grade(questions[i], rollouts[i]) for i in places]
             for i, attempts in zip(places, grade_questions(family, asked), strict=True):
                 verdicts[i] = tuple(float(attempt.correct) for attempt in attempts)
         return [
@@ -114,6 +115,12 @@ class Rewards:
 
     def _penalties(self, rollouts: Sequence[Rollout]) -> tuple[float, ...]:
         return tuple(self._penalty(completion_ids=[list(r.completion_ids) for r in rollouts]))
+
+
+def _to_grade(question: Problem, rollouts: Sequence[Rollout]) -> Question:
+    """Return what a grader is given."""
+    texts = [rollout.graded_text for rollout in rollouts]
+    return texts, question.record or {}, [rollout.finish_reason for rollout in rollouts]
 
 
 def verdict(verdict: list[float], **others: Any) -> list[float]:

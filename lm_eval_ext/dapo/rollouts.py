@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from lm_eval_ext import harness
+from lm_eval_ext.attempt_texts import open_thought, visible_text, with_thought
 from lm_eval_ext.dapo.virtual_vocabulary import VirtualVocabulary
 from lm_eval_ext.embedding_statistics import EmbeddingStatistics
 from lm_eval_ext.engine.memory import fitting_rows
@@ -19,7 +19,7 @@ from lm_eval_ext.engine.random_stream import attempt_stream
 from lm_eval_ext.engine.request import AttemptRequest
 from lm_eval_ext.engine.sampling import SamplingSettings
 from lm_eval_ext.engine.stop_strings import StopStrings
-from lm_eval_ext.generation import FinishReason
+from lm_eval_ext.generation import FinishReason, Generation, GenerationRecord, Thought
 from lm_eval_ext.harness import GenerationRequest
 from lm_eval_ext.model_wrappers.rsp import RSP, Position
 
@@ -40,6 +40,8 @@ class Rollout:
         The completion as graders see it.
     log_probs
         Of the completion's tokens when they were sampled, nats, or None where not recorded.
+    thought
+        Its thought, or None; a rollout that ends inside its thought has no answer.
     """
 
     prompt_ids: tuple[int, ...]
@@ -47,6 +49,12 @@ class Rollout:
     finish_reason: FinishReason
     text: str
     log_probs: tuple[float, ...] | None = None
+    thought: Thought | None = None
+
+    @property
+    def graded_text(self) -> str | None:
+        """What a grader is given; None where the rollout ended inside its thought."""
+        return self.text if self.thought is None else self.thought.answer_in(self.text)
 
 
 @dataclass(frozen=True)
@@ -144,6 +152,7 @@ class RolloutLM(RSP):
                     record.finish_reason,
                     str(generation),
                     log_probs,
+                    record.thought,
                 )
         self._read.clear()
         return [rollouts[i] for i in range(len(requests))]
@@ -161,9 +170,10 @@ class RolloutLM(RSP):
     def rollout_of(self, prompt_ids: Sequence[int], completion_ids: Sequence[int]) -> Rollout:
         """Return tokens that something else sampled as a rollout, cut behind a stop string."""
         ids = tuple(completion_ids)
+        opened = open_thought(self, self.tok_decode(list(prompt_ids), skip_special_tokens=False))
         may_stop = set(self._stop_strings.candidates(np.asarray(ids, dtype=np.int64)).tolist())
         ends = (n + 1 for n in range(len(ids)) if n in may_stop)
-        end = next((n for n in ends if self._stop_strings.completed(ids[:n])), None)
+        end = next((n for n in ends if self._stop_strings.completed(ids[:n], opened)), None)
         reason: FinishReason
         if end is not None:
             ids, reason = ids[:end], "stop"
@@ -171,8 +181,10 @@ class RolloutLM(RSP):
             # A sampled padding token ends a completion too, as TRL reads it.
             ends_with = {*self._eos_token_ids(), self.tokenizer.pad_token_id}
             reason = "eos" if ids[-1] in ends_with else "length"
-        text = harness.visible_text(self, ids, self.settings.stop)
-        return Rollout(tuple(prompt_ids), ids, reason, text)
+        text = visible_text(self, ids, self.settings.stop, opened)
+        record = GenerationRecord(token_ids=ids)
+        thought = with_thought(self, Generation(text, record), opened).record.thought
+        return Rollout(tuple(prompt_ids), ids, reason, text, thought=thought)
 
     def _embedding_statistics(self) -> EmbeddingStatistics:
         """Return no moments: the vocabulary has its own, frozen, and the table is in training."""

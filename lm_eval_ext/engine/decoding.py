@@ -25,6 +25,7 @@ from lm_eval_ext.engine.shared_prefix import (
     shared_prefix_mode,
 )
 from lm_eval_ext.engine.stop_strings import StopStrings
+from lm_eval_ext.engine.thinking_budget import ThinkingBudget
 from lm_eval_ext.generation import FinishReason
 
 # Refilling costs a prefill and a copy of the caches, so it waits for this share of free rows.
@@ -37,10 +38,16 @@ _PRIVATE_CHUNK = 512
 
 @dataclass(eq=False)
 class _Row:
-    """An attempt in progress; `index` is the place of its request."""
+    """An attempt in progress; `index` is the place of its request.
+
+    `forced` are tokens that come next whatever the model says, and `due` is the number of tokens at
+    which the budget of its thought is looked at.
+    """
 
     index: int
     request: AttemptRequest
+    due: int | None = None
+    forced: list[int] = field(default_factory=list)
     token_ids: list[int] = field(default_factory=list)
     statistics: list[NDArray[np.float32]] = field(default_factory=list)
     finish_reason: FinishReason | None = None
@@ -68,6 +75,8 @@ class Decoder:
         Most attempts decoded at once.
     epilogue
         What to read behind each attempt once it has ended, or None.
+    budget
+        Ends thoughts that take too long, or None.
     """
 
     def __init__(
@@ -79,12 +88,14 @@ class Decoder:
         eos_token_ids: Sequence[int],
         max_rows: int,
         epilogue: Epilogue | None = None,
+        budget: ThinkingBudget | None = None,
     ) -> None:
         self._model = model
         self._sampler = sampler
         self._stop = stop
         self._eos_token_ids = frozenset(eos_token_ids)
         self._max_rows = max_rows
+        self._budget = budget
         self._reader = None if epilogue is None else CachedReader(model, epilogue)
         self._rows: list[_Row] = []
         self._prompts: dict[tuple[int, ...], PromptCache] = {}
@@ -107,7 +118,8 @@ class Decoder:
             range(len(requests)),
             key=lambda i: (-len(requests[i].shared_ids), requests[i].shared_ids),
         )
-        waiting = deque(_Row(i, requests[i]) for i in order)
+        due = None if self._budget is None else self._budget.n_tokens
+        waiting = deque(_Row(i, requests[i], due) for i in order)
         with shared_prefix_mode(self._model):
             while waiting or self._rows:
                 if waiting and self._has_room():
@@ -168,25 +180,35 @@ class Decoder:
     def _extend(self, rows: list[_Row], logits: torch.Tensor) -> None:
         """Sample a token for every unfinished row, and note which rows finish with it."""
         running = np.array([row.finish_reason is None for row in rows])
-        # A finished row draws nothing: its stream has as many draws as it has tokens.
+        # A finished row draws nothing, nor does a forced token: a stream has as many draws as
+        # tokens were chosen.
         uniforms = torch.zeros(len(rows), dtype=torch.float64)
         for i in np.flatnonzero(running):
-            uniforms[i] = rows[i].request.stream.random()
+            self._force_end_of_thought(rows[i])
+            if not rows[i].forced:
+                uniforms[i] = rows[i].request.stream.random()
         context = None
         if self._sampler.needs_context:
             context = padded_contexts([(*row.request.prompt_ids, *row.token_ids) for row in rows])
         token_ids, statistics = (part.numpy() for part in self._sampler(logits, uniforms, context))
         for i in np.flatnonzero(running):
+            if rows[i].forced:
+                token_ids[i], statistics[i] = rows[i].forced.pop(0), np.nan
             rows[i].token_ids.append(int(token_ids[i]))
             rows[i].statistics.append(statistics[i])
         may_stop = set(self._stop.candidates(token_ids).tolist())
         for i in np.flatnonzero(running):
             rows[i].finish_reason = self._finish_reason(rows[i], may_stop=i in may_stop)
 
+    def _force_end_of_thought(self, row: _Row) -> None:
+        if self._budget is not None and len(row.token_ids) == row.due:
+            forced, row.due = self._budget.check(row.token_ids, row.request.opened)
+            row.forced = list(forced)
+
     def _finish_reason(self, row: _Row, *, may_stop: bool) -> FinishReason | None:
         if row.token_ids[-1] in self._eos_token_ids:
             return "eos"
-        if may_stop and self._stop.completed(row.token_ids):
+        if may_stop and self._stop.completed(row.token_ids, row.request.opened):
             return "stop"
         if len(row.token_ids) >= self._sampler.settings.max_new_tokens:
             return "length"

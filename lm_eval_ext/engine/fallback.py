@@ -21,6 +21,7 @@ from lm_eval_ext.engine.epilogue import Epilogue, FinishedAttempt, read_plainly
 from lm_eval_ext.engine.request import AttemptRequest, AttemptResult, statistics_from_columns
 from lm_eval_ext.engine.sampling import Sampler, padded_contexts
 from lm_eval_ext.engine.stop_strings import StopStrings
+from lm_eval_ext.engine.thinking_budget import ThinkingBudget
 from lm_eval_ext.generation import FinishReason
 
 
@@ -71,21 +72,45 @@ def cache_misfit(model: PreTrainedModel) -> str | None:
 class _StreamSampler(LogitsProcessor):
     """Samples each row from its own stream and leaves `generate` no other choice."""
 
-    def __init__(self, sampler: Sampler, requests: Sequence[AttemptRequest]) -> None:
+    def __init__(
+        self,
+        sampler: Sampler,
+        requests: Sequence[AttemptRequest],
+        budget: ThinkingBudget | None,
+    ) -> None:
         self._sampler = sampler
         self._requests = requests
+        self._budget = budget
+        self._due = [0 if budget is None else budget.n_tokens] * len(requests)
+        self._forced: list[list[int]] = [[] for _ in requests]
+        self.opened = [request.opened for request in requests]
         self.statistics: list[np.ndarray] = []
         self.token_ids: list[np.ndarray] = []
 
     def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
-        uniforms = [request.stream.random() for request in self._requests]
+        for i, request in enumerate(self._requests):
+            self._force_end_of_thought(i, request)
+        uniforms = [
+            0.0 if forced else request.stream.random()
+            for request, forced in zip(self._requests, self._forced, strict=True)
+        ]
         sampled = self._sampler(
             scores, torch.tensor(uniforms, dtype=torch.float64), self._context_ids()
         )
+        for i, forced in enumerate(self._forced):
+            if forced:
+                sampled.token_ids[i], sampled.statistics[i] = forced.pop(0), torch.nan
         self.token_ids.append(sampled.token_ids.numpy())
         self.statistics.append(sampled.statistics.numpy())
         chosen = torch.full_like(scores, -torch.inf)
         return chosen.scatter_(1, sampled.token_ids.to(scores.device)[:, None], 0.0)
+
+    def _force_end_of_thought(self, row: int, request: AttemptRequest) -> None:
+        if self._budget is None or len(self.token_ids) != self._due[row]:
+            return
+        so_far = [int(step[row]) for step in self.token_ids]
+        forced, self._due[row] = self._budget.check(so_far, request.opened)
+        self._forced[row] = list(forced)
 
     def _context_ids(self) -> torch.Tensor | None:
         if not self._sampler.needs_context:
@@ -107,6 +132,7 @@ class _Finished(StoppingCriteria):
         self, processor: _StreamSampler, stop: StopStrings, eos_token_ids: Sequence[int]
     ) -> None:
         self._processor = processor
+        self._opened = processor.opened
         self._stop = stop
         self._eos = frozenset(eos_token_ids)
         self.ended: dict[int, tuple[int, FinishReason]] = {}  # row -> (length, reason)
@@ -119,7 +145,7 @@ class _Finished(StoppingCriteria):
                 continue
             if int(row[-1]) in self._eos:
                 self.ended[i] = (len(row), "eos")
-            elif i in may_stop and self._stop.completed(row.tolist()):
+            elif i in may_stop and self._stop.completed(row.tolist(), self._opened[i]):
                 self.ended[i] = (len(row), "stop")
         done = [i in self.ended for i in range(len(steps))]
         return torch.tensor(done, device=input_ids.device)
@@ -144,6 +170,8 @@ class FallbackDecoder:
         Read each prompt once and repeat its cache; see `cache_misfit`.
     epilogue
         What to read behind each attempt once it has ended, or None; all of it is read again.
+    budget
+        Ends thoughts that take too long, or None.
     """
 
     def __init__(
@@ -156,12 +184,14 @@ class FallbackDecoder:
         max_rows: int,
         expand_cache: bool,
         epilogue: Epilogue | None = None,
+        budget: ThinkingBudget | None = None,
     ) -> None:
         self._model = model
         self._sampler = sampler
         self._stop = stop
         self._eos_token_ids = eos_token_ids
         self._max_rows = max_rows
+        self._budget = budget
         self._expand_cache = expand_cache
         self._epilogue = epilogue
 
@@ -197,7 +227,7 @@ class FallbackDecoder:
         return [replace(r, readout=readout) for r, readout in zip(results, readouts, strict=True)]
 
     def _generate(self, requests: list[AttemptRequest]) -> list[AttemptResult]:
-        processor = _StreamSampler(self._sampler, requests)
+        processor = _StreamSampler(self._sampler, requests, self._budget)
         criteria = _Finished(processor, self._stop, self._eos_token_ids)
         self._model.generate(
             **self._inputs(requests),

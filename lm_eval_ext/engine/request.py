@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lm_eval_ext.generation import FinishReason, TokenStatistics
+from lm_eval_ext.thoughts import ThoughtTags
 
 if TYPE_CHECKING:
     import torch
@@ -51,6 +52,8 @@ class AttemptRequest:
         `lm_eval_ext.engine.random_stream`.
     vectors
         Embeddings between the two, or None.
+    opened
+        Tags of the thought that the prompt leaves open, or None.
 
     Raises
     ------
@@ -63,6 +66,7 @@ class AttemptRequest:
     private_ids: tuple[int, ...]
     stream: np.random.Generator
     vectors: Vectors | None = None
+    opened: ThoughtTags | None = None
 
     def __post_init__(self) -> None:
         if self.private_length == 0:

@@ -73,6 +73,8 @@ class SamplingSettings:
         Sample, or take the most likely token.
     temperature, top_k, top_p, min_p, typical_p, repetition_penalty
         As in transformers' ``GenerationConfig``; None, 0 or 1 switch them off as there.
+    thinking_budget
+        Most tokens of a thought, after which its closing tag is forced; None for no such limit.
     """
 
     max_new_tokens: int
@@ -84,6 +86,7 @@ class SamplingSettings:
     min_p: float | None = None
     typical_p: float = 1.0
     repetition_penalty: float = 1.0
+    thinking_budget: int | None = None
 
     def logits_processors(self) -> LogitsProcessorList:
         """Return transformers' processors in the order ``generate`` applies them."""

@@ -1,4 +1,4 @@
-"""Notice that a stop string has just been completed, across token borders."""
+"""Notice that a stop string has just been completed, across token borders, after the thought."""
 
 from __future__ import annotations
 
@@ -8,12 +8,16 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
+from lm_eval_ext.thoughts import ThoughtFormats, ThoughtTags
+
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 
 class StopStrings:
     """Detects stop strings in the decoded text of growing token sequences.
+
+    Inside a thought there are none: reasoning is full of blank lines and new questions.
 
     Decoding every row after every token would cost more than a small model's forward pass. A stop
     string can only be completed by a token that contains its last character, so only rows whose
@@ -25,15 +29,28 @@ class StopStrings:
         Tokenizer of the model.
     stop
         The stop strings; empty ones are ignored.
+    formats
+        How thoughts are marked; by default as in published models.
+
+    Attributes
+    ----------
+    window
+        Tokens in which a stop string fits.
     """
 
-    def __init__(self, tokenizer: PreTrainedTokenizerBase, stop: Sequence[str]) -> None:
+    def __init__(
+        self,
+        tokenizer: PreTrainedTokenizerBase,
+        stop: Sequence[str],
+        formats: ThoughtFormats | None = None,
+    ) -> None:
         self._tokenizer = tokenizer
+        self._formats = formats or ThoughtFormats()
         self._stop = tuple(string for string in stop if string)
         self._completing = self._completing_tokens()
         # Every token but a special one carries at least one byte of the text, so this many tokens
         # hold the longest stop string with room for the token that overhangs it.
-        self._window = max((len(s.encode("utf-8")) for s in self._stop), default=0) + 8
+        self.window = max((len(s.encode("utf-8")) for s in self._stop), default=0) + 8
 
     def _completing_tokens(self) -> NDArray[np.bool_]:
         """Return, by token id, whether the token may complete a stop string."""
@@ -63,13 +80,33 @@ class StopStrings:
         known = newest < len(self._completing)
         return np.flatnonzero(known & self._completing[np.where(known, newest, 0)])
 
-    def completed(self, token_ids: Sequence[int]) -> bool:
+    def completed(self, token_ids: Sequence[int], opened: ThoughtTags | None = None) -> bool:
         """Return whether a stop string stands at or near the end of a sequence.
 
         Parameters
         ----------
         token_ids
             The tokens generated so far.
+        opened
+            Tags of the thought that the prompt has opened.
         """
-        text = self._tokenizer.decode(list(token_ids[-self._window :]))
-        return any(string in text for string in self._stop)
+        text = self._tokenizer.decode(list(token_ids[-self.window :]))
+        if not any(string in text for string in self._stop):
+            return False
+        whole = self._tokenizer.decode(list(token_ids))
+        thought = self._formats.find(whole, opened)
+        if thought is None:
+            return True
+        answer = whole[thought.end :]
+        return any(string in answer for string in self._stop)
+
+    def inside_thought(self, token_ids: Sequence[int], opened: ThoughtTags | None = None) -> bool:
+        """Return whether a sequence ends inside a thought.
+
+        Parameters
+        ----------
+        token_ids, opened
+            As for `completed`.
+        """
+        thought = self._formats.find(self._tokenizer.decode(list(token_ids)), opened)
+        return thought is not None and not thought.finished

@@ -28,3 +28,7 @@ class Attempt(NamedTuple):
     def valid(self) -> bool:
         """Whether an answer was found."""
         return self.answer is not None
+
+
+UNFINISHED_THOUGHT = Attempt(answer=None, correct=False, reason="unfinished thought")
+"""The verdict on an attempt that ended inside its thought, whatever its last words are."""

@@ -5,19 +5,30 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from importlib import import_module
-from typing import Any
+from types import ModuleType
+from typing import Any, TypeAlias
 
 from lm_eval_ext.errors import UserError
-from lm_eval_ext.grading.attempt import Attempt
+from lm_eval_ext.grading.attempt import UNFINISHED_THOUGHT, Attempt
 
 FAMILIES = {
     "gsm8k": "lm_eval_ext.grading.gsm8k",
     "math": "lm_eval_ext.grading.math",
     "mbpp": "lm_eval_ext.grading.mbpp",
 }
-"""Family -> module with ``grade_many(completions, doc) -> list[Attempt]``, imported on first use:
-a grader may need heavy packages that the others do not. A module whose ``grade_many`` mostly waits
-for other processes also has ``max_concurrency()``, how many calls of it to run at once."""
+"""Family -> module with ``grade_many(completions, doc, finish_reasons) -> list[Attempt]``, imported
+on first use: a grader may need heavy packages that the others do not. A module whose
+``grade_many`` mostly waits for other processes also has ``max_concurrency()``, how many calls of it
+to run at once."""
+
+Completions: TypeAlias = Sequence[str | None]
+"""The attempts at a question, shape (n_attempts,); None for one that ended inside its thought."""
+
+Question: TypeAlias = (
+    tuple[Completions, Mapping[str, Any]]
+    | tuple[Completions, Mapping[str, Any], Sequence[str | None] | None]
+)
+"""The attempts at a question, its record and, where that is known, why each attempt ended."""
 
 
 def check_family(family: str) -> None:
@@ -26,7 +37,9 @@ def check_family(family: str) -> None:
         raise UserError(f"family={family!r} is unknown: use one of {', '.join(sorted(FAMILIES))}")
 
 
-def grade(family: str, completion: str, doc: Mapping[str, Any]) -> Attempt:
+def grade(
+    family: str, completion: str, doc: Mapping[str, Any], finish_reason: str | None = None
+) -> Attempt:
     r"""Grade one attempt.
 
     Parameters
@@ -37,6 +50,10 @@ def grade(family: str, completion: str, doc: Mapping[str, Any]) -> Attempt:
         What the model wrote after the prompt.
     doc
         The question's record, with the fields of the published data set.
+    finish_reason
+        Why the attempt ended: ``length`` where the token limit cut it, whose last number or formula
+        may be unfinished and is no answer then; anything else, and None, where it is not known, to
+        read the text as complete.
 
     Returns
     -------
@@ -53,10 +70,15 @@ def grade(family: str, completion: str, doc: Mapping[str, Any]) -> Attempt:
     >>> grade("gsm8k", "Half of 36 is 18. The answer is $18.00.", {"answer": "36/2=18\n#### 18"})
     Attempt(answer='18', correct=True, reason=None)
     """
-    return grade_many(family, [completion], doc)[0]
+    return grade_many(family, [completion], doc, [finish_reason])[0]
 
 
-def grade_many(family: str, completions: Sequence[str], doc: Mapping[str, Any]) -> list[Attempt]:
+def grade_many(
+    family: str,
+    completions: Completions,
+    doc: Mapping[str, Any],
+    finish_reasons: Sequence[str | None] | None = None,
+) -> list[Attempt]:
     """Grade all attempts at one question; the batched form of `grade`.
 
     Parameters
@@ -64,9 +86,12 @@ def grade_many(family: str, completions: Sequence[str], doc: Mapping[str, Any]) 
     family
         Name of a grader, one of `FAMILIES`.
     completions
-        The attempts, of shape (n_attempts,).
+        The attempts, of shape (n_attempts,); None for one that ended inside its thought, which has
+        no answer.
     doc
         The question's record, with the fields of the published data set.
+    finish_reasons
+        Why each attempt ended, of shape (n_attempts,), as for `grade`.
 
     Returns
     -------
@@ -79,14 +104,25 @@ def grade_many(family: str, completions: Sequence[str], doc: Mapping[str, Any]) 
         As for `grade`.
     """
     check_family(family)
-    grader = import_module(FAMILIES[family])
-    attempts: list[Attempt] = grader.grade_many(completions, doc)
+    return _graded(import_module(FAMILIES[family]), completions, doc, finish_reasons)
+
+
+def _graded(
+    grader: ModuleType,
+    completions: Completions,
+    doc: Mapping[str, Any],
+    finish_reasons: Sequence[str | None] | None = None,
+) -> list[Attempt]:
+    places = [i for i, completion in enumerate(completions) if completion is not None]
+    attempts = [UNFINISHED_THOUGHT] * len(completions)
+    reasons = None if finish_reasons is None else [finish_reasons[i] for i in places]
+    graded = grader.grade_many([completions[i] for i in places], doc, reasons)
+    for place, attempt in zip(places, graded, strict=True):
+        attempts[place] = attempt
     return attempts
 
 
-def grade_questions(
-    family: str, questions: Sequence[tuple[Sequence[str], Mapping[str, Any]]]
-) -> Iterator[list[Attempt]]:
+def grade_questions(family: str, questions: Sequence[Question]) -> Iterator[list[Attempt]]:
     """Grade many questions, several at once where the grader allows it.
 
     Parameters
@@ -94,7 +130,8 @@ def grade_questions(
     family
         Name of a grader, one of `FAMILIES`.
     questions
-        The attempts at each question, and its record.
+        The arguments of `grade_many` for each question: the attempts, the record and, if known, why
+        each attempt ended.
 
     Yields
     ------
@@ -110,10 +147,10 @@ def grade_questions(
     grader = import_module(FAMILIES[family])
     n_threads = min(getattr(grader, "max_concurrency", lambda: 1)(), len(questions))
     if n_threads <= 1:
-        yield from (grader.grade_many(completions, doc) for completions, doc in questions)
+        yield from (_graded(grader, *question) for question in questions)
         return
     with ThreadPoolExecutor(n_threads) as pool:
         try:
-            yield from pool.map(lambda question: grader.grade_many(*question), questions)
+            yield from pool.map(lambda question: _graded(grader, *question), questions)
         finally:
             pool.shutdown(cancel_futures=True)

@@ -71,7 +71,11 @@ def reference(doc: Mapping[str, Any]) -> Fraction:
     return value
 
 
-def grade_many(completions: Sequence[str], doc: Mapping[str, Any]) -> list[Attempt]:
+def grade_many(
+    completions: Sequence[str],
+    doc: Mapping[str, Any],
+    finish_reasons: Sequence[str | None] | None = None,
+) -> list[Attempt]:
     """Grade all attempts at one question; see `lm_eval_ext.grading.grade_many`."""
     gold = reference(doc)
     values = [extract(completion) for completion in completions]

@@ -67,7 +67,11 @@ def max_concurrency() -> int:
 
 
 def grade_many(
-    completions: Sequence[str], doc: Mapping[str, Any], *, pool: WorkerPool | None = None
+    completions: Sequence[str],
+    doc: Mapping[str, Any],
+    finish_reasons: Sequence[str | None] | None = None,
+    *,
+    pool: WorkerPool | None = None,
 ) -> list[Attempt]:
     r"""Grade all attempts at one question; see `lm_eval_ext.grading.grade_many`.
 

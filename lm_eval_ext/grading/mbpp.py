@@ -35,7 +35,11 @@ SECONDS_WITHOUT_REFERENCE = 10.0
 """The limit where the record has no reference solution."""
 
 
-def grade_many(completions: Sequence[str], doc: Mapping[str, Any]) -> list[Attempt]:
+def grade_many(
+    completions: Sequence[str],
+    doc: Mapping[str, Any],
+    finish_reasons: Sequence[str | None] | None = None,
+) -> list[Attempt]:
     """Grade all attempts at one question; see `lm_eval_ext.grading.grade_many`.
 
     The answer of an attempt is what its program returned on the tests' calls, in one line, so that

@@ -21,6 +21,7 @@ from lm_eval_ext.engine.stop_strings import StopStrings
 from lm_eval_ext.generation import TokenStatistics
 from lm_eval_ext.grading.extraction import boxed
 from lm_eval_ext.self_evaluation.layout import cut_from_left
+from lm_eval_ext.thoughts import ThoughtTags
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -131,8 +132,8 @@ class ClosingBrace(StopStrings):
     def __init__(self, tokenizer: PreTrainedTokenizerBase) -> None:
         super().__init__(tokenizer, ["}"])
 
-    def completed(self, token_ids: Sequence[int]) -> bool:
-        """Return whether the box is closed."""
+    def completed(self, token_ids: Sequence[int], opened: ThoughtTags | None = None) -> bool:
+        """Return whether the box is closed, whatever the attempt was thinking."""
         return _closing(self._tokenizer.decode(list(token_ids))) is not None
 
 

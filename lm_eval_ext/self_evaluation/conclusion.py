@@ -31,6 +31,7 @@ from lm_eval_ext.self_evaluation.judging import (
 )
 from lm_eval_ext.self_evaluation.layout import SelfEvalLayout
 from lm_eval_ext.self_evaluation.template import SelfEvalTemplate, read_template
+from lm_eval_ext.thoughts import ThoughtTags
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -54,6 +55,8 @@ class Decode(Protocol):
 class Texts(NamedTuple):
     """Two readings of generated tokens, both without the end of sequence and the stop string.
 
+    Each takes the tokens and the tags of the thought that the prompt leaves open.
+
     Parameters
     ----------
     visible
@@ -62,8 +65,8 @@ class Texts(NamedTuple):
         What the model wrote, its thinking included.
     """
 
-    visible: Callable[[Sequence[int]], str]
-    response: Callable[[Sequence[int]], str]
+    visible: Callable[[Sequence[int], ThoughtTags | None], str]
+    response: Callable[[Sequence[int], ThoughtTags | None], str]
 
 
 class Concluded(NamedTuple):
@@ -207,24 +210,26 @@ class Conclusion:
         texts
             Turns tokens into text.
         """
-        opened: list[OpenAttempt] = []
+        without_box: list[OpenAttempt] = []
 
         def judged(attempt: FinishedAttempt) -> Judged | None:
-            if self.boxes is not None and self._has_open_box(texts.visible(attempt.token_ids)):
+            ids, opened = attempt.token_ids, attempt.request.opened
+            if self.boxes is not None and self._has_open_box(texts.visible(ids, opened)):
                 return None  # until there is one
-            return Judged(attempt.request, texts.response(attempt.token_ids))
+            return Judged(attempt.request, texts.response(ids, opened))
 
         epilogue = self._epilogue(judged)
         for place, result in decode(requests, settings, stop, epilogue):
-            text = texts.visible(result.token_ids)
+            ids, opened = result.token_ids, requests[place].opened
+            text = texts.visible(ids, opened)
             if self._has_open_box(text):
-                response = texts.response(result.token_ids)
-                opened.append(OpenAttempt(place, requests[place], result, response, text))
+                response = texts.response(ids, opened)
+                without_box.append(OpenAttempt(place, requests[place], result, response, text))
             else:
                 tally = self._tally(epilogue, requests[place])
                 yield Concluded(place, result, text, tally)
         if self.boxes is not None:
-            yield from self._complete(decode, opened, settings, self.boxes)
+            yield from self._complete(decode, without_box, settings, self.boxes)
 
     def _complete(
         self,
@@ -242,7 +247,7 @@ class Conclusion:
             first = attempt_of[finished.request]
             return Judged(first.asked, first.response + boxes.added_text(finished.token_ids))
 
-        few = replace(settings, max_new_tokens=MAX_NEW_TOKENS, stop=("}",))
+        few = replace(settings, max_new_tokens=MAX_NEW_TOKENS, stop=("}",), thinking_budget=None)
         epilogue = self._epilogue(judged)
         for place, result in decode(requests, few, boxes.stop, epilogue):
             first = opened[place]

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from tqdm import tqdm
 
-from lm_eval_ext import harness
+from lm_eval_ext import attempt_texts, harness
 from lm_eval_ext.errors import UserError
 from lm_eval_ext.generation import Generation
 from lm_eval_ext.self_evaluation.box_completion import LEAD_IN
@@ -25,6 +25,7 @@ from lm_eval_ext.self_training.models import load_generator
 from lm_eval_ext.self_training.problems import TrainingProblem, read_problems
 from lm_eval_ext.self_training.settings import SelfTraining, Workings
 from lm_eval_ext.store.lines import drop_unfinished_line
+from lm_eval_ext.thoughts import ThoughtTags
 from lm_eval_ext.training import manifest
 
 if TYPE_CHECKING:
@@ -179,11 +180,16 @@ def _line(
 ) -> dict[str, Any]:
     record = generation.record
     line: dict[str, Any] = {"problem": problem.number, "attempt": attempt, "text": str(generation)}
-    completed = limits.completes_boxes and _is_completed(lm, generation, limits.stop)
-    response = response_text(lm, generation, limits.stop, completed=completed)
+    opened = attempt_texts.open_thought(lm, problem.prompt)
+    visible = attempt_texts.visible_text(lm, record.token_ids, limits.stop, opened)
+    # The lead-in is in the text and not among the tokens.
+    completed = limits.completes_boxes and line["text"] != visible
+    response = response_text(lm, generation, limits.stop, opened, completed=completed)
     if response != line["text"]:
         line["response"] = response
     line["finish_reason"] = record.finish_reason
+    if record.thought is not None:
+        line["thought"] = record.thought._asdict()
     line["n_tokens"] = record.n_tokens
     line["box_completed"] = completed
     line["n_cut_prompt_tokens"] = record.n_truncated_prompt_tokens
@@ -195,12 +201,14 @@ def _line(
     return line
 
 
-def _is_completed(lm: HFLM, generation: Generation, stop: Sequence[str]) -> bool:
-    # The lead-in is in the text and not among the tokens.
-    return str(generation) != harness.visible_text(lm, generation.record.token_ids, list(stop))
-
-
-def response_text(lm: HFLM, generation: Generation, stop: Sequence[str], *, completed: bool) -> str:
+def response_text(
+    lm: HFLM,
+    generation: Generation,
+    stop: Sequence[str],
+    opened: ThoughtTags | None,
+    *,
+    completed: bool,
+) -> str:
     """Return what the model wrote, its thinking included: the text it judges.
 
     Parameters
@@ -211,13 +219,15 @@ def response_text(lm: HFLM, generation: Generation, stop: Sequence[str], *, comp
         The attempt.
     stop
         Its stop strings.
+    opened
+        Tags of the thought that the prompt leaves open.
     completed
         Whether its box was completed.
     """
     visible = str(generation)
     if getattr(lm, "think_end_token", None) is None:
         return visible
-    written = harness.response_text(lm, generation.record.token_ids, list(stop))
+    written = attempt_texts.response_text(lm, generation.record.token_ids, list(stop), opened)
     if not completed:
         return written
     before, _, inside = visible.rpartition(LEAD_IN)

@@ -9,7 +9,9 @@ from tqdm import tqdm
 
 from lm_eval_ext.attempt_details import verdict_details
 from lm_eval_ext.errors import UserError
+from lm_eval_ext.generation import Thought
 from lm_eval_ext.grading import grade_questions
+from lm_eval_ext.grading.families import Question
 from lm_eval_ext.self_training.attempts import read_attempts
 from lm_eval_ext.self_training.folders import Stage, write_lines
 from lm_eval_ext.self_training.problems import TrainingProblem, read_problems
@@ -41,7 +43,7 @@ def label(stage: Stage) -> None:
         by_family[problem.family].append(problem)
     _check_complete(stage, sum(map(len, of_problem.values())))
     for family, problems in by_family.items():
-        questions = [([line["text"] for line in of_problem[p.number]], p.record) for p in problems]
+        questions = [_to_grade(problem, of_problem[problem.number]) for problem in problems]
         graded = tqdm(
             grade_questions(family, questions),
             total=len(questions),
@@ -59,6 +61,15 @@ def label(stage: Stage) -> None:
         "invalid": sum(line["answer"] is None for line in lines),
     }
     manifest.write_json(stage.report("label"), counts)
+
+
+def _to_grade(problem: TrainingProblem, lines: list[dict[str, Any]]) -> Question:
+    """Return what a grader is given."""
+    texts = [
+        Thought(**line["thought"]).answer_in(line["text"]) if "thought" in line else line["text"]
+        for line in lines
+    ]
+    return texts, problem.record, [line["finish_reason"] for line in lines]
 
 
 def _check_complete(stage: Stage, n_attempts: int) -> None:

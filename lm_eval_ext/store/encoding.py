@@ -53,7 +53,9 @@ def decode_generation(value: Mapping[str, Any]) -> Generation:
     KeyError, TypeError, ValueError
         If it is something else.
     """
-    known = {field.name: value[field.name] for field in fields(GenerationRecord)}
+    # The thought is not kept: it follows from prompt and tokens.
+    names = [field.name for field in fields(GenerationRecord) if field.name != "thought"]
+    known = {name: value[name] for name in names}
     known["token_ids"] = tuple(map(int, known["token_ids"]))
     known["token_scores"] = _decode_arrays(known["token_scores"])
     if known["statistics"] is not None:

@@ -7,6 +7,7 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from lm_eval_ext import __version__
+from lm_eval_ext.attempt_texts import stopped_inside_thought
 from lm_eval_ext.engine.row_budget import annotated_within_memory
 from lm_eval_ext.engine.sampling import SamplingSettings
 from lm_eval_ext.sampling_group import SamplingGroup
@@ -34,11 +35,14 @@ def run_contexts(lm: SampledLM, settings: SamplingSettings) -> Contexts:
         The sampling settings.
     """
     about = {"pretrained": str(lm.pretrained), "wrapper": type(lm).__name__}
+    sampling = asdict(settings)
+    if settings.thinking_budget is None:  # as before there was one
+        del sampling["thinking_budget"]
     own = {
         **lm.fingerprints,
         "version": __version__,
         "decoder": "generate" if lm.shared_prefix_misfit else "shared_prefix",
-        "sampling": asdict(settings),
+        "sampling": sampling,
         "seed": lm.seed,
         "max_length": int(lm.max_length),
         "eos_token_ids": sorted(lm._eos_token_ids()),
@@ -51,6 +55,22 @@ def run_contexts(lm: SampledLM, settings: SamplingSettings) -> Contexts:
     annotations = lm.annotation_settings()
     final = make_context({**own, "annotations": annotations}, about) if annotations else text
     return Contexts(text, final)
+
+
+def after_thought(contexts: Contexts) -> Contexts:
+    """Return the contexts of attempts that are drawn again.
+
+    Version 0.1 ended attempts at stop strings inside their thoughts. Those are not what is drawn
+    today, and a store keeps the first of two attempts under one key.
+
+    Parameters
+    ----------
+    contexts
+        The contexts of the run.
+    """
+    return Contexts(
+        *(make_context({**c.settings, "stops": "after thought"}, c.about) for c in contexts)
+    )
 
 
 def stored_sampling(
@@ -69,10 +89,13 @@ def stored_sampling(
     sample
         Samples some of them.
     """
+    contexts = run_contexts(lm, group.settings)
     return StoredSampling(
         store,
         group,
-        run_contexts(lm, group.settings),
+        contexts,
+        again=after_thought(contexts),
+        is_outdated=partial(stopped_inside_thought, lm),
         sample=sample,
         annotate=partial(annotated_within_memory, lm.annotate),
     )

@@ -17,12 +17,13 @@ from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import NamedTuple
 
-from lm_eval_ext.generation import Generation
+from lm_eval_ext.generation import Generation, GenerationRecord
 from lm_eval_ext.harness import GenerationRequest
 from lm_eval_ext.sampling_group import Sampled, SamplingGroup
 from lm_eval_ext.store.attempt_store import AttemptStore, StoredAttempt
 from lm_eval_ext.store.batches import batch_name, batch_size, batches
 from lm_eval_ext.store.key import AttemptKey, Context, digest, read_digest
+from lm_eval_ext.thoughts import ThoughtTags
 
 
 class Contexts(NamedTuple):
@@ -47,6 +48,7 @@ logger = logging.getLogger(__name__)
 _SLACK = 1.25
 
 Sample = Callable[[SamplingGroup], Iterable[Sampled]]
+IsOutdated = Callable[[GenerationRecord, ThoughtTags | None], bool]
 Annotate = Callable[[Sequence[GenerationRequest], list[Generation]], list[Generation]]
 
 
@@ -61,6 +63,10 @@ class StoredSampling:
         The requests.
     contexts
         Their contexts.
+    again
+        The contexts of attempts that are drawn again because what is kept is outdated.
+    is_outdated
+        Tells so of what is kept of an attempt, given the tags of a thought that its prompt opens.
     sample
         Samples some of them.
     annotate
@@ -73,26 +79,46 @@ class StoredSampling:
         group: SamplingGroup,
         contexts: Contexts,
         *,
+        again: Contexts,
+        is_outdated: IsOutdated,
         sample: Sample,
         annotate: Annotate,
     ) -> None:
-        self._store, self._group, self._contexts = store, group, contexts
+        self._store, self._group = store, group
         self._sample, self._annotate = sample, annotate
         self._rows = 1  # decoded at once
         self._annotates = contexts.text.name != contexts.final.name
-        self._text = self._keys(contexts.text)
-        self._final = self._keys(contexts.final) if self._annotates else self._text
+        self._contexts = [contexts] * len(group.requests)
+        self._text, self._final = self._keys()
+        outdated = [self._holds(i, is_outdated) for i in range(len(group.requests))]
+        if any(outdated):
+            self._contexts = [again if old else contexts for old in outdated]
+            self._text, self._final = self._keys()
         # Requests with the same prompt and number are one attempt.
         self._same: dict[AttemptKey, list[int]] = defaultdict(list)
         for place, key in enumerate(self._final):
             self._same[key].append(place)
 
-    def _keys(self, context: Context) -> list[AttemptKey]:
+    def _keys(self) -> tuple[list[AttemptKey], list[AttemptKey]]:
+        """Return the keys of all attempts, as texts and annotated."""
         prompts = {r.prompt: digest("prompt", r.prompt) for r in self._group.requests}
-        return [
-            AttemptKey(context.name, prompts[request.prompt], read_digest(attempt), request.attempt)
-            for request, attempt in zip(self._group.requests, self._group.attempts, strict=True)
+        asked = zip(self._contexts, self._group.requests, self._group.attempts, strict=True)
+        text = [
+            AttemptKey(c.text.name, prompts[request.prompt], read_digest(attempt), request.attempt)
+            for c, request, attempt in asked
         ]
+        final = [
+            key._replace(context=c.final.name) for key, c in zip(text, self._contexts, strict=True)
+        ]
+        return text, final
+
+    def _holds(self, place: int, is_outdated: IsOutdated) -> bool:
+        """Return whether the store holds an attempt that must be drawn again."""
+        if len(self._group.settings.stop) < 2:  # nothing but the end of sequence
+            return False
+        stored = self._store.get(self._final[place]) or self._store.get(self._text[place])
+        opened = self._group.attempts[place].opened
+        return stored is not None and is_outdated(stored.generation.record, opened)
 
     def rows_as_before(self, rows: int, *, most: int | None = None) -> int:
         """Return how many attempts to decode at once, where memory decides.
@@ -184,11 +210,11 @@ class StoredSampling:
             new = StoredAttempt(sampled.generation, sampled.tally, name)
             if not self._annotates:
                 if place in lacking:
-                    self._keep(self._contexts.final, self._final[place], new)
+                    self._keep(self._contexts[place].final, self._final[place], new)
                     yield from self._answers(place, new)
                 continue
             if self._text[place] not in self._store:
-                self._keep(self._contexts.text, self._text[place], new)
+                self._keep(self._contexts[place].text, self._text[place], new)
             texts[place] = new
         self._store.sync()
         if self._annotates:
@@ -209,7 +235,7 @@ class StoredSampling:
         for place, generation in zip(batch, annotated, strict=True):
             if place in lacking:
                 new = StoredAttempt(generation, texts[place].tally, name)
-                self._keep(self._contexts.final, self._final[place], new)
+                self._keep(self._contexts[place].final, self._final[place], new)
                 yield from self._answers(place, new)
         self._store.sync()
 

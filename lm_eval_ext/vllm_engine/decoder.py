@@ -6,6 +6,7 @@ import hashlib
 import itertools
 from collections import deque
 from collections.abc import Hashable, Iterator, Sequence
+from dataclasses import replace
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -18,6 +19,7 @@ from lm_eval_ext.engine.epilogue import Epilogue, FinishedAttempt, Readout
 from lm_eval_ext.engine.request import AttemptRequest, AttemptResult, statistics_from_columns
 from lm_eval_ext.engine.sampling import SamplingSettings
 from lm_eval_ext.engine.stop_strings import StopStrings
+from lm_eval_ext.engine.thinking_budget import ThinkingBudget
 from lm_eval_ext.generation import FinishReason
 from lm_eval_ext.vllm_engine.engine_loop import EngineLoop, Finished, Job
 from lm_eval_ext.vllm_engine.instructions import (
@@ -28,6 +30,7 @@ from lm_eval_ext.vllm_engine.instructions import (
 from lm_eval_ext.vllm_engine.replicas import Replicas
 
 _numbers = itertools.count()
+_NO_COLUMNS = np.empty((0, 4), dtype=np.float32)
 
 
 class Ending(NamedTuple):
@@ -39,17 +42,40 @@ class Ending(NamedTuple):
         Detects stop strings.
     eos_token_ids
         Tokens that end an attempt.
+    budget
+        Ends thoughts that take too long, or None.
     """
 
     stop: StopStrings
     eos_token_ids: Sequence[int]
+    budget: ThinkingBudget | None = None
 
 
 class _Attempt(NamedTuple):
-    """A request in vLLM that samples an attempt."""
+    """A request in vLLM that samples an attempt, or the rest of one.
+
+    `token_ids` and `columns` are what there is of it already, and `due` is the number of tokens at
+    which the budget of its thought is looked at.
+    """
 
     place: int
     request: AttemptRequest
+    due: int
+    token_ids: tuple[int, ...] = ()
+    columns: NDArray[np.float32] = _NO_COLUMNS
+
+    @property
+    def rest(self) -> AttemptRequest:
+        """What the model reads before the rest."""
+        if not self.token_ids:
+            return self.request
+        private_ids = (*self.request.private_ids, *self.token_ids)
+        return replace(self.request, private_ids=private_ids)
+
+    def extended(self, token_ids: Sequence[int], columns: NDArray[np.float32]) -> _Attempt:
+        """Return the attempt with more tokens, and their statistics."""
+        joined = np.concatenate([self.columns, columns[: len(token_ids)]])
+        return self._replace(token_ids=(*self.token_ids, *token_ids), columns=joined)
 
 
 class _Reading(NamedTuple):
@@ -104,7 +130,9 @@ class VLLMDecoder:
             range(len(requests)),
             key=lambda i: (-len(requests[i].shared_ids), requests[i].shared_ids),
         )
-        self._waiting.extend(_Attempt(i, requests[i]) for i in order)
+        most_tokens, budget = self._settings.max_new_tokens, self._ending.budget
+        due = most_tokens if budget is None else budget.n_tokens
+        self._waiting.extend(_Attempt(i, requests[i], due) for i in order)
         most = self._engine.most_in_flight
         try:
             while self._waiting or self._in_flight:
@@ -119,12 +147,15 @@ class VLLMDecoder:
     def _job(self, what: _Attempt | _Reading) -> Job:
         key = f"lm-eval-ext-{next(_numbers)}"
         self._in_flight[key] = what
-        request = what.request
         if isinstance(what, _Attempt):
-            params = self._sampling_params(
-                sampling_instruction(key, self._settings, request.stream, request.prompt_ids)
+            request = what.rest
+            instruction = sampling_instruction(
+                key, self._settings, request.stream, request.prompt_ids
             )
+            most = min(what.due, self._settings.max_new_tokens) - len(what.token_ids)
+            params = self._sampling_params(instruction, most)
         else:
+            request = what.request
             assert self._epilogue is not None
             instruction = readout_instruction(key, self._epilogue.readout_ids)
             params = SamplingParams(
@@ -132,12 +163,12 @@ class VLLMDecoder:
             )
         return Job(key, self._engine_input(request), params)
 
-    def _sampling_params(self, instruction: dict[str, Any]) -> SamplingParams:
+    def _sampling_params(self, instruction: dict[str, Any], max_tokens: int) -> SamplingParams:
         stop = list(self._settings.stop) if self._vllm_finds_stops else None
         return SamplingParams(
             # Our logits processor leaves one token to choose from.
             temperature=0,
-            max_tokens=self._settings.max_new_tokens,
+            max_tokens=max_tokens,
             stop=[string for string in stop if string] if stop else None,
             stop_token_ids=list(self._ending.eos_token_ids),
             detokenize=self._vllm_finds_stops,
@@ -172,7 +203,14 @@ class VLLMDecoder:
             what = self._in_flight.pop(output.key)
             values = np.frombuffer(output.values, np.float32)
             if isinstance(what, _Attempt):
-                results.append((what, self._result(what.request, output, values.reshape(-1, 4))))
+                attempt, reason = self._longer(what, output, values.reshape(-1, 4))
+                if reason is None:
+                    # In front, while its keys are still in vLLM's cache.
+                    self._waiting.appendleft(attempt)
+                else:
+                    statistics = statistics_from_columns(attempt.columns)
+                    result = AttemptResult(attempt.token_ids, reason, statistics)
+                    results.append((attempt, result))
             else:
                 yield from self._answered(what.name, tuple(values.tolist()))
         if self._epilogue is None:
@@ -180,23 +218,41 @@ class VLLMDecoder:
         else:
             yield from self._ask(self._epilogue, results)
 
-    def _result(
-        self, request: AttemptRequest, output: Finished, columns: NDArray[np.float32]
-    ) -> AttemptResult:
-        token_ids = output.token_ids
+    def _longer(
+        self, attempt: _Attempt, output: Finished, columns: NDArray[np.float32]
+    ) -> tuple[_Attempt, FinishReason | None]:
+        """Return an attempt with what was generated, and why it has ended, if it has."""
         reason: FinishReason = "length"
         if output.finish_reason == "stop":
             reason = "stop" if isinstance(output.stop_reason, str) else "eos"
         elif output.finish_reason != "length":
             raise RuntimeError(f"vLLM ended an attempt with {output.finish_reason!r}")
-        if not self._vllm_finds_stops:
-            for n in range(1, len(token_ids) + 1):
-                if self._ending.stop.completed(token_ids[:n]):
-                    token_ids, reason = token_ids[:n], "stop"
-                    break
+        opened, stop = attempt.request.opened, self._ending.stop
+        before, longer = len(attempt.token_ids), attempt.extended(output.token_ids, columns)
+        # vLLM knows nothing of stop strings that began before the rest, nor of thoughts.
+        end = len(longer.token_ids)
+        unseen = end if not self._vllm_finds_stops else min(end, before + stop.window)
+        for n in range(before + 1, unseen + 1) if before or not self._vllm_finds_stops else ():
+            if stop.completed(longer.token_ids[:n], opened):
+                longer = attempt.extended(output.token_ids[: n - before], columns)
+                reason = "stop"
+                break
         # As many draws as tokens: what continues the attempt continues its stream.
-        request.stream.random(len(token_ids))
-        return AttemptResult(token_ids, reason, statistics_from_columns(columns[: len(token_ids)]))
+        attempt.request.stream.random(len(longer.token_ids) - before)
+        if len(longer.token_ids) < self._settings.max_new_tokens:
+            if reason == "stop" and stop.inside_thought(longer.token_ids, opened):
+                return longer, None
+            if reason == "length" and len(longer.token_ids) == attempt.due:
+                return self._after_budget(longer), None
+        return longer, reason
+
+    def _after_budget(self, attempt: _Attempt) -> _Attempt:
+        """Return an attempt that vLLM ended where its budget is looked at."""
+        assert self._ending.budget is not None
+        forced, due = self._ending.budget.check(attempt.token_ids, attempt.request.opened)
+        room = self._settings.max_new_tokens - len(attempt.token_ids)
+        columns = np.full((len(forced[:room]), 4), np.nan, dtype=np.float32)
+        return attempt.extended(forced[:room], columns)._replace(due=due)
 
     def _ask(
         self, epilogue: Epilogue, results: list[tuple[_Attempt, AttemptResult]]

@@ -4,7 +4,7 @@ import random
 
 import pytest
 
-from lm_eval_ext import harness
+from lm_eval_ext import attempt_texts
 from lm_eval_ext.model_wrappers.epicar import EpiCaRLM
 from lm_eval_ext.self_training.attempts import Batch, Limits, _answer, response_text
 from lm_eval_ext.self_training.problems import TrainingProblem
@@ -130,11 +130,11 @@ def test_thinking_is_part_of_the_response(model_folder):
 
     written = "so 4</think> It is 4."
     ids = tuple(lm.tokenizer(written, add_special_tokens=False)["input_ids"])
-    visible = harness.visible_text(lm, ids, [])
+    visible = attempt_texts.visible_text(lm, ids, [])
     assert visible.strip() == "It is 4."
     generation = Generation(visible, GenerationRecord(token_ids=ids))
-    assert response_text(lm, generation, [], completed=False) == written
+    assert response_text(lm, generation, [], None, completed=False) == written
     added = "\nThe final answer is \\boxed{4}"
     inside = tuple(lm.tokenizer("4}", add_special_tokens=False)["input_ids"])
     completed = Generation(visible + added, GenerationRecord(token_ids=ids + inside))
-    assert response_text(lm, completed, [], completed=True) == written + added
+    assert response_text(lm, completed, [], None, completed=True) == written + added

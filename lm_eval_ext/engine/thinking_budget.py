@@ -1,0 +1,94 @@
+"""End thoughts that take too many tokens, so that an answer follows."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, NamedTuple
+
+from lm_eval_ext.thoughts import ThoughtFormats, ThoughtTags
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+
+class Forced(NamedTuple):
+    """What the budget says of an attempt in progress.
+
+    Parameters
+    ----------
+    token_ids
+        Tokens to put next, one after the other; empty where the model may choose.
+    due
+        Number of tokens at which to ask again.
+    """
+
+    token_ids: tuple[int, ...]
+    due: int
+
+
+class ThinkingBudget:
+    """Forces the closing tag on a thought that has reached a number of tokens.
+
+    Parameters
+    ----------
+    tokenizer
+        Tokenizer of the model.
+    formats
+        How thoughts are marked.
+    n_tokens
+        Most tokens of a thought, counted from the beginning of the completion, or after the opening
+        tag where the completion has one.
+    """
+
+    def __init__(
+        self, tokenizer: PreTrainedTokenizerBase, formats: ThoughtFormats, n_tokens: int
+    ) -> None:
+        self.n_tokens = n_tokens
+        self._tokenizer = tokenizer
+        self._formats = formats
+
+    def check(self, token_ids: Sequence[int], opened: ThoughtTags | None) -> Forced:
+        """Say what follows an attempt's tokens; first asked when there are `n_tokens` of them.
+
+        Parameters
+        ----------
+        token_ids
+            The tokens generated so far.
+        opened
+            Tags of the thought that the prompt has opened.
+        """
+        text = self._tokenizer.decode(list(token_ids))
+        thought = self._formats.find(text, opened)
+        if thought is None or thought.finished:
+            # A thought that begins after this has as many tokens of its own.
+            return Forced((), len(token_ids) + self.n_tokens)
+        start = n_tokens_until(self._tokenizer, token_ids, thought.start)
+        due = start + self.n_tokens
+        if len(token_ids) < due:
+            return Forced((), due)
+        end = self._tokenizer(thought.tags.end, add_special_tokens=False)["input_ids"]
+        return Forced(tuple(map(int, end)), len(token_ids) + len(end) + self.n_tokens)
+
+
+def n_tokens_until(
+    tokenizer: PreTrainedTokenizerBase, token_ids: Sequence[int], offset: int
+) -> int:
+    """Return how many tokens it takes to write the first characters of a text.
+
+    Parameters
+    ----------
+    tokenizer
+        The tokenizer.
+    token_ids
+        Tokens of the text.
+    offset
+        Number of characters, special tokens included.
+    """
+    low, high = 0, len(token_ids)
+    while low < high:
+        middle = (low + high) // 2
+        if len(tokenizer.decode(list(token_ids[:middle]))) >= offset:
+            high = middle
+        else:
+            low = middle + 1
+    return low

@@ -1,0 +1,80 @@
+"""The responses to a question on their way from lm-eval's filters to the grader."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from lm_eval_ext.attempt_details import record_of
+from lm_eval_ext.generation import Generation, Thought
+from lm_eval_ext.grading import Attempt
+
+
+class Responses(list[Any]):
+    """The filtered responses to a question, with their thoughts and, once graded, their verdicts.
+
+    Parameters
+    ----------
+    filtered
+        The responses.
+    thoughts
+        The thought of each, or None where it has none.
+    """
+
+    def __init__(self, filtered: Sequence[Any], thoughts: Sequence[Thought | None]) -> None:
+        super().__init__(filtered)
+        self.thoughts = thoughts
+        self.verdicts: list[Attempt] | None = None
+
+    @classmethod
+    def of(cls, filtered: Sequence[Any]) -> Responses:
+        """Return responses that may not have passed through `AttemptsTask.apply_filters`."""
+        if isinstance(filtered, cls):
+            return filtered
+        records = (record_of(first_text(text)) for text in filtered)
+        return cls(filtered, [None if record is None else record.thought for record in records])
+
+    @property
+    def texts(self) -> list[Any]:
+        """The responses themselves, where a filter pipeline ends with lists of one."""
+        return [first_text(text) for text in self]
+
+    @property
+    def unfinished(self) -> list[bool]:
+        """Whether each ended inside its thought, and so has no answer."""
+        return [thought is not None and not thought.finished for thought in self.thoughts]
+
+    def to_grade(
+        self, doc: Mapping[str, Any]
+    ) -> tuple[list[str | None], Mapping[str, Any], list[str | None]]:
+        """Return what a grader is given: the texts, the record and why each attempt ended."""
+        records = [record_of(text) for text in self.texts]
+        # The text itself may know more of the thought than all that was read before the filters.
+        known = [
+            thought if record is None else record.thought
+            for thought, record in zip(self.thoughts, records, strict=True)
+        ]
+        return (
+            [
+                str(text) if thought is None else thought.answer_in(str(text))
+                for text, thought in zip(self.texts, known, strict=True)
+            ],
+            doc,
+            [None if record is None else record.finish_reason for record in records],
+        )
+
+
+def with_record(filtered: Any, response: Any) -> Any:
+    """Give a filtered response the record of the response it was made from."""
+    if not isinstance(response, Generation):
+        return filtered
+    if isinstance(filtered, str):
+        return response.with_text(filtered)
+    if isinstance(filtered, list):
+        return [with_record(text, response) for text in filtered]
+    return filtered
+
+
+def first_text(filtered: Any) -> Any:
+    """Return the response itself where a filter pipeline ends with a list of one."""
+    return filtered[0] if isinstance(filtered, list) and filtered else filtered
