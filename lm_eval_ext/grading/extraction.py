@@ -9,6 +9,8 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 
+from lm_eval_ext.grading.boxes import find_boxes
+
 MAX_CANDIDATES = 20
 """Announcements looked at, counted from the end."""
 
@@ -29,8 +31,6 @@ _ANNOUNCEMENT = re.compile(
 _HEADING = re.compile(
     r"^[ \t*_>#-]{0,8}(?:the\s)?(?:final\s)?answer[ \t*_]{0,8}\n", re.IGNORECASE | re.MULTILINE
 )
-
-_BRACE = re.compile(r"(?<!\\)[{}]")
 
 
 def after_thinking(completion: str) -> str:
@@ -67,29 +67,14 @@ def hash_marked(text: str) -> Iterator[str]:
 
 
 def boxed(text: str, max_length: int = MAX_LENGTH) -> Iterator[str]:
-    r"""Yield the inside of each brace-matched ``\boxed{...}`` or ``\fbox{...}``, the last first.
-
-    Parameters
-    ----------
-    text
-        A completion.
-    max_length
-        Characters after which the search for the closing brace ends; a longer box is no box.
+    r"""Yield the inside of each box, the last first; see `lm_eval_ext.grading.boxes.find_boxes`.
 
     Examples
     --------
     >>> list(boxed(r"\boxed{3} or rather \boxed{\frac{1}{2}} or \boxed{unfinished"))
     ['\\frac{1}{2}', '3']
     """
-    end = len(text)
-    for _ in range(MAX_CANDIDATES):
-        start = max(text.rfind("\\boxed{", 0, end), text.rfind("\\fbox{", 0, end))
-        if start < 0:
-            return
-        inside = _braced(text, text.index("{", start), max_length)
-        if inside is not None:
-            yield inside
-        end = start
+    return (box.inside for box in find_boxes(text, max_length))
 
 
 def announced(text: str) -> Iterator[str]:
@@ -117,13 +102,3 @@ def headed(text: str) -> Iterator[str]:
 
 def _first_line(text: str) -> str:
     return text.lstrip().partition("\n")[0]
-
-
-def _braced(text: str, opening: int, max_length: int) -> str | None:
-    """Return what stands between the brace at ``opening`` and its partner, if that is near."""
-    depth = 0
-    for match in _BRACE.finditer(text, opening, opening + max_length):
-        depth += 1 if match[0] == "{" else -1
-        if depth == 0:
-            return text[opening + 1 : match.start()]
-    return None

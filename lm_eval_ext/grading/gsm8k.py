@@ -5,7 +5,9 @@ the last place that holds a number, and the first step that finds one decides:
 
 1. ``#### 18``, alone on the rest of its line but for a unit (a Markdown heading ``#### 2. Next``
    is not an answer), or on the next line with text if nothing else is on its own;
-2. ``\boxed{18}`` or ``\fbox{18}``, braces matched;
+2. ``\boxed{18}`` or ``\fbox{18}``, braces matched, with what stands around it and belongs to it
+   (see `lm_eval_ext.grading.box_context`); if it is no number then (``\boxed{18} million``), or if
+   boxes of one sentence or list hold several numbers, there is no answer;
 3. "the answer is 18", "final answer: 18" and close variants, or a heading "Final Answer" and a
    number alone on the next line with text, whichever of the two comes last.
 
@@ -19,21 +21,22 @@ comparison is exact, between rational numbers; see `lm_eval_ext.grading.rational
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from fractions import Fraction
 from typing import Any
 
 from lm_eval_ext.errors import UserError
 from lm_eval_ext.grading.attempt import Attempt
-from lm_eval_ext.grading.extraction import after_thinking, announced, boxed, hash_marked, headed
-from lm_eval_ext.grading.rational import parse_exact, parse_leading
-
-_STEPS = (
-    (hash_marked, parse_exact),
-    (boxed, parse_exact),
-    (headed, parse_exact),
-    (announced, parse_leading),
+from lm_eval_ext.grading.box_context import in_context
+from lm_eval_ext.grading.boxes import find_boxes, one_answer
+from lm_eval_ext.grading.extraction import (
+    MAX_LENGTH,
+    after_thinking,
+    announced,
+    hash_marked,
+    headed,
 )
+from lm_eval_ext.grading.rational import parse_exact, parse_leading
 
 
 def extract(completion: str) -> Fraction | None:
@@ -47,12 +50,23 @@ def extract(completion: str) -> Fraction | None:
     True
     """
     text = after_thinking(completion)
-    for candidates, parse in _STEPS:
-        for candidate in candidates(text):
-            value = parse(candidate)
-            if value is not None:
-                return value
+    value = _first(hash_marked(text), parse_exact)
+    if value is not None:
+        return value
+    boxes = [box for box in find_boxes(text, MAX_LENGTH) if parse_exact(box.inside) is not None]
+    if boxes:
+        values = {parse_exact(in_context(text, box)) for box in one_answer(text, boxes)}
+        return values.pop() if len(values) == 1 else None
+    for candidates, parse in ((headed, parse_exact), (announced, parse_leading)):
+        value = _first(candidates(text), parse)
+        if value is not None:
+            return value
     return None
+
+
+def _first(candidates: Iterator[str], parse: Callable[[str], Fraction | None]) -> Fraction | None:
+    """Return the first number that one of some candidates is."""
+    return next((value for each in candidates if (value := parse(each)) is not None), None)
 
 
 def reference(doc: Mapping[str, Any]) -> Fraction:

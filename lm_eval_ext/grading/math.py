@@ -1,23 +1,24 @@
 r"""Grader of MATH: an answer in LaTeX, compared by mathematical equality.
 
 `lm_eval_ext.grading.math_extraction` says where the answer of a completion is looked for. An answer
-is right if it equals the record's reference answer (``answer``, or else what the solution boxes):
-the same text but for typography, the same plain number, or, in all other cases, the verdict of
-math-verify, gold first, unless the two differ in something that it ignores, such as words that
-change a number or the order of a tuple (see `lm_eval_ext.grading.math_text.decide` and
-`lm_eval_ext.grading.math_comparison`). That runs in worker processes, each comparison under a
-deadline of `lm_eval_ext.grading.math_pool.DEADLINE_SECONDS`; nothing an answer contains is run as
-Python, and answers that are too large or too deep are not compared at all. What has no verdict is
-wrong, with the reason: ``too long``, ``too deep``, ``too many entries``, ``timeout`` or ``worker
-died``.
+is right if it equals the record's reference answer, ``answer`` or what the solution boxes; any of
+them, if the solution accepts either. A list is right, too, if every entry is (``2\sqrt2, \sqrt8``).
+Two answers are equal if they are the same text but for typography, the same
+plain number, or, in all other cases, by the verdict of math-verify, gold first, unless they differ
+in something that it ignores, such as words that change a number or the order of a tuple (see
+`lm_eval_ext.grading.math_text.decide` and `lm_eval_ext.grading.math_comparison`). That runs in
+worker processes, each comparison under a deadline of
+`lm_eval_ext.grading.math_pool.DEADLINE_SECONDS`; nothing an answer contains is run as Python, and
+answers that are too large or too deep are not compared at all. What has no verdict is wrong, with
+the reason: ``too long``, ``too deep``, ``too many entries``, ``timeout`` or ``worker died``.
 
 For voting, the answers at one question are grouped by the same comparison, and `Attempt.answer` is
-the same string throughout a group: the reference answer for all that are right; for wrong ones the
-shortest member, of several the first in code point order. As math-verify's equality is not
-transitive (50% equals both 50 and 0.5), groups are formed in that order: right answers first, then
-each wrong answer joins the first group whose string it equals. Neither the order of the attempts
-nor their number changes a verdict. At most `MAX_GROUPINGS` comparisons are made for this; answers
-left over form groups of their own.
+the same string throughout a group: the reference answer, of several the first, for all that are
+right; for wrong ones the shortest member, of several the first in code point order. As
+math-verify's equality is not transitive (50% equals both 50 and 0.5), groups are formed in that
+order: right answers first, then each wrong answer joins the first group whose string it equals.
+Neither the order of the attempts nor their number changes a verdict. At most `MAX_GROUPINGS`
+comparisons are made for this; answers left over form groups of their own.
 """
 
 from __future__ import annotations
@@ -26,7 +27,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 from lm_eval_ext.grading.attempt import Attempt
-from lm_eval_ext.grading.math_extraction import extract, reference
+from lm_eval_ext.grading.math_comparison import split_entries
+from lm_eval_ext.grading.math_extraction import extract, references
 from lm_eval_ext.grading.math_pool import (
     Compare,
     ComparisonError,
@@ -38,6 +40,9 @@ from lm_eval_ext.grading.math_text import MAX_ANSWER, decide, refusal, tidy
 
 MAX_GROUPINGS = 100
 """Comparisons by math-verify between the wrong answers at one question."""
+
+MAX_EQUAL_ENTRIES = 5
+"""Entries of a list that are compared with the reference answer one by one."""
 
 SHOWN_LENGTH = 80
 """Characters kept of an answer that is refused for its size."""
@@ -100,9 +105,9 @@ def grade_many(
     Attempt(answer='1/2', correct=True, reason=None)
     Attempt(answer=None, correct=False, reason=None)
     """
-    gold = tidy(reference(doc))
+    golds = [tidy(reference) for reference in references(doc)]
     answers = [_tidy_if_short(extract(text) or "") for text in completions]
-    verdicts = _verdicts(gold, sorted({a for a in answers if a}, key=_order), pool)
+    verdicts = _verdicts(golds, sorted({a for a in answers if a}, key=_order), pool)
     return [
         Attempt(*verdicts[answer]) if answer else Attempt(answer=None, correct=False)
         for answer in answers
@@ -118,29 +123,49 @@ def _order(answer: str) -> tuple[int, str]:
     return len(answer), answer
 
 
-def _verdicts(gold: str, answers: Sequence[str], pool: WorkerPool | None) -> dict[str, Verdict]:
+def _verdicts(
+    golds: Sequence[str], answers: Sequence[str], pool: WorkerPool | None
+) -> dict[str, Verdict]:
     """Return the verdict on each of some distinct answers, given in the order of grouping."""
     verdicts: dict[str, Verdict] = {}
     with (pool or shared_pool()).borrowed() as compare:
         for answer in answers:
-            verdicts[answer] = _judge(gold, answer, compare)
+            verdicts[answer] = _judge(golds, answer, compare)
         wrong = [a for a in answers if not verdicts[a].correct and not verdicts[a].reason]
         for answer, representative in _grouped(wrong, compare).items():
             verdicts[answer] = Verdict(representative, correct=False)
     return verdicts
 
 
-def _judge(gold: str, answer: str, compare: Compare) -> Verdict:
-    certain = decide(gold, answer)
-    if certain is None:
-        reason = refusal(answer)
-        if reason:
-            return Verdict(_shown(answer), correct=False, reason=reason)
-        try:
-            certain = compare(gold, answer).equal
-        except ComparisonError as error:
-            return Verdict(answer, correct=False, reason=str(error))
-    return Verdict(gold if certain else answer, correct=certain)
+def _judge(golds: Sequence[str], answer: str, compare: Compare) -> Verdict:
+    """Return the verdict on an answer: whether it, or each of its entries, equals a reference."""
+    verdict = _compared(golds, answer, compare)
+    if verdict.correct or verdict.reason or "=" in answer or len(answer) > MAX_ANSWER:
+        return verdict
+    entries = split_entries(answer)
+    if 1 < len(entries) <= MAX_EQUAL_ENTRIES and all(
+        _compared(golds, entry, compare).correct for entry in entries
+    ):
+        return Verdict(golds[0], correct=True)
+    return verdict
+
+
+def _compared(golds: Sequence[str], answer: str, compare: Compare) -> Verdict:
+    """Return the verdict on an answer as a whole."""
+    reason = None
+    for gold in golds:
+        certain = decide(gold, answer)
+        if certain is None:
+            too_large = refusal(answer)
+            if too_large:
+                return Verdict(_shown(answer), correct=False, reason=too_large)
+            try:
+                certain = compare(gold, answer).equal
+            except ComparisonError as error:
+                reason = str(error)
+        if certain:
+            return Verdict(golds[0], correct=True)
+    return Verdict(answer, correct=False, reason=reason)
 
 
 def _grouped(answers: Sequence[str], compare: Compare) -> dict[str, str]:

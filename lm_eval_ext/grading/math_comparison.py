@@ -105,14 +105,14 @@ def _collection(text: str) -> _Collection | None:
     text = _LEFT_SIDE.sub("", _JOINT.sub(",", text.strip()), count=1).strip()
     if _THOUSANDS.fullmatch(text):
         return None
-    entries = _split(text)
+    entries = split_entries(text)
     if len(entries) > 1:
         return _Collection("list", entries)
     if text.startswith("\\{") and text.endswith("\\}"):
-        return _Collection("set", _split(text[2:-2]))
+        return _Collection("set", split_entries(text[2:-2]))
     if not _SURE_INTERVAL.fullmatch(text):
         return None
-    entries = _split(text[1:-1])
+    entries = split_entries(text[1:-1])
     if text[0] + text[-1] == "()" and "\\infty" not in text:
         return _Collection("tuple", entries) if len(entries) > 1 and _is_closed(text) else None
     return _Collection("interval", entries) if len(entries) == 2 and _is_closed(text) else None
@@ -127,7 +127,7 @@ def _depth(text: str) -> int:
     return sum(map(text.count, "([{")) - sum(map(text.count, ")]}"))
 
 
-def _split(text: str) -> list[str]:
+def split_entries(text: str) -> list[str]:
     """Return what stands between the commas outside of brackets."""
     parts, depth = [""], 0
     for character in text:

@@ -3,13 +3,16 @@ r"""Find the answer of a completion, and the reference answer of a record, in La
 The answer of a completion is looked for after its thinking section, in this order; the first step
 that finds one decides:
 
-1. the last brace-matched ``\boxed{...}`` or ``\fbox{...}`` (``\boxed 2`` where there is no other);
+1. the last brace-matched ``\boxed{...}`` or ``\fbox{...}`` (``\boxed 2`` where there is no other),
+   with the others of its sentence or list, as ``-2, 1``, and with what stands around them and
+   belongs to them (see `lm_eval_ext.grading.boxes` and `lm_eval_ext.grading.box_context`);
 2. the last "the answer is ...", "final answer: ..." and close variants: the formula that follows,
    or the words up to the end of the sentence. A formula counts only after words that introduce it
    ("equal to", "the fraction", ...); after others ("less than $5$") the words are the answer, which
    is wrong then, and there is none if they are many. Words that change the number of the formula
    ("$5$ million", "$5$ or more") are part of it;
-3. the last formula in dollars (or in ``\(...\)``, ``\[...\]``).
+3. the last formula in dollars (or in ``\(...\)``, ``\[...\]``); an amount of money opens and ends
+   none.
 
 There is no fallback to the last number of the text, for the reason given in
 `lm_eval_ext.grading.gsm8k`.
@@ -18,12 +21,16 @@ There is no fallback to the last number of the text, for the reason given in
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from hashlib import blake2b
 from typing import Any
 
 from lm_eval_ext.errors import UserError
-from lm_eval_ext.grading.extraction import after_thinking, announced, boxed
-from lm_eval_ext.grading.math_text import changing_words
+from lm_eval_ext.grading.box_context import in_context
+from lm_eval_ext.grading.boxes import MAX_BOXES, Box, find_boxes, name_of, one_answer
+from lm_eval_ext.grading.extraction import after_thinking, announced
+from lm_eval_ext.grading.math_text import changing_words, decide, tidy
+from lm_eval_ext.grading.rational import parse_exact
 
 MAX_TEXT = 400_000
 """Characters of a completion that are read, counted from its end."""
@@ -39,13 +46,24 @@ MAX_WORDS = 60
 """Characters of an announced answer that is not a formula; longer ones are prose."""
 
 _SPACED_BOX = re.compile(r"\\(boxed|fbox)\s+\{")
+_SEVERAL_WANTED = re.compile(r"separated by (?:a )?comma", re.IGNORECASE)
+_EITHER_ACCEPTED = re.compile(
+    r"\balso (?:accepted|(?:an? )?(?:acceptable|correct|valid))"
+    r"|\beither \w+ is (?:accepted|an? (?:acceptable|correct|valid) answer)",
+    re.IGNORECASE,
+)
+# Answers that a solution leaves without a box, by the BLAKE2b hash of the problem: MATH has one,
+# whose problem uses the box as an operation.
+_UNBOXED = {"46fd1f6c5bd5e2b1": "6"}
 _BARE_BOX = re.compile(
     r"\\(?:boxed|fbox)(?:\s+|(?=[0-9\\]))(\\[dt]?frac\s?[0-9]{2}|[-+]?[0-9A-Za-z.,/]+)"
 )
 # Dollars that are not escaped, in pairs on one paragraph; the doubled form first.
 _FORMULA = re.compile(
     r"(?<!\\)\$\$(?P<display>(?:[^$\\]|\\.){1,2000}?)\$\$"
-    r"|(?<!\\)\$(?P<inline>(?:[^$\\\n]|\\.|\n(?!\n)){1,2000}?)\$"
+    # "$5 and $10" and "$5 for $x$ hours" are amounts of money
+    r"|(?<!\\)\$(?![0-9][^$\\]{0,200}\s\$[0-9A-Za-z\\(])"
+    r"(?P<inline>(?:[^$\\\n]|\\.|\n(?!\n)){1,2000}?)\$(?![0-9])"
     r"|\\\((?P<round>(?:[^\\]|\\[^()]){1,2000}?)\\\)"
     r"|\\\[(?P<square>(?:[^\\]|\\[^\[\]]){1,2000}?)\\\]",
     re.DOTALL,
@@ -91,10 +109,10 @@ def extract(completion: str) -> str | None:
     >>> extract("There are 12 ways, and 5 of them") is None
     True
     """
-    text = after_thinking(completion)[-MAX_TEXT:]
-    box = last_box(text)
-    if box:
-        return box
+    text = _closed_up(after_thinking(completion)[-MAX_TEXT:])
+    boxes = _boxes(text)
+    if boxes:
+        return _joined_answer(text, boxes)
     for candidate in announced(text):
         answer = _leading_answer(candidate)
         if answer is not None:
@@ -112,32 +130,115 @@ def last_box(text: str) -> str | None:
     >>> last_box(r"Hence the sum is $\boxed 2$.")
     '2'
     """
-    for inside in boxed(_SPACED_BOX.sub(r"\\\1{", text), max_length=MAX_BOX):
-        if inside.strip():
-            return inside.strip()
-    bare = [match[1] for match in _BARE_BOX.finditer(text)]
-    return bare[-1].strip(".,") if bare else None
+    boxes = _boxes(_closed_up(text))
+    return boxes[0].inside if boxes else None
+
+
+def _closed_up(text: str) -> str:
+    """Return a text without space between the command of a box and its brace."""
+    return _SPACED_BOX.sub(r"\\\1{", text)
+
+
+def _boxes(text: str) -> list[Box]:
+    """Return closed boxes that are not empty, the last first; bare ones if there are no others."""
+    found = [box for box in find_boxes(text, MAX_BOX) if box.inside.strip()]
+    if not found:
+        matches = list(_BARE_BOX.finditer(text))[: -MAX_BOXES - 1 : -1]
+        found = [Box(match.start(), match.end(), match[1].strip(".,")) for match in matches]
+    return [box._replace(inside=box.inside.strip()) for box in found]
+
+
+def _joined_answer(text: str, boxes: Sequence[Box]) -> str:
+    """Return what the last box says with those that are one answer with it."""
+    group = one_answer(text, boxes)
+    answers = [in_context(text, box) for box in group]
+    names = {name_of(text, box) for box in group} - {""}
+    if len(names) < len(group) and all(_is_same(answers[-1], other) for other in answers[:-1]):
+        return answers[-1]
+    return ", ".join(answers)
+
+
+def _is_same(one: str, other: str) -> bool:
+    """Return whether two answers are equal in a way that needs no algebra."""
+    if one == other:
+        return True
+    if max(len(one), len(other)) > MAX_WORDS:
+        return False
+    if decide(tidy(one), tidy(other)) or sorted(_terms(one)) == sorted(_terms(other)):
+        return True
+    values = parse_exact(one), parse_exact(other)
+    return values[0] is not None and values[0] == values[1]
+
+
+def _terms(text: str) -> list[str]:
+    """Return the terms of a sum with their signs; a text with brackets is one term."""
+    bare = re.sub(r"\s", "", tidy(text))
+    if re.search(r"[({\[,=]", bare):
+        return [bare]
+    return re.findall(r"[-+]?[^-+]+", bare if bare.startswith("-") else f"+{bare}")
 
 
 def reference(doc: Mapping[str, Any]) -> str:
-    r"""Return the reference answer of a record: ``answer``, or the last box of ``solution``.
+    """Return the reference answer of a record, the first if there are several.
+
+    Raises
+    ------
+    UserError
+        If there is none; see `references`.
+    """
+    return references(doc)[0]
+
+
+def references(doc: Mapping[str, Any]) -> tuple[str, ...]:
+    r"""Return the reference answers of a record, each of which is right.
+
+    That is ``answer``, or what ``solution`` boxes: all boxes, as one answer, where the problem asks
+    for values separated by commas; each box on its own where the solution accepts either; else the
+    last box with the others of its sentence. What stands around a box in a solution does not count.
 
     Raises
     ------
     UserError
         If the record has neither.
+
+    Examples
+    --------
+    >>> references({"solution": r"The roots are $\boxed{-2}$ and $\boxed{1}$."})
+    ('-2, 1',)
+    >>> references({"solution": r"So $d=\boxed{-3}$. Note: $\boxed{3}$ is also accepted."})
+    ('-3', '3')
     """
     answer = doc.get("answer")
     if answer is not None and str(answer).strip():
-        return str(answer).strip()
-    found = last_box(str(doc.get("solution") or ""))
-    if found is None:
-        problem = str(doc.get("problem", ""))[:60]
+        return (str(answer).strip(),)
+    problem, solution = str(doc.get("problem") or ""), str(doc.get("solution") or "")
+    unboxed = _UNBOXED.get(blake2b(" ".join(problem.split()).encode(), digest_size=8).hexdigest())
+    if unboxed:
+        return (unboxed,)
+    solution = _closed_up(solution)
+    boxes = _boxes(solution)
+    if not boxes:
         raise UserError(
-            f"problem={problem!r} has no reference answer: a MATH record has an 'answer', or a "
-            "'solution' with a \\boxed{...}"
+            f"problem={problem[:60]!r} has no reference answer: a MATH record has an 'answer', or "
+            "a 'solution' with a \\boxed{...}"
         )
-    return found
+    values = _distinct([box.inside for box in reversed(boxes)])
+    if len(values) > 1 and _SEVERAL_WANTED.search(problem):
+        return (", ".join(values),)
+    if len(values) > 1 and _EITHER_ACCEPTED.search(solution):
+        return tuple(values)
+    group = [box.inside for box in one_answer(solution, boxes)]
+    different = _distinct(group)
+    return (", ".join(group) if len(different) > 1 else group[-1],)
+
+
+def _distinct(answers: Sequence[str]) -> list[str]:
+    """Return answers in their order, of equal ones the last."""
+    return [
+        answer
+        for place, answer in enumerate(answers)
+        if not any(_is_same(answer, later) for later in answers[place + 1 :])
+    ]
 
 
 def _leading_answer(candidate: str) -> str | None:
