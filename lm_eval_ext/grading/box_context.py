@@ -65,6 +65,7 @@ def in_context(text: str, box: Box) -> str:
 
     Examples
     --------
+    >>> from lm_eval_ext.grading.boxes import find_boxes
     >>> for text in (
     ...     r"$a=-\boxed{256}$",
     ...     r"$5\boxed{\sqrt3}$",
@@ -105,6 +106,7 @@ def _is_sum(text: str) -> bool:
 def _before(text: str, box: Box, *, is_number: bool, ends: bool) -> str:
     """Return the sign, the factor or the terms before a box in its formula."""
     window = text[max(0, box.start - MAX_AROUND) : box.start]
+    window = window.removesuffix("\\$")
     if _NEGATIVE.search(window):
         return "" if box.inside.lstrip().startswith("-") else "-"
     in_text = _SIGN_IN_TEXT.search(window)

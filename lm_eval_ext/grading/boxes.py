@@ -38,6 +38,7 @@ _ITEM = re.compile(
     r"(?:(?P<label>[A-Z][a-z]+(?: [A-Za-z]+)?)[ \t]*:)?|(?:[0-9]{1,2}[.)]|\(?[a-z0-9]\))[ \t]+)"
     r"(?:(?P<left>[^\n=]{1,40})=)?[ \t]*"
 )
+_NEXT_LINE = re.compile(r"[ \t]*[.,;]?[ \t]*\n[ \t]*(?P<left>[^\n=]{1,40})=\s*")
 RELATION = re.compile(
     r"[=\u2248<>\u2264\u2265:]|\\(?:approx|equiv|sim|cong|neq?|leq?|geq?|in)(?![A-Za-z])"
     r"|\bequals?\b"
@@ -47,6 +48,7 @@ _STEP = re.compile(
     r"(?![A-Za-z])|\b(?:so|thus|hence|therefore|then|thereby|consequently|which|that|i\.e|mean(?:s|ing)"
     r"|impl(?:y|ies|ying)|giv(?:es?|ing)|yield(?:s|ing)?|leav(?:es?|ing)|get(?:s|ting)?|mak(?:es?|ing)"
     r"|becom(?:es?|ing)|obtain(?:s|ing)?|find(?:s|ing)?|calculat\w+|comput\w+|simplif\w+|substitut\w+"
+    r"|squaring|doubling|halving|taking|using"
     r"|evaluat\w+|add(?:s|ing)?|subtract\w*|multipl\w+|divid\w+|plus|minus|times|total(?:s|ing)?"
     r"|altogether|sum|overall|combined|remain\w*|answers?|results?|final(?:ly)?|conclusion|steps?"
     r"|because|since|as|wait|no|not|wrong|incorrect|actually|instead|rather|correct\w*|sorry|oops"
@@ -188,6 +190,9 @@ def _are_joined(text: str, one: Box, other: Box) -> bool:
     if item:
         said = f"{item['rest']} {item['label'] or ''}"
         return not _STEP.search(said) and _is_name(item["left"] or "x")
+    line = _NEXT_LINE.fullmatch(between)
+    if line and _is_name(line["left"]) and name_of(text, one) not in ("", line["left"].strip()):
+        return True
     if _SENTENCE_END.search(between) or ("\n" in between and not _BROKEN_LINE.search(between)):
         return False
     parts = _COORDINATOR.split(between)
