@@ -143,8 +143,9 @@ def _judge(golds: Sequence[str], answer: str, compare: Compare) -> Verdict:
     if verdict.correct or verdict.reason or "=" in answer or len(answer) > MAX_ANSWER:
         return verdict
     entries = split_entries(answer)
+    singles = [gold for gold in golds if len(split_entries(gold)) == 1]
     if 1 < len(entries) <= MAX_EQUAL_ENTRIES and all(
-        _compared(golds, entry, compare).correct for entry in entries
+        _compared(singles, entry, compare).correct for entry in entries
     ):
         return Verdict(golds[0], correct=True)
     return verdict
