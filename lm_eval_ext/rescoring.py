@@ -23,7 +23,10 @@ from lm_eval_ext.grading import grade_questions
 from lm_eval_ext.metric_suites import suite
 from lm_eval_ext.metrics import proportion_interval, t_interval
 from lm_eval_ext.question import Aggregate, MetricSuite
+from lm_eval_ext.response_thoughts import ResponseThoughts
 from lm_eval_ext.run_files import read_samples
+
+_END_OF_PROMPT = 1000  # characters
 
 
 class Score(NamedTuple):
@@ -112,6 +115,7 @@ def score_task(
     scores: dict[str, Score] = {}
     try:
         for filter_name, rows in by_filter.items():
+            _add_thoughts(samples.stem, metadata, rows)
             found = _scores(_questions(rows, settings.n_attempts, grader), metric_suite)
             several = len(by_filter) > 1
             scores |= {f"{k},{filter_name}" if several else k: v for k, v in found.items()}
@@ -223,7 +227,30 @@ def _needed(sample: dict[str, Any], grader: str | None) -> dict[str, Any]:
     kept = {"attempts": sample["attempts"]}
     if grader is not None:
         kept.update(doc=sample["doc"], texts=[str(text) for text in sample["filtered_resps"][0]])
+        if not any("unfinished_thought" in attempt for attempt in sample["attempts"]):
+            prompt = sample["arguments"]["gen_args_0"]["arg_0"]
+            # Whether it opens a thought shows at its end; the list of a chat API has no end.
+            kept["prompt"] = prompt[-_END_OF_PROMPT:] if isinstance(prompt, str) else []
+            kept["responses"] = sample["resps"][0]
     return kept
+
+
+def _add_thoughts(task: str, metadata: Mapping[str, Any], rows: list[dict[str, Any]]) -> None:
+    """Read the thoughts of a run from before they were logged."""
+    old = [row for row in rows if "prompt" in row]
+    if not old:
+        return
+    from lm_eval.api.instance import Instance
+
+    instances = [
+        Instance("generate_until", row["doc"], (row["prompt"], {}), i, resps=row["responses"])
+        for i, row in enumerate(old)
+    ]
+    thoughts = ResponseThoughts(task, metadata).read(instances, lambda doc: None)
+    for row, of_responses in zip(old, thoughts, strict=True):
+        for details, thought in zip(row["attempts"], of_responses, strict=False):
+            if thought is not None:
+                details["unfinished_thought"] = not thought.finished
 
 
 def _questions(

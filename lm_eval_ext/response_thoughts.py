@@ -10,12 +10,13 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
-
-from lm_eval.api.instance import Instance
+from typing import TYPE_CHECKING, Any
 
 from lm_eval_ext.generation import Generation, Thought
 from lm_eval_ext.thoughts import ThoughtFormats, ThoughtTags
+
+if TYPE_CHECKING:
+    from lm_eval.api.instance import Instance
 
 logger = logging.getLogger(__name__)
 

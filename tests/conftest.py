@@ -217,6 +217,7 @@ def thinking_model(tmp_path_factory):
             num_hidden_layers=1,
             num_attention_heads=1,
             num_key_value_heads=1,
+            head_dim=32,  # vLLM has no attention for less on CPUs
             max_position_embeddings=512,
             bos_token_id=1,
             eos_token_id=2,

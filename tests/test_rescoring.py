@@ -251,3 +251,32 @@ def test_a_group_is_averaged_as_lm_eval_does():
     value, error = group_score((score, score.n_questions) for score in scores)
     assert value == pytest.approx((0.2 * 5 + 0.6 * 20) / 25)
     assert error == pytest.approx(pooled_sample_stderr([0.1, 0.05], [5, 20]))
+
+
+@pytest.mark.parametrize("model_args", [{}, {"think_end_token": "</think>"}])
+def test_grading_again_sees_thoughts_that_were_not_logged(scripted_lm, tmp_path, model_args):
+    """Runs of version 0.1 took the last words of a cut thought for an answer."""
+
+    def script(question, attempt):
+        return f"So #### {question}" if attempt % 2 else f"7?</think>\n#### {question}"
+
+    folder = tmp_path / "run"
+    tracker = EvaluationTracker(output_path=str(folder))
+    metadata = {"attempts": 4, "pretrained": "m", **model_args}
+    results = lm_eval.simple_evaluate(
+        model=scripted_lm(script),
+        tasks=[task("sums", doc_to_text="{{question}}<think>\n", target_delimiter="")],
+        task_manager=TaskManager(include_defaults=False, metadata=metadata),
+        evaluation_tracker=tracker,
+        bootstrap_iters=0,
+    )
+    rows = results.pop("samples")["sums"]
+    for row in rows:
+        for attempt in row["attempts"]:
+            attempt.pop("unfinished_thought", None)
+            attempt.update(answer="0", correct=True)
+    tracker.save_results_aggregated(results=results, samples={"sums": rows})
+    tracker.save_results_samples("sums", rows)
+    metrics = scored(folder, "--regrade", tmp_path=tmp_path)["sums"]["metrics"]
+    # With the tag, a thought that ended and one that did not look alike.
+    assert metrics["pass@1"]["value"] == (1.0 if model_args else 0.5)

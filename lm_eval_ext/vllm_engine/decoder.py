@@ -233,26 +233,28 @@ class VLLMDecoder:
         end = len(longer.token_ids)
         unseen = end if not self._vllm_finds_stops else min(end, before + stop.window)
         for n in range(before + 1, unseen + 1) if before or not self._vllm_finds_stops else ():
-            if stop.completed(longer.token_ids[:n], opened):
+            ends = longer.token_ids[n - 1] in self._ending.eos_token_ids
+            if not ends and stop.completed(longer.token_ids[:n], opened):
                 longer = attempt.extended(output.token_ids[: n - before], columns)
                 reason = "stop"
                 break
         # As many draws as tokens: what continues the attempt continues its stream.
         attempt.request.stream.random(len(longer.token_ids) - before)
-        if len(longer.token_ids) < self._settings.max_new_tokens:
-            if reason == "stop" and stop.inside_thought(longer.token_ids, opened):
-                return longer, None
-            if reason == "length" and len(longer.token_ids) == attempt.due:
-                return self._after_budget(longer), None
+        if reason == "stop" and stop.inside_thought(longer.token_ids, opened):
+            return self._resumed(longer)
+        if reason == "length" and len(longer.token_ids) == attempt.due:
+            return self._resumed(longer)
         return longer, reason
 
-    def _after_budget(self, attempt: _Attempt) -> _Attempt:
-        """Return an attempt that vLLM ended where its budget is looked at."""
-        assert self._ending.budget is not None
-        forced, due = self._ending.budget.check(attempt.token_ids, attempt.request.opened)
+    def _resumed(self, attempt: _Attempt) -> tuple[_Attempt, FinishReason | None]:
+        """Return an attempt that vLLM has ended too early, with the end of its thought if due."""
         room = self._settings.max_new_tokens - len(attempt.token_ids)
-        columns = np.full((len(forced[:room]), 4), np.nan, dtype=np.float32)
-        return attempt.extended(forced[:room], columns)._replace(due=due)
+        if self._ending.budget is not None and room and len(attempt.token_ids) == attempt.due:
+            forced, due = self._ending.budget.check(attempt.token_ids, attempt.request.opened)
+            columns = np.full((len(forced[:room]), 4), np.nan, dtype=np.float32)
+            attempt = attempt.extended(forced[:room], columns)._replace(due=due)
+            room -= len(forced[:room])
+        return attempt, None if room else "length"
 
     def _ask(
         self, epilogue: Epilogue, results: list[tuple[_Attempt, AttemptResult]]
