@@ -200,21 +200,6 @@ def cut_at_stops(text: str, stop: Sequence[str]) -> str:
     return postprocess_generated_text(text, list(stop), None)
 
 
-def cache_partial(lm: HFLM, instance: Instance, text: str) -> None:
-    """Tell lm-eval's response cache about a finished request.
-
-    Parameters
-    ----------
-    lm
-        The model.
-    instance
-        The request.
-    text
-        Its response.
-    """
-    lm.cache_hook.add_partial("generate_until", instance.args, text)
-
-
 def tokens_from(lm: HFLM, prompt: str, start: int) -> int:
     """Return how many tokens of a prompt begin at or after an offset in characters.
 

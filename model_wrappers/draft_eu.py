@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Iterator, Sequence
 from functools import cached_property, partial
-from typing import TYPE_CHECKING, Any, Literal, get_args
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, get_args
 
 import numpy as np
 import torch
@@ -27,6 +27,7 @@ from lm_eval_ext.generation import Generation
 from lm_eval_ext.harness import GenerationRequest
 from lm_eval_ext.model_wrappers.sampled import SampledLM
 from lm_eval_ext.sampling_group import Sampled, SamplingGroup
+from lm_eval_ext.store.argument_effects import NO_EFFECT, Effect
 from lm_eval_ext.store.fingerprint import model_fingerprint
 from lm_eval_ext.token_texts import TOKEN_TEXTS, TokenTexts
 
@@ -106,6 +107,17 @@ class DraftEU(SampledLM):
         lm_eval --model draft-eu --model_args pretrained=tiny,drafts=tiny-drafts \
             --tasks tiny_gsm8k_passn
     """
+
+    argument_effects: ClassVar = {
+        **dict.fromkeys(
+            (
+                "drafts", "draft_dtype", "aggregate", "reference", "reference_samples", "rank",
+                "sigma", "modules", "noise_scope", "corrected",
+            ),
+            Effect("annotation", "draft_eu"),
+        ),
+        "draft_device": NO_EFFECT,
+    }  # fmt: skip
 
     def __init__(
         self,

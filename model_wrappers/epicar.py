@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, ClassVar
 
 from lm_eval_ext.model_wrappers.sampled import SampledLM
 
@@ -35,6 +35,8 @@ class EpiCaRLM(SampledLM):
         lm_eval --model epicar --model_args pretrained=tiny \
             --tasks tiny_gsm8k_calib,tiny_gsm8k_passn --batch_size auto
     """
+
+    argument_effects: ClassVar = {}  # those of `SampledLM`, with another default
 
     def __init__(
         self, pretrained: Any = "tiny", *, self_eval: bool = True, **sampled_arguments: Any

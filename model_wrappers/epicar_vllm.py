@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 from lm_eval_ext.model_wrappers.epicar import EpiCaRLM
 from lm_eval_ext.model_wrappers.sampled_vllm import SampledVLLM
 
@@ -30,3 +32,5 @@ class EpiCaRVLLM(EpiCaRLM, SampledVLLM):
         lm_eval --model epicar-vllm --model_args pretrained=tiny \
             --tasks tiny_gsm8k_calib,tiny_gsm8k_passn
     """
+
+    argument_effects: ClassVar = {}

@@ -6,7 +6,7 @@ import copy
 import math
 from collections.abc import Sequence
 from functools import cached_property, partial
-from typing import Any, Literal, get_args
+from typing import Any, ClassVar, Literal, get_args
 
 import numpy as np
 import torch
@@ -18,6 +18,7 @@ from lm_eval_ext.engine.random_stream import attempt_stream
 from lm_eval_ext.engine.request import AttemptRequest, Vectors, common_prefix_split
 from lm_eval_ext.errors import UserError
 from lm_eval_ext.model_wrappers.sampled import SampledLM
+from lm_eval_ext.store.argument_effects import NO_EFFECT, Effect
 
 Position = Literal["auto", "end_of_user", "after_prompt", "prefix"]
 Resample = Literal["attempt", "question", "run"]
@@ -73,6 +74,14 @@ class RSP(SampledLM):
 
         lm_eval --model rsp --model_args pretrained=tiny,length=8 --tasks tiny_gsm8k_passn
     """
+
+    argument_effects: ClassVar = {
+        **dict.fromkeys(
+            ("length", "scale", "position", "resample", "distribution", "control"),
+            Effect("text", "soft_prompt"),
+        ),
+        "loglikelihood": NO_EFFECT,
+    }
 
     def __init__(
         self,

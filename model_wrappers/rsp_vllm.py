@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 
@@ -38,6 +38,8 @@ class RSPVLLM(RSP, SampledVLLM):
 
         lm_eval --model rsp-vllm --model_args pretrained=tiny,length=8 --tasks tiny_gsm8k_passn
     """
+
+    argument_effects: ClassVar = {}  # those of its bases
 
     def __init__(self, pretrained: str = "tiny", *, length: int = 8, **rsp_arguments: Any) -> None:
         if rsp_arguments.get("enable_prompt_embeds") is False and length:

@@ -9,7 +9,7 @@ from contextlib import nullcontext
 from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
 from lm_eval.models.huggingface import HFLM
@@ -41,6 +41,7 @@ from lm_eval_ext.harness import GenerationRequest
 from lm_eval_ext.model_loading import readable_load_errors, require_causal, whole_number
 from lm_eval_ext.sampling_group import Sampled, SamplingGroup, fitted_prompts
 from lm_eval_ext.self_evaluation.conclusion import Conclusion, Texts, read_conclusion
+from lm_eval_ext.store.argument_effects import SAMPLED_ARGUMENTS, KeyedArguments
 from lm_eval_ext.store.attempt_store import AttemptStore
 from lm_eval_ext.store.fingerprint import fingerprints
 from lm_eval_ext.store.interruption import announce_at_failure, stopped_cleanly
@@ -54,7 +55,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 
-class SampledLM(HFLM):
+class SampledLM(KeyedArguments, HFLM):
     r"""Sample N attempts per prompt; the base of every wrapper and the plain control.
 
     All attempts of a prompt share one prefill and the attention over it; rows that finish make
@@ -108,6 +109,7 @@ class SampledLM(HFLM):
         lm_eval --model sampled --model_args pretrained=tiny --tasks tiny_gsm8k_passn
     """
 
+    argument_effects: ClassVar = SAMPLED_ARGUMENTS
     store: AttemptStore | None = None
     fingerprints: Mapping[str, str] = {}
     _rows_of_batches: int | None = None  # while a store's batches must stay whole
@@ -211,8 +213,6 @@ class SampledLM(HFLM):
         for i, request in enumerate(wanted):
             by_settings[repr((*request,)[2:])].append(i)
         generations: list[Generation] = [Generation()] * len(requests)
-        # lm-eval's response cache must never hold an attempt that still lacks its annotations.
-        annotates = self.store is None and type(self).annotate is not SampledLM.annotate
         progress = tqdm(
             total=len(requests),
             disable=disable_tqdm or self.rank != 0,
@@ -225,15 +225,24 @@ class SampledLM(HFLM):
                     i = places[done.place]
                     generations[i] = done.generation
                     self._conclusion.count(done.tally)
-                    if not annotates:
-                        harness.cache_partial(self, requests[i], done.generation)
                     progress.update()
         self._conclusion.report()
-        if annotates:
-            generations = annotated_within_memory(self.annotate, wanted, generations)
-            for instance, generation in zip(requests, generations, strict=True):
-                harness.cache_partial(self, instance, generation)
+        if self.annotates and self.store is None:
+            return annotated_within_memory(self.annotate, wanted, generations)
         return generations
+
+    @property
+    def annotates(self) -> bool:
+        """Whether the wrapper annotates attempts after they are sampled."""
+        return type(self).annotate is not SampledLM.annotate
+
+    def set_cache_hook(self, cache_hook: Any) -> None:
+        """Refuse lm-eval's response cache, whose keys know nothing of a model's settings."""
+        raise UserError(
+            "--use_cache: its keys hold neither the settings of this model nor the number of an "
+            "attempt, so other settings would be answered with these texts; leave it out, and keep "
+            "attempts with --model_args store=FOLDER"
+        )
 
     def _answered(self, group: SamplingGroup) -> Iterator[Sampled]:
         """Yield attempts as they end; with a store complete, otherwise not yet annotated."""
@@ -294,17 +303,6 @@ class SampledLM(HFLM):
     def n_vectors(self) -> int:
         """Injected positions per attempt, for which a prompt leaves room."""
         return 0
-
-    def key_settings(self) -> dict[str, Any]:
-        """Return every setting of a wrapper that changes texts, for the keys of a store.
-
-        Those of this class are in `lm_eval_ext.store.run_contexts`.
-        """
-        return {}
-
-    def annotation_settings(self) -> dict[str, Any]:
-        """Return every setting of a wrapper that changes what `annotate` adds, and no text."""
-        return {}
 
     def _generate(self, requests: list[GenerationRequest]) -> Iterator[tuple[int, Generation]]:
         """Yield (place, generation) as they end, for one set of sampling settings."""

@@ -6,7 +6,7 @@ import tempfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from types import SimpleNamespace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
 from lm_eval.api.model import TemplateLM
@@ -21,6 +21,7 @@ from lm_eval_ext.generation import Generation
 from lm_eval_ext.model_loading import whole_number
 from lm_eval_ext.model_wrappers.sampled import SampledLM
 from lm_eval_ext.self_evaluation.conclusion import Conclusion, read_conclusion
+from lm_eval_ext.store.argument_effects import SAMPLED_ARGUMENTS
 from lm_eval_ext.store.attempt_store import AttemptStore
 from lm_eval_ext.store.interruption import announce_at_failure
 from lm_eval_ext.tiny import SHIPPED, model_path
@@ -81,6 +82,7 @@ class SampledVLLM(VLLM, _LoadedByVLLM, SampledLM):
         lm_eval --model sampled-vllm --model_args pretrained=tiny --tasks tiny_gsm8k_passn
     """
 
+    argument_effects: ClassVar = SAMPLED_ARGUMENTS
     # lm-eval's class for Hugging Face models is among the bases: its properties must not stand
     # before what `VLLM` sets, and its code asks for the others.
     model: Any = None

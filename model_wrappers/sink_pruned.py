@@ -6,7 +6,7 @@ import copy
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from lm_eval_ext.attention_sinks.calibration import calibration_set, default_source
 from lm_eval_ext.engine.support import misfit
@@ -18,6 +18,7 @@ from lm_eval_ext.pruning.plan import PruningPlan, PruningSettings, make_plan
 from lm_eval_ext.pruning.scores_file import read_scores
 from lm_eval_ext.pruning.selection import Allocation, Unit
 from lm_eval_ext.pruning.statistics import CalibrationStatistics, collect_statistics
+from lm_eval_ext.store.argument_effects import Effect
 from lm_eval_ext.store.key import digest
 
 
@@ -78,6 +79,14 @@ class SinkPrunedLM(SampledLM):
         lm_eval --model sink-pruned --model_args pretrained=tiny,ratio=0.25 \
                 --tasks tiny_gsm8k_calib,tiny_gsm8k_passn
     """
+
+    argument_effects: ClassVar = dict.fromkeys(
+        (
+            "ratio", "unit", "criterion", "calibration", "calibration_size", "skip_first",
+            "allocation", "scores", "pruning_seed", "mean_compensation",
+        ),
+        Effect("text", "pruning"),
+    )  # fmt: skip
 
     def __init__(
         self,

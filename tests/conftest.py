@@ -241,3 +241,59 @@ def thinking_model(tmp_path_factory):
         return str(folder)
 
     return write
+
+
+# (class, arguments that make it a wrapper, arguments that make it `sampled`). A new wrapper adds
+# a line here and gets every test of the matrix, and those of the store.
+WRAPPERS = {
+    "sampled": ("sampled:SampledLM", {}, {}),
+    "rsp": ("rsp:RSP", {"length": 4}, {"length": 0}),
+    "draft-eu": ("draft_eu:DraftEU", {"drafts": "tiny"}, {"drafts": "tiny+tiny"}),
+    "epicar": ("epicar:EpiCaRLM", {"calibration_temperature": 2.0}, {"self_eval": True}),
+    "sink-pruned": (
+        "sink_pruned:SinkPrunedLM",
+        {"ratio": 0.25, "calibration": "tiny"},
+        {"ratio": 0},
+    ),
+}
+
+
+def find_wrapper(name):
+    import importlib
+
+    module, _, class_name = WRAPPERS[name][0].partition(":")
+    return getattr(importlib.import_module(f"lm_eval_ext.model_wrappers.{module}"), class_name)
+
+
+@pytest.fixture(scope="session")
+def wrapper_class():
+    """Return a function that imports a wrapper's class by name."""
+    return find_wrapper
+
+
+@pytest.fixture(scope="session")
+def wrappers():
+    """Return the classes of the wrappers by their names."""
+    return {name: find_wrapper(name) for name in WRAPPERS}
+
+
+def pytest_generate_tests(metafunc):
+    """Run a test that asks for ``wrapper_name`` or ``neutral_wrapper`` once per wrapper."""
+    if "wrapper_name" in metafunc.fixturenames:
+        metafunc.parametrize("wrapper_name", WRAPPERS)
+    if "neutral_wrapper" in metafunc.fixturenames:
+        # All but the control itself, with their neutral arguments.
+        methods = {name: neutral for name, (_, _, neutral) in WRAPPERS.items() if neutral}
+        metafunc.parametrize("neutral_wrapper", methods.items(), ids=methods)
+
+
+@pytest.fixture
+def arguments(wrapper_name):
+    """Return the wrapper's own arguments."""
+    return WRAPPERS[wrapper_name][1]
+
+
+@pytest.fixture
+def neutral_arguments(wrapper_name):
+    """Return the arguments under which the wrapper changes nothing."""
+    return WRAPPERS[wrapper_name][2]

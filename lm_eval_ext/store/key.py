@@ -20,6 +20,13 @@ if TYPE_CHECKING:
 FORMAT = 2
 """Version of keys and records; another one makes other keys."""
 
+TEXT_FORMAT = "0.1.0"
+"""Changes where the same settings come to sample other texts, and with no release otherwise.
+
+Its entry in the key is called ``version`` and its value that of a release, because keys held the
+package's version once.
+"""
+
 _SIZE = 16
 
 

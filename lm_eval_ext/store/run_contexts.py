@@ -4,15 +4,14 @@ from __future__ import annotations
 
 from dataclasses import asdict
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from lm_eval_ext import __version__
 from lm_eval_ext.attempt_texts import stopped_inside_thought
 from lm_eval_ext.engine.row_budget import annotated_within_memory
 from lm_eval_ext.engine.sampling import SamplingSettings
 from lm_eval_ext.sampling_group import SamplingGroup
 from lm_eval_ext.store.attempt_store import AttemptStore
-from lm_eval_ext.store.key import make_context
+from lm_eval_ext.store.key import TEXT_FORMAT, make_context
 from lm_eval_ext.store.stored_sampling import Contexts, Sample, StoredSampling
 
 if TYPE_CHECKING:
@@ -22,10 +21,10 @@ if TYPE_CHECKING:
 def run_contexts(lm: SampledLM, settings: SamplingSettings) -> Contexts:
     """Return the contexts of attempts under some sampling settings.
 
-    The settings are the fingerprints of model and tokenizer, our version, the decoder (`generate`
-    rounds in its own way), the sampling settings, those of `SampledLM`, and what the wrapper adds.
-    The name of the wrapper is not among them: attempts that two wrappers would sample alike are the
-    same attempts.
+    The settings are the fingerprints of model and tokenizer, the format of texts, the decoder
+    (`generate` rounds in its own way), the sampling settings, those of `SampledLM`, and what the
+    wrapper adds. The name of a wrapper is among them only where its class declares no arguments:
+    attempts that two wrappers would sample alike are the same attempts.
 
     Parameters
     ----------
@@ -40,19 +39,27 @@ def run_contexts(lm: SampledLM, settings: SamplingSettings) -> Contexts:
         del sampling["thinking_budget"]
     own = {
         **lm.fingerprints,
-        "version": __version__,
+        "version": TEXT_FORMAT,
         "decoder": "generate" if lm.shared_prefix_misfit else "shared_prefix",
         "sampling": sampling,
         "seed": lm.seed,
         "max_length": int(lm.max_length),
         "eos_token_ids": sorted(lm._eos_token_ids()),
         "think_end_token": lm.think_end_token,
+        **_if_any("think_start_token", lm.think_start_token),
         "mixed_precision": str(lm.mixed_precision_dtype),
         **lm._conclusion.settings(),
         **lm.key_settings(),
+        **_if_any("arguments", lm.arguments_by_value("text")),
+        **_if_any("undeclared", lm.undeclared_classes()),
     }
     text = make_context(own, about)
-    annotations = lm.annotation_settings()
+    annotations = {
+        **lm.annotation_settings(),
+        **_if_any("arguments", lm.arguments_by_value("annotation")),
+    }
+    if lm.annotates and not annotations:
+        annotations = {"wrapper": type(lm).__qualname__}
     final = make_context({**own, "annotations": annotations}, about) if annotations else text
     return Contexts(text, final)
 
@@ -71,6 +78,10 @@ def after_thought(contexts: Contexts) -> Contexts:
     return Contexts(
         *(make_context({**c.settings, "stops": "after thought"}, c.about) for c in contexts)
     )
+
+
+def _if_any(name: str, value: Any) -> dict[str, Any]:
+    return {name: value} if value else {}
 
 
 def stored_sampling(

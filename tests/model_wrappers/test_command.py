@@ -48,8 +48,8 @@ def test_wrapper_fills_the_table(wrapper_name, arguments, control, tmp_path):
     assert all(a["mean_logprob"] <= 0 for sample in samples for a in sample["attempts"])
 
 
-def test_neutral_method_gives_the_controls_texts(method, control, tmp_path):
-    name, neutral_arguments = method
+def test_neutral_method_gives_the_controls_texts(neutral_wrapper, control, tmp_path):
+    name, neutral_arguments = neutral_wrapper
     _, samples = lm_eval(tmp_path, name, neutral_arguments)
     assert [s["resps"] for s in samples] == [s["resps"] for s in control[1]]
 

@@ -355,14 +355,3 @@ def test_through_the_command(tmp_path, random_model, tiny_tokenizer):
     record = json.loads(results.read_text())["config"]["lm_eval_ext"]["draft_eu"]
     assert [name.rpartition("/")[2] for name in record["drafts"]] == ["draft-0", "draft-1"]
     assert record["reference"]["samples"] == 2
-
-
-def test_lm_evals_cache_never_holds_an_attempt_without_scores(make_lm, make_requests, monkeypatch):
-    cached = []
-    lm = make_lm()
-    monkeypatch.setattr(
-        "lm_eval_ext.harness.cache_partial", lambda lm, instance, text: cached.append(text)
-    )
-    generations = lm.generate_until(make_requests(), True)
-    assert cached == generations
-    assert all(text.record.uncertainties for text in cached)

@@ -5,6 +5,7 @@ import logging
 import pytest
 from lm_eval.models.huggingface import HFLM
 
+from lm_eval_ext.errors import UserError
 from lm_eval_ext.model_wrappers.sampled import SampledLM
 from lm_eval_ext.tiny.formats import prompt
 from lm_eval_ext.tiny.problems import load_split
@@ -69,17 +70,10 @@ def test_default_seed_is_the_one_lm_eval_sets(random_model, tiny_tokenizer):
     assert SampledLM(random_model("llama"), tokenizer=tiny_tokenizer).seed == 77
 
 
-def test_greedy_responses_reach_lm_evals_cache(random_model, tiny_tokenizer, make_requests):
-    added = []
+def test_lm_evals_response_cache_is_refused(random_model, tiny_tokenizer, tmp_path):
+    from lm_eval.api.model import CachingLM
+
     lm = SampledLM(random_model("llama"), tokenizer=tiny_tokenizer, batch_size=8)
-
-    class Hook:
-        def add_partial(self, kind, arguments, response):
-            added.append((kind, arguments[0], response))
-
-    lm.cache_hook = Hook()
-    requests = make_requests(n_attempts=1, do_sample=False, temperature=0.0)
-    responses = lm.generate_until(requests, disable_tqdm=True)
-    assert sorted(added) == sorted(
-        ("generate_until", r.args[0], text) for r, text in zip(requests, responses, strict=True)
-    )
+    with pytest.raises(UserError, match=r"--use_cache: .*--model_args store=FOLDER") as error:
+        CachingLM(lm, str(tmp_path / "cache.db"))
+    assert "\n" not in str(error.value)

@@ -11,24 +11,6 @@ PROMPTS = [
 
 
 @pytest.fixture(scope="session")
-def wrappers():
-    """Return the classes of the wrappers by their names."""
-    from lm_eval_ext.model_wrappers.draft_eu import DraftEU
-    from lm_eval_ext.model_wrappers.epicar import EpiCaRLM
-    from lm_eval_ext.model_wrappers.rsp import RSP
-    from lm_eval_ext.model_wrappers.sampled import SampledLM
-    from lm_eval_ext.model_wrappers.sink_pruned import SinkPrunedLM
-
-    return {
-        "sampled": SampledLM,
-        "rsp": RSP,
-        "draft-eu": DraftEU,
-        "epicar": EpiCaRLM,
-        "sink-pruned": SinkPrunedLM,
-    }
-
-
-@pytest.fixture(scope="session")
 def make_lm(wrappers, random_model, tiny_tokenizer):
     """Return a function that makes a wrapper around a random model."""
 

@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from lm_eval_ext.model_wrappers.sampled import SampledLM
+from lm_eval_ext.store.argument_effects import NO_EFFECT, SAMPLED_ARGUMENTS
 from lm_eval_ext.store.fingerprint import fingerprints, model_fingerprint, tensor_checksum
 from lm_eval_ext.store.run_contexts import run_contexts
 
@@ -44,17 +45,6 @@ CHANGES = {
     },
     "sink-pruned": {"ratio": ({}, 0.25)},
 }
-# What does not: where and how fast it runs, and what a key names by its effect.
-WITHOUT_EFFECT = {
-    "sampled": {"pretrained", "batch_size", "max_batch_size", "device", "store", "hf_arguments"},
-    "epicar": {"pretrained", "sampled_arguments"},
-    "rsp": {"pretrained", "loglikelihood", "sampled_arguments"},
-    "draft-eu": {"pretrained", "draft_device", "sampled_arguments"},
-    "sink-pruned": {
-        "pretrained", "unit", "criterion", "calibration", "calibration_size", "skip_first",
-        "allocation", "scores", "pruning_seed", "mean_compensation", "sampled_arguments",
-    },
-}  # fmt: skip
 PRUNING = [
     {"criterion": "random"},
     {"criterion": "random", "pruning_seed": 1},
@@ -90,10 +80,21 @@ def contexts(make_lm):
     return of
 
 
-def test_every_argument_is_accounted_for(wrappers):
+def test_every_argument_is_declared_and_changes_the_key_as_declared(wrappers):
     for name, wrapper in wrappers.items():
-        stated = set(inspect.signature(wrapper.__init__).parameters) - {"self"}
-        assert stated == set(CHANGES[name]) | WITHOUT_EFFECT[name], name
+        own = vars(wrapper)["argument_effects"]
+        stated = {
+            argument
+            for argument, parameter in inspect.signature(wrapper.__init__).parameters.items()
+            if argument != "self" and parameter.kind is not inspect.Parameter.VAR_KEYWORD
+        }
+        assert stated <= own.keys() | SAMPLED_ARGUMENTS.keys(), name
+        changing = {one for one in stated if own.get(one, NO_EFFECT).kind != "none"} - {
+            "pretrained"
+        }
+        by_mask = {one for settings in PRUNING for one in settings} | {"calibration", "scores"}
+        tested = set(CHANGES[name]) | (by_mask | {"skip_first"} if name == "sink-pruned" else set())
+        assert changing == tested - ({"self_eval"} if name == "epicar" else set()), name
 
 
 @pytest.mark.parametrize(

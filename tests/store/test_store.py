@@ -12,13 +12,18 @@ from lm_eval_ext.generation import Generation, GenerationRecord, TokenStatistics
 from lm_eval_ext.store.encoding import decode_generation, encode_generation
 from lm_eval_ext.store.lines import dumps, opened, sealed
 
-ARGUMENTS = {
+# Where more is to be kept than the arguments that make a method a wrapper bring about.
+MORE = {
     "sampled": {"box_completion": True},
     "rsp": {"length": 2, "self_eval": True},
-    "draft-eu": {},
     "epicar": {"calibration_temperature": 2.0, "box_completion": True},
-    "sink-pruned": {"ratio": 0.25},
 }
+
+
+@pytest.fixture
+def settings(wrapper_name, arguments):
+    """Return the arguments of a wrapper for these tests."""
+    return {**arguments, **MORE.get(wrapper_name, {})}
 
 
 @pytest.fixture
@@ -36,23 +41,21 @@ def sampled_places(monkeypatch):
     return places
 
 
-@pytest.mark.parametrize("name", ARGUMENTS)
 def test_a_rerun_generates_nothing_and_equals(
-    name, make_lm, complete, encoded, tmp_path, sampled_places
+    wrapper_name, settings, make_lm, complete, encoded, tmp_path, sampled_places
 ):
     runs = []
     for _ in range(2):
-        lm = make_lm(name, store=tmp_path, **ARGUMENTS[name])
+        lm = make_lm(wrapper_name, store=tmp_path, **settings)
         runs.append((encoded(complete(lm)), lm.run_record()))
         lengths = len(sampled_places)
     assert lengths == 12  # four prompts, three attempts, once
     assert runs[0] == runs[1]
 
 
-@pytest.mark.parametrize("name", ARGUMENTS)
-def test_a_store_changes_no_text(name, make_lm, complete, tmp_path):
-    plain = complete(make_lm(name, **ARGUMENTS[name]))
-    kept = complete(make_lm(name, store=tmp_path, **ARGUMENTS[name]))
+def test_a_store_changes_no_text(wrapper_name, settings, make_lm, complete, tmp_path):
+    plain = complete(make_lm(wrapper_name, **settings))
+    kept = complete(make_lm(wrapper_name, store=tmp_path, **settings))
     assert kept == plain
     for one, other in zip(kept, plain, strict=True):
         assert one.record.token_ids == other.record.token_ids

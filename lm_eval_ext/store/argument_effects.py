@@ -1,0 +1,246 @@
+"""What the arguments of a wrapper change, and how they come into the keys of a store.
+
+A wrapper's class declares the arguments of its constructor in ``argument_effects``, each once. What
+is declared with an entry is in the key under that entry, by its effect: pruning by the heads that
+are removed, whatever chose them. All else is in the key by its value, and an argument that nobody
+declared counts as one that changes the text: two settings of a new wrapper never share a key, even
+where its author has not thought of keys.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Mapping
+from dataclasses import fields, is_dataclass
+from enum import Enum
+from functools import wraps
+from pathlib import PurePath
+from typing import Any, ClassVar, Literal, NamedTuple, get_args
+
+import numpy as np
+import torch
+
+from lm_eval_ext.errors import UserError
+from lm_eval_ext.store.fingerprint import tensor_checksum, weights_fingerprint
+from lm_eval_ext.store.key import digest
+
+Kind = Literal["text", "annotation", "none"]
+
+
+class Effect(NamedTuple):
+    """What an argument changes.
+
+    Parameters
+    ----------
+    kind
+        ``"text"``, what is sampled; ``"annotation"``, what is added to it; ``"none"``, neither.
+    entry
+        Name of what stands in the key for the argument; None where its value does.
+    """
+
+    kind: Kind
+    entry: str | None = None
+
+
+NO_EFFECT = Effect("none")
+UNDECLARED = Effect("text")
+
+SAMPLED_ARGUMENTS: Mapping[str, Effect] = {
+    "seed": Effect("text", "seed"),
+    # The probability is read while sampling, so it is in the key of the text too.
+    **dict.fromkeys(
+        ("self_eval", "self_eval_prompt", "self_eval_labels", "calibration_temperature"),
+        Effect("annotation", "self_evaluation"),
+    ),
+    "box_completion": Effect("text", "box_completion"),
+    **dict.fromkeys(
+        (
+            "pretrained", "revision", "subfolder", "dtype", "peft", "delta", "autogptq",
+            "gptqmodel", "gguf_file",
+        ),
+        Effect("text", "model"),
+    ),
+    # Whatever else transformers or vLLM loads a model with.
+    **dict.fromkeys(("hf_arguments", "vllm_arguments"), Effect("text", "model")),
+    **dict.fromkeys(("tokenizer", "use_fast_tokenizer"), Effect("text", "tokenizer")),
+    # The hash of the prompt, and that of the tokens which are read of it.
+    **dict.fromkeys(("enable_thinking", "chat_template_args"), Effect("text", "prompt")),
+    **dict.fromkeys(("truncation", "add_bos_token"), Effect("text", "read")),
+    "max_length": Effect("text", "max_length"),
+    "think_end_token": Effect("text", "think_end_token"),
+    "think_start_token": Effect("text", "think_start_token"),
+    "thinking_budget": Effect("text", "sampling"),
+    "mixed_precision_dtype": Effect("text", "mixed_precision"),
+    # Where and how fast it runs, what loads it, and what concerns loglikelihood requests only.
+    **dict.fromkeys(
+        (
+            "batch_size", "max_batch_size", "device", "store", "backend", "trust_remote_code",
+            "parallelize", "max_memory_per_gpu", "max_cpu_memory", "offload_folder", "tp_plan",
+            "logits_cache", "softmax_dtype", "prefix_token_id",
+        ),
+        NO_EFFECT,
+    ),
+}  # fmt: skip
+"""Arguments of `SampledLM` and its twin for vLLM, those of lm-eval's classes among them."""
+
+
+class KeyedArguments:
+    """Base of the wrappers: knows what each constructor was given, for the keys of a store.
+
+    Attributes
+    ----------
+    argument_effects
+        The arguments of the class's own constructor, but for those it passes on under their name.
+        The name of ``**arguments`` stands for all that are passed in it and not declared. A class
+        without a declaration of its own is named in the keys of its attempts.
+    """
+
+    argument_effects: ClassVar[Mapping[str, Effect]] = {}
+    _calls: dict[type, _Call]
+
+    def __init_subclass__(cls, **options: Any) -> None:
+        super().__init_subclass__(**options)
+        for name, effect in vars(cls).get("argument_effects", {}).items():
+            if not isinstance(effect, Effect) or effect.kind not in get_args(Kind):
+                raise TypeError(
+                    f"{cls.__qualname__}.argument_effects: {name} must be an Effect of kind "
+                    f"{', '.join(get_args(Kind))}, got {effect!r}"
+                )
+        if "__init__" in vars(cls):
+            cls.__init__ = _recorded(cls, cls.__init__)  # type: ignore[misc]
+
+    def key_settings(self) -> dict[str, Any]:
+        """Return the entries for arguments that change texts, where they have one.
+
+        Those of `SampledLM` are in `lm_eval_ext.store.run_contexts`.
+        """
+        return {}
+
+    def annotation_settings(self) -> dict[str, Any]:
+        """Return the entries for arguments that change what `annotate` adds, and no text."""
+        return {}
+
+    def undeclared_classes(self) -> list[str]:
+        """Return the names of the classes that declare nothing."""
+        return [
+            f"{kind.__module__}.{kind.__qualname__}"
+            for kind in type(self).__mro__
+            if issubclass(kind, KeyedArguments)
+            and kind is not KeyedArguments
+            and "argument_effects" not in vars(kind)
+        ]
+
+    def arguments_by_value(self, kind: Kind) -> dict[str, dict[str, Any]]:
+        """Return the arguments that are in the key by their value, by class and name.
+
+        Parameters
+        ----------
+        kind
+            What they change.
+
+        Raises
+        ------
+        UserError
+            If a value cannot be written down so that it is the same in another process.
+        """
+        found: dict[str, dict[str, Any]] = {}
+        for owner, call in getattr(self, "_calls", {}).items():
+            for name, value in call.values.items():
+                if self._effect(owner, name) == (kind, None):
+                    found.setdefault(owner.__qualname__, {})[name] = _plain(owner, name, value)
+        return found
+
+    def _effect(self, owner: type, name: str) -> Effect:
+        declared: Mapping[str, Effect] = vars(owner).get("argument_effects", {})
+        if name in declared:
+            return declared[name]
+        if self._is_passed_on(owner, name):
+            return NO_EFFECT  # the class it is passed to declares it
+        call = self._calls[owner]
+        in_rest = name in call.in_rest and call.rest is not None
+        return declared.get(call.rest, UNDECLARED) if in_rest else UNDECLARED
+
+    def _is_passed_on(self, owner: type, name: str) -> bool:
+        order = type(self).__mro__
+        further = order[order.index(owner) + 1 :]
+        return any(name in self._calls[kind].given for kind in further if kind in self._calls)
+
+
+class _Call(NamedTuple):
+    """What one class's constructor was called with.
+
+    Parameters
+    ----------
+    values
+        By argument, defaults included.
+    given
+        Names of those that were passed.
+    rest
+        Name of ``**arguments``, or None.
+    in_rest
+        Names of those in it.
+    """
+
+    values: dict[str, Any]
+    given: frozenset[str]
+    rest: str | None
+    in_rest: frozenset[str]
+
+
+def _recorded(owner: type, init: Callable[..., None]) -> Callable[..., None]:
+    signature = inspect.signature(init)
+    kinds = {name: parameter.kind for name, parameter in signature.parameters.items()}
+    rest = next((n for n, kind in kinds.items() if kind is inspect.Parameter.VAR_KEYWORD), None)
+
+    @wraps(init)
+    def recorded(self: Any, *positional: Any, **named: Any) -> None:
+        try:
+            bound = signature.bind(self, *positional, **named)
+        except TypeError:
+            init(self, *positional, **named)  # says what is wrong
+            return
+        given = [*bound.arguments][1:]
+        bound.apply_defaults()
+        values = dict([*bound.arguments.items()][1:])
+        more = dict(values.pop(rest)) if rest is not None else {}
+        passed = frozenset(name for name in given if name != rest) | more.keys()
+        calls = {**getattr(self, "_calls", {})}
+        calls[owner] = _Call({**values, **more}, passed, rest, frozenset(more))
+        self._calls = calls
+        init(self, *positional, **named)
+
+    return recorded
+
+
+def _plain(owner: type, name: str, value: Any) -> Any:
+    """Return a value as JSON has it, equal in every process for equal values."""
+    if value is None or isinstance(value, (bool, int, float, str)):
+        return value.value if isinstance(value, Enum) else value
+    if isinstance(value, np.generic):
+        return value.item()
+    if isinstance(value, np.ndarray) and value.dtype != object:
+        array = np.ascontiguousarray(value)
+        return [str(array.dtype), list(array.shape), digest(array.tobytes())]
+    if isinstance(value, torch.Tensor):
+        return [str(value.dtype), list(value.shape), tensor_checksum(value)]
+    if isinstance(value, torch.nn.Module):
+        return [type(value).__qualname__, weights_fingerprint(value.state_dict().items())]
+    if isinstance(value, (PurePath, torch.dtype, torch.device)):
+        return str(value)
+    if isinstance(value, Enum):
+        return _plain(owner, name, value.value)
+    if isinstance(value, Mapping):
+        return {str(key): _plain(owner, name, one) for key, one in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_plain(owner, name, one) for one in value]
+    if isinstance(value, (set, frozenset)):
+        return sorted((_plain(owner, name, one) for one in value), key=repr)
+    if is_dataclass(value) and not isinstance(value, type):
+        return {f.name: _plain(owner, name, getattr(value, f.name)) for f in fields(value)}
+    if callable(value) and "<" not in getattr(value, "__qualname__", "<"):
+        return f"{value.__module__}.{value.__qualname__}"
+    raise UserError(
+        f"store=: {name}={type(value).__name__} of {owner.__qualname__} cannot be written into a "
+        f"key; declare {name} in {owner.__qualname__}.argument_effects with the name of an entry, "
+        "and return that from key_settings"
+    )
