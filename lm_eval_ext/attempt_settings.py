@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import logging
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from difflib import get_close_matches
 from typing import Any, NamedTuple
 
 from lm_eval_ext.errors import UserError
-
-logger = logging.getLogger(__name__)
 
 RESERVED = ("attempts", "ks", "vote_ks", "tau", "n_bins", "data_folder")
 """Names in the metadata of a task that mean something to this package."""
@@ -44,7 +41,12 @@ class AttemptSettings(NamedTuple):
     n_bins: int = 10
 
 
-def read_settings(metadata: Mapping[str, Any], repeats: int | None = None) -> AttemptSettings:
+_MEANT = {"repeats": "attempts", "n_repeats": "attempts", "num_repeats": "attempts"}
+
+
+def read_settings(
+    metadata: Mapping[str, Any], repeats: int | None = None, *, known: Collection[str] = ()
+) -> AttemptSettings:
     """Read the settings of a task with several attempts per question.
 
     Parameters
@@ -56,6 +58,8 @@ def read_settings(metadata: Mapping[str, Any], repeats: int | None = None) -> At
     repeats
         The task's ``repeats``, which counts where ``attempts`` is not given. lm-eval's default of
         1, which many task files spell out, counts as not given.
+    known
+        Names in the metadata that mean something to others: arguments of the model.
 
     Returns
     -------
@@ -66,7 +70,7 @@ def read_settings(metadata: Mapping[str, Any], repeats: int | None = None) -> At
     ------
     UserError
         For anything else than whole numbers, fewer than one attempt, a k above the number of
-        attempts, or an option out of its range.
+        attempts, an option out of its range, or a name that is nearly one of these.
 
     Examples
     --------
@@ -75,7 +79,7 @@ def read_settings(metadata: Mapping[str, Any], repeats: int | None = None) -> At
     >>> read_settings({}, repeats=64)
     AttemptSettings(n_attempts=64, ks=(1, 2, 4, 8, 16, 32, 64), vote_ks=(64,), tau=1.0, n_bins=10)
     """
-    _warn_of_misspelt_names(metadata)
+    check_names(metadata, known)
     stated = metadata.get("attempts")
     if stated is None:
         stated = repeats if repeats not in (None, 1) else DEFAULT_ATTEMPTS
@@ -90,22 +94,41 @@ def read_settings(metadata: Mapping[str, Any], repeats: int | None = None) -> At
     )
 
 
-def single_answer(metadata: Mapping[str, Any]) -> AttemptSettings:
+def single_answer(metadata: Mapping[str, Any], *, known: Collection[str] = ()) -> AttemptSettings:
     """Read the settings of a task with one answer per question, whatever ``attempts`` says.
 
     A run of several tasks shares one ``--metadata``; its attempts are for those that sample.
     """
+    check_names(metadata, known)
     options = {name: metadata[name] for name in ("tau", "n_bins") if name in metadata}
     return read_settings({**options, "attempts": 1})
 
 
-def _warn_of_misspelt_names(metadata: Mapping[str, Any]) -> None:
-    """Warn of names that are nearly ours; others belong to the model or to the task."""
-    for name in metadata.keys() - set(RESERVED):
-        close = get_close_matches(name, RESERVED, n=1, cutoff=0.8)
-        if close:
-            logger.warning(
-                "metadata has %r, which means nothing here: did you mean %r?", name, *close
+def check_names(metadata: Mapping[str, Any], known: Collection[str] = ()) -> None:
+    """Refuse names that are nearly ours; all others belong to the model or to the task.
+
+    Raises
+    ------
+    UserError
+        For such a name.
+
+    Examples
+    --------
+    >>> check_names({"attempts": 4, "length": 8, "version": 1.0})
+    >>> check_names({"atempts": 4}, known=["atempts"])
+    """
+    for name, value in metadata.items():
+        if name in RESERVED or name in known:
+            continue
+        plain = str(name).lower().replace("-", "_").replace(" ", "_")
+        near = get_close_matches(plain, RESERVED, n=1, cutoff=0.8)
+        if plain == "k" and isinstance(value, Sequence):
+            near = ["ks"]
+        meant = _MEANT.get(plain) or next(iter(near), None)
+        if meant is not None:
+            raise UserError(
+                f"metadata has {name}={value!r}, which means nothing here: write {meant} (the "
+                f"names are {', '.join(RESERVED)})"
             )
 
 

@@ -2,17 +2,19 @@
 
 lm-eval 0.4.13 has no way to find an installed plugin. This module stands in until it has one.
 ``lm_eval_ext_bridge.pth`` in site-packages calls `arm` when a process first imports lm-eval; `arm`
-puts a finder on ``sys.meta_path`` that acts right after lm-eval's own code of four modules has run:
+puts a finder on ``sys.meta_path`` that acts right after lm-eval's own code of five modules has run:
 
-==========================  ====================================================================
-after the import of         what happens
-==========================  ====================================================================
-``lm_eval.models``          entry points of group ``lm_eval.models`` enter the model registry
-``lm_eval.filters``         likewise ``lm_eval.filters`` and the filter registry
-``lm_eval.api.metrics``     likewise ``lm_eval.metrics`` and ``lm_eval.aggregations``; and
-                            ``stderr_for_metric`` is wrapped to ask an aggregation for its own
-``lm_eval.tasks._index``    ``TaskIndex.build`` is wrapped to add our folder of tasks
-==========================  ====================================================================
+==============================  ================================================================
+after the import of             what happens
+==============================  ================================================================
+``lm_eval.models``              entry points of group ``lm_eval.models`` enter the model registry
+``lm_eval.filters``             likewise ``lm_eval.filters`` and the filter registry
+``lm_eval.api.metrics``         likewise ``lm_eval.metrics`` and ``lm_eval.aggregations``; and
+                                ``stderr_for_metric`` is wrapped to ask an aggregation for its own
+``lm_eval.tasks._index``        ``TaskIndex.build`` is wrapped to add our folder of tasks
+``lm_eval.models.api_models``   ``TemplateAPI.generate_until`` is wrapped, so that sampled repeats
+                                get seeds of their own; see `lm_eval_ext.attempt_seeds`
+==============================  ================================================================
 
 A process that ends with an error of the user's shows one line of it, see `explained`.
 
@@ -58,6 +60,9 @@ METRICS = "lm_eval.api.metrics"
 TASK_INDEX = "lm_eval.tasks._index"
 """The lm-eval module that scans folders of tasks."""
 
+API_MODELS = "lm_eval.models.api_models"
+"""The lm-eval module of models behind an API; imported with the first of them."""
+
 UNKNOWN_TASK = "Tasks not found: "
 MISTAKES = {
     UNKNOWN_TASK: "`lm_eval ls tasks` lists all.",
@@ -65,6 +70,8 @@ MISTAKES = {
     "Attempted to load model ": "",
 }
 """How lm-eval's messages about a user's mistake begin -> what we add to them."""
+
+_WATCHED = (*REGISTRIES, TASK_INDEX, API_MODELS)
 
 logger = logging.getLogger(__name__)
 
@@ -80,7 +87,7 @@ def arm() -> None:
         return
     sys.meta_path.insert(0, BridgeFinder())
     show_user_errors_in_one_line(also=explained)
-    for name in (*REGISTRIES, TASK_INDEX):
+    for name in _WATCHED:
         module = sys.modules.get(name)
         if module is not None:
             register(module)
@@ -142,7 +149,7 @@ class BridgeFinder:
         self, name: str, path: Any = None, target: ModuleType | None = None
     ) -> ModuleSpec | None:
         """Return the spec the other finders give, with `register` appended to its execution."""
-        if name not in REGISTRIES and name != TASK_INDEX:
+        if name not in _WATCHED:
             return None
         others = [finder for finder in sys.meta_path if finder is not self]
         specs = (finder.find_spec(name, path, target) for finder in others)
@@ -175,6 +182,9 @@ def register(module: ModuleType) -> None:
     try:
         if module.__name__ == TASK_INDEX:
             _add_tasks(module)
+            return
+        if module.__name__ == API_MODELS:
+            _add_seeds(module)
             return
         if not lm_eval_discovers_plugins():
             for group, registry in REGISTRIES[module.__name__].items():
@@ -258,3 +268,10 @@ def _add_tasks(index_module: Any) -> None:
         return index
 
     task_index.build = staticmethod(build)
+
+
+def _add_seeds(models_module: Any) -> None:
+    from lm_eval_ext.attempt_seeds import with_own_seeds
+
+    api = models_module.TemplateAPI
+    api.generate_until = with_own_seeds(api.generate_until)

@@ -6,11 +6,13 @@ generation settings and cleans up text stays here.
 
 from __future__ import annotations
 
+import inspect
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from lm_eval.api.instance import Instance
+from lm_eval.api.model import LM
 from lm_eval.models.utils import (
     handle_stop_sequences,
     normalize_gen_kwargs,
@@ -110,6 +112,22 @@ def parse_model_args(text: str) -> dict[str, Any]:
     {'pretrained': 'tiny', 'length': 8}
     """
     return dict(simple_parse_args_string(text))
+
+
+def model_arguments() -> frozenset[str]:
+    """Return the arguments of every model class of lm-eval that is loaded in this process.
+
+    A task is not told its model, whose arguments are among its metadata; but the model's class has
+    been loaded by then.
+    """
+    found: set[str] = set()
+    classes: list[type] = [LM]
+    while classes:
+        kind = classes.pop()
+        classes += kind.__subclasses__()
+        if "__init__" in vars(kind):
+            found.update(inspect.signature(kind).parameters)
+    return frozenset(found)
 
 
 def task_prompts(task: str, lm: HFLM, *, limit: int, apply_chat_template: bool) -> list[str]:

@@ -16,7 +16,7 @@ from tqdm import tqdm
 
 from lm_eval_ext.aggregations import Aggregation
 from lm_eval_ext.attempt_details import AttemptDetails, Question, verdict_details
-from lm_eval_ext.attempt_settings import AttemptSettings, described, read_settings
+from lm_eval_ext.attempt_settings import RESERVED, AttemptSettings, described, read_settings
 from lm_eval_ext.errors import UserError
 from lm_eval_ext.generation import Thought
 from lm_eval_ext.grading import grade_questions
@@ -194,7 +194,7 @@ def changed_settings(metadata: Mapping[str, Any], changes: Mapping[str, Any]) ->
         for name in ("ks", "vote_ks"):
             if name not in changes:
                 logged.pop(name, None)
-    return read_settings(logged)
+    return read_settings({name: logged[name] for name in RESERVED if name in logged})
 
 
 def group_score(members: Iterable[tuple[Score, int]]) -> tuple[float, float]:

@@ -41,12 +41,21 @@ from lm_eval_ext.grading import (
     grade_many,
     grade_questions,
 )
+from lm_eval_ext.harness import model_arguments
 from lm_eval_ext.metric_suites import SINGLE_ANSWER, suite
 from lm_eval_ext.question import MetricSuite, QuestionResult
 from lm_eval_ext.response_thoughts import ResponseThoughts
 from lm_eval_ext.responses import Responses, first_text, with_record
 from lm_eval_ext.run_report import RunReport
-from lm_eval_ext.task_config import for_attempts, invalid_answers, is_greedy
+from lm_eval_ext.task_config import (
+    about_decoding,
+    about_equal_attempts,
+    explicit_sampling,
+    for_attempts,
+    invalid_answers,
+    is_greedy,
+    parameters_of,
+)
 
 logger = logging.getLogger(__name__)
 
@@ -92,15 +101,17 @@ class AttemptsTask(ConfigurableTask):
                 f"task {name}: output_type={config['output_type']} has no attempts to sample; "
                 "AttemptsTask needs a task with output_type: generate_until"
             )
-        metadata = dict(config.get("metadata") or {})
+        metadata, written = (dict(config.get(k) or {}) for k in ("metadata", "generation_kwargs"))
         metrics = config.pop("metrics", "passn")
+        known = model_arguments() | parameters_of(config.get("custom_dataset"))
         self.settings = (
-            single_answer(metadata)
+            single_answer(metadata, known=known)
             if metrics in SINGLE_ANSWER
-            else read_settings(metadata, config.get("repeats"))
+            else read_settings(metadata, config.get("repeats"), known=known)
         )
         self.metrics = suite(metrics, self.settings)
         super().__init__(config=for_attempts(config, metadata, self.settings, self.grader, metrics))
+        self._written_kwargs = dict(written)
         if self.grader is None:
             self._verdict = self._check_verdict()
         self._aggregation_list = _Aggregations(self.metrics)
@@ -133,17 +144,10 @@ class AttemptsTask(ConfigurableTask):
         self._check_share(options)
         self._response_thoughts.know_model(options.get("chat_template"))
         super().build_all_requests(**options)
-        generation_kwargs = self.config.generation_kwargs
+        generation_kwargs = explicit_sampling(self.config.generation_kwargs)
         n_attempts = self.settings.n_attempts
-        if n_attempts > 1 and is_greedy(generation_kwargs):
-            logger.warning(
-                "%s: greedy decoding (%s) gives %d equal attempts per question; sample with "
-                "--gen_kwargs do_sample=True,temperature=0.7 or ask for one attempt with "
-                "--metadata '{\"attempts\": 1}'",
-                self.task_name,
-                {key: generation_kwargs.get(key) for key in ("do_sample", "temperature")},
-                n_attempts,
-            )
+        if n_attempts > 1:
+            self._warn_once(about_decoding(generation_kwargs, self._written_kwargs, n_attempts))
         for instance in self._instances:
             instance.repeats = n_attempts
             context, _, *others = instance.arguments
@@ -171,6 +175,8 @@ class AttemptsTask(ConfigurableTask):
             del instance.resps[self.settings.n_attempts :]
         self._n_unreported = len(self._instances) * len(self._filters)
         thoughts = self._response_thoughts.read(self._instances, self.doc_to_prefix)
+        if not is_greedy(self._instances[0].args[1]):
+            self._warn_once(about_equal_attempts([one.resps for one in self._instances]))
         for pipeline in self._filters:
             singles = [
                 Instance(
@@ -320,8 +326,8 @@ class AttemptsTask(ConfigurableTask):
             )
         return verdict
 
-    def _warn_once(self, message: str, *values: Any) -> None:
-        if message not in self._warned:
+    def _warn_once(self, message: str | None, *values: Any) -> None:
+        if message and message not in self._warned:
             self._warned.add(message)
             logger.warning("%s: " + message, self.task_name, *values)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import logging
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -71,6 +72,11 @@ def invalid_answers(pipelines: Sequence[Mapping[str, Any]]) -> frozenset[str]:
     return frozenset({"", "[invalid]"} | stated)
 
 
+def parameters_of(function: Any) -> frozenset[str]:
+    """Return the names of a function's parameters; none of what is no function."""
+    return frozenset(inspect.signature(function).parameters if callable(function) else ())
+
+
 def sampling_kwargs(
     generation_kwargs: Mapping[str, Any] | None, n_attempts: int
 ) -> dict[str, Any] | None:
@@ -92,6 +98,88 @@ def sampling_kwargs(
     if is_greedy(stated):
         stated.update(do_sample=True, temperature=DEFAULT_TEMPERATURE)
     return stated
+
+
+def explicit_sampling(generation_kwargs: Mapping[str, Any] | None) -> dict[str, Any]:
+    """Return generation arguments that say whether they sample.
+
+    lm-eval's response cache takes those without ``do_sample`` for greedy whatever their
+    temperature, and answers all attempts with one text.
+
+    Examples
+    --------
+    >>> explicit_sampling({"temperature": 0.7})
+    {'temperature': 0.7, 'do_sample': True}
+    """
+    stated = dict(generation_kwargs or {})
+    if stated.get("do_sample") is None:
+        stated["do_sample"] = not is_greedy(stated)
+    return stated
+
+
+def about_decoding(
+    used: Mapping[str, Any], written: Mapping[str, Any], n_attempts: int
+) -> str | None:
+    """Return a line where several attempts are equal, or sampled against the task's own words.
+
+    Parameters
+    ----------
+    used
+        Generation arguments in force.
+    written
+        Those of the task's file.
+    n_attempts
+        Attempts per question, at least 2.
+
+    Examples
+    --------
+    >>> about_decoding({"temperature": 0.7}, {"temperature": 0.7}, 16) is None
+    True
+    >>> about_decoding({"do_sample": True, "temperature": 0.7}, {"do_sample": False}, 16)[:42]
+    'its generation_kwargs say do_sample=False,'
+    """
+    stated = ("do_sample", "temperature")
+    if is_greedy(used):
+        return (
+            f"greedy decoding ({ {key: used.get(key) for key in stated} }) gives {n_attempts} "
+            "equal attempts per question; sample with --gen_kwargs do_sample=True,temperature=0.7 "
+            "or ask for one attempt with --metadata '{\"attempts\": 1}'"
+        )
+    said = [f"{key}={written[key]}" for key in stated if written.get(key) is not None]
+    if not said or not is_greedy(written):
+        return None
+    return (
+        f"its generation_kwargs say {', '.join(said)}, which would give {n_attempts} equal "
+        f"attempts: sampling at temperature {used.get('temperature', 1.0)} instead; to stay "
+        "greedy, ask for one attempt with --metadata '{\"attempts\": 1}', or add --gen_kwargs "
+        "do_sample=False"
+    )
+
+
+def about_equal_attempts(responses: Sequence[Sequence[str]]) -> str | None:
+    """Return a line where sampling gave one text over and over: one seed for all, or a cache.
+
+    Parameters
+    ----------
+    responses
+        The sampled responses by question.
+
+    Examples
+    --------
+    >>> about_equal_attempts([["a", "a"], ["a", "a"], ["a", "b"]])[:56]
+    'all sampled attempts at 2 of 3 questions are equal: the '
+    >>> about_equal_attempts([["a", "a"], ["a", "b"]]) is None
+    True
+    """
+    several = [texts for texts in responses if len(texts) > 1]
+    n_equal = sum(len(set(map(str, texts))) == 1 for texts in several)
+    if 2 * n_equal <= len(several):
+        return None
+    return (
+        f"all sampled attempts at {n_equal} of {len(several)} questions are equal: the model may "
+        "use one seed for all of them, or a temperature close to 0; pass@k and votes are then "
+        "those of a single attempt"
+    )
 
 
 def is_greedy(generation_kwargs: Mapping[str, Any]) -> bool:

@@ -3,6 +3,7 @@
 import pytest
 
 from lm_eval_ext.attempt_settings import AttemptSettings, described, read_settings, single_answer
+from lm_eval_ext.errors import UserError
 
 
 @pytest.mark.parametrize(
@@ -64,8 +65,43 @@ def test_invalid_settings_are_refused_in_one_line(metadata, message):
     assert "\n" not in str(error.value)
 
 
-def test_a_name_that_is_nearly_ours_is_warned_of(caplog):
-    read_settings({"attemps": 4, "length": 8, "version": 1.0})
-    assert [record.getMessage() for record in caplog.records] == [
-        "metadata has 'attemps', which means nothing here: did you mean 'attempts'?"
-    ]
+@pytest.mark.parametrize(
+    ("name", "meant"),
+    [
+        ("atempts", "attempts"),
+        ("attemps", "attempts"),
+        ("attempt", "attempts"),
+        ("n_attempts", "attempts"),
+        ("Attempts", "attempts"),
+        ("ATTEMPTS", "attempts"),
+        ("num_repeats", "attempts"),
+        ("repeats", "attempts"),
+        ("k", "ks"),
+        ("vote_k", "vote_ks"),
+        ("vote-ks", "vote_ks"),
+        ("votes_ks", "vote_ks"),
+        ("taus", "tau"),
+        ("bins", "n_bins"),
+        ("num_bins", "n_bins"),
+        ("data-folder", "data_folder"),
+        ("datafolder", "data_folder"),
+    ],
+)
+@pytest.mark.parametrize("read", [read_settings, single_answer])
+def test_a_name_that_is_nearly_ours_is_refused(read, name, meant):
+    with pytest.raises(UserError, match=rf"metadata has {name}=.*: write {meant} ") as error:
+        read({name: [4], "length": 8, "version": 1.0})
+    assert "\n" not in str(error.value)
+    read({name: [4]}, known={name, "pretrained"})  # an argument of the model
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "version", "pretrained", "length", "seed", "store", "temperature", "max_length", "dtype",
+        "base_url", "num_concurrent", "position", "drafts", "ratio", "task", "description", "k",
+        "subset", "data", "dataset", "max_seq_lengths", "batch_size", "tokenizer", "calibration",
+    ],
+)  # fmt: skip
+def test_other_names_belong_to_others(name):
+    assert read_settings({name: 4}) == read_settings({})

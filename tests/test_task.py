@@ -14,6 +14,7 @@ from lm_eval.tasks import TaskManager
 from lm_eval.utils import make_table
 
 from lm_eval_ext.attempt_settings import read_settings
+from lm_eval_ext.errors import UserError
 from lm_eval_ext.metric_suites import suite
 from lm_eval_ext.task import AttemptsTask
 
@@ -277,3 +278,101 @@ def test_a_plain_task_file_names_the_class(tmp_path, scripted_lm):
     results = lm_eval.simple_evaluate(model=lm, tasks=["mine"], task_manager=manager)
     assert results["results"]["mine"]["maj@16,none"] == 1.0
     assert lm.requests[0].args[1] == {"until": ["."], "do_sample": True, "temperature": 0.7}
+
+
+@pytest.mark.parametrize(
+    ("written", "said"),
+    [
+        ({"do_sample": False}, "do_sample=False"),
+        ({"temperature": 0.0}, "temperature=0.0"),
+        ({"do_sample": False, "temperature": 0.0}, "do_sample=False, temperature=0.0"),
+        ({"do_sample": True, "temperature": 0}, "do_sample=True, temperature=0"),
+        ({"do_sample": False, "temperature": 0.5}, "do_sample=False, temperature=0.5"),
+        ({}, None),
+        ({"until": ["\n"]}, None),
+        ({"temperature": 0.3}, None),
+        ({"do_sample": True, "temperature": 0.3}, None),
+    ],
+)
+def test_sampling_in_place_of_greedy_decoding_is_told_in_one_line(
+    scripted_lm, caplog, written, said
+):
+    lm = scripted_lm(lambda question, attempt: f"#### {question + attempt}")
+    task = config(generation_kwargs={"until": ["\n"], **written}, repeats=3)
+    with caplog.at_level(logging.WARNING):
+        evaluate(lm, task)
+    told = [r.getMessage() for r in caplog.records if "generation_kwargs say" in r.getMessage()]
+    assert len(told) == (said is not None)
+    for line in told:
+        assert f"generation_kwargs say {said}, which" in line
+        assert "temperature 0.7 instead" in line
+        assert "--gen_kwargs do_sample=False" in line
+    assert all(request.args[1]["do_sample"] for request in lm.requests)
+
+
+def test_staying_greedy_is_taken_at_its_word(scripted_lm, caplog):
+    lm = scripted_lm(lambda question, attempt: "#### 1")
+    task = config(generation_kwargs={"do_sample": False}, repeats=3)
+    evaluate(lm, task, gen_kwargs="do_sample=False")
+    assert not any(request.args[1]["do_sample"] for request in lm.requests)
+    assert "generation_kwargs say" not in caplog.text
+    one = scripted_lm(lambda question, attempt: "#### 1")
+    evaluate(one, task, metadata={"attempts": 1})
+    assert [request.args[1]["do_sample"] for request in one.requests] == [False] * N_DOCS
+    assert "generation_kwargs say" not in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("generation_kwargs", "samples"),
+    [
+        ({"temperature": 0.7}, True),
+        ({"temperature": 0.7, "do_sample": None}, True),
+        ({"temperature": 0.0}, False),
+        ({}, False),
+        ({"do_sample": True, "temperature": 0.7}, True),
+        ({"do_sample": False, "temperature": 0.7}, False),
+    ],
+)
+def test_requests_say_whether_they_sample(scripted_lm, generation_kwargs, samples):
+    """lm-eval's response cache goes by ``do_sample`` alone."""
+    lm = scripted_lm(lambda question, attempt: "#### 1")
+    evaluate(lm, config(generation_kwargs=generation_kwargs), metadata={"attempts": 1})
+    assert {request.args[1]["do_sample"] for request in lm.requests} == {samples}
+
+
+@pytest.mark.parametrize(
+    ("script", "told"),
+    [
+        (lambda question, attempt: f"#### {question}", "6 of 6 questions are equal"),
+        (lambda question, attempt: "", "6 of 6 questions are equal"),
+        (lambda question, attempt: f"#### {attempt * (question > 3)}", "4 of 6 questions"),
+        (lambda question, attempt: f"#### {attempt * (question > 2)}", None),
+        (lambda question, attempt: f"#### {attempt}", None),
+        (lambda question, attempt: "#### 1" + " " * (attempt == 3), None),
+    ],
+)
+def test_equal_samples_are_told_in_one_line(scripted_lm, caplog, script, told):
+    evaluate(scripted_lm(script), metadata={"attempts": 4})
+    lines = [r.getMessage() for r in caplog.records if "are equal" in r.getMessage()]
+    assert len(lines) == (told is not None)
+    assert all(told in line for line in lines)
+
+
+def test_a_misspelt_name_is_an_error_unless_the_model_or_the_data_take_it(scripted_lm):
+    lm = scripted_lm(lambda question, attempt: "#### 1")
+    for metrics in ("passn", "calib"):
+        with pytest.raises(UserError, match="metadata has atempts=4, .*: write attempts"):
+            evaluate(lm, config(metrics=metrics), metadata={"atempts": 4})
+    with pytest.raises(UserError, match="metadata has atempts=4"):
+        AttemptsTask(config(metadata={"atempts": 4}))
+
+    def with_bins(bins=1, **metadata):
+        return sums()
+
+    evaluate(lm, config(custom_dataset=with_bins), metadata={"bins": 4})
+
+    class WithAtempts(type(lm)):
+        def __init__(self, script, atempts=4):
+            super().__init__(script)
+
+    evaluate(WithAtempts(lm.script), metadata={"atempts": 4})
