@@ -33,8 +33,12 @@ from lm_eval_ext.errors import UserError
 from lm_eval_ext.metrics.bootstrap import bootstrap_with_values
 from lm_eval_ext.metrics.resampling import FEW_UNDEFINED, MANY_UNDEFINED
 
+_mean = metrics.mean_over_questions
 MAX_RESAMPLES = 1_000
 """Most resamples drawn for a standard error, which is then known to about 2%."""
+
+FEW_QUESTIONS = 10
+"""Fewer that are all alike have no standard error, rather than one of 0."""
 
 
 class Sample(NamedTuple):
@@ -183,14 +187,23 @@ class Aggregation:
         UserError
             For items that are not what the metric takes.
         """
-        data = self._sample(items).data
+        data, questions = self._sample(items)
         if _is_empty(data):
             warnings.warn(
-                f"{self.__name__} is undefined (NaN): no attempt in any of {len(items)} questions",
+                f"{self.__name__} is undefined (NaN): none of {len(items)} questions has an "
+                "attempt with this confidence (vote_share: one with a valid answer)",
                 metrics.UndefinedMetricWarning,
                 stacklevel=2,
             )
             return float("nan")
+        n_known = len(items) if questions is None else len(np.unique(questions))
+        if n_known < len(items):
+            warnings.warn(  # one line for all metrics
+                f"n = {n_known} of {len(items)} questions: the others have no attempt with this "
+                "confidence (vote_share: none with a valid answer) and are left out",
+                metrics.UndefinedMetricWarning,
+                stacklevel=2,
+            )
         try:
             return float(self._metric(**data))
         except ValueError as error:
@@ -210,8 +223,9 @@ class Aggregation:
         -------
         float
             NaN where the metric is undefined on the sample or on more than a quarter of the
-            resamples, or fewer than two questions have an attempt. Warns when more than 5% of the
-            resamples are undefined.
+            resamples, fewer than two questions have an attempt, or all resamples give one value:
+            unless `FEW_QUESTIONS` are all alike, that comes of too few questions. lm-eval's table
+            then says N/A. Warns when more than 5% of the resamples are undefined.
         """
         interval = self.interval(items, bootstrap_iters, seed)
         return float("nan") if interval is None else float(interval.standard_error)
@@ -263,6 +277,10 @@ class Aggregation:
             interval, values = bootstrap_with_values(
                 self._metric, data, clusters=questions, n_resamples=n_resamples, seed=seed
             )
+        alike = _are_alike(data) and interval.n_questions >= FEW_QUESTIONS
+        if self._metric is not _mean and _is_constant(values) and not alike:
+            nan = float("nan")
+            interval = interval._replace(standard_error=nan, low=nan, high=nan)
         share = interval.n_undefined / n_resamples
         if share > FEW_UNDEFINED and interval.n_questions > 1 and not np.isnan(interval.estimate):
             warnings.warn(
@@ -282,6 +300,17 @@ class Aggregation:
 
     def _error(self, error: ValueError) -> UserError:
         return UserError(f"aggregation {self.__name__}: {error}")
+
+
+def _is_constant(values: NDArray[np.float64]) -> bool:
+    """Tell whether all defined values are one, up to rounding."""
+    known = values[~np.isnan(values)]
+    return bool(known.size) and bool(np.ptp(known) <= 1e-12 * max(1.0, np.abs(known).max()))
+
+
+def _are_alike(data: dict[str, NDArray[Any]]) -> bool:
+    """Tell whether all attempts have the same numbers."""
+    return all(np.ptp(values) == 0 for name, values in data.items() if name != "clusters")
 
 
 def _is_empty(data: dict[str, NDArray[Any]]) -> bool:
@@ -336,6 +365,5 @@ prr = Aggregation("prr", metrics.prr)
 prr_at_50 = Aggregation("prr_at_50", partial(metrics.prr, max_rejection=0.5))
 accuracy_at_50 = Aggregation("accuracy_at_50", partial(metrics.accuracy_at_coverage, coverage=0.5))
 
-_mean = metrics.mean_over_questions
 pass_at_k = Aggregation("pass_at_k", _mean, partial(counts, metrics.pass_at_k))
 pass_hat_k = Aggregation("pass_hat_k", _mean, partial(counts, metrics.pass_hat_k))

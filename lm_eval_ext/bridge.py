@@ -32,8 +32,9 @@ from __future__ import annotations
 import importlib.metadata
 import logging
 import sys
+import warnings
 from collections.abc import Callable, Iterable
-from functools import partial, wraps
+from functools import wraps
 from importlib.machinery import ModuleSpec
 from pathlib import Path
 from types import ModuleType
@@ -229,7 +230,17 @@ def _add_standard_errors(metrics_module: Any) -> None:
         standard_error = getattr(metric, "standard_error", None)
         if standard_error is None or bootstrap_iters <= 0:
             return without_ours(metric, bootstrap_iters)
-        return partial(standard_error, bootstrap_iters=bootstrap_iters)
+
+        def known_standard_error(items: Any) -> Any:
+            error = standard_error(items, bootstrap_iters=bootstrap_iters)
+            if error == error:
+                return error
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # said when the value was computed
+                value = metric(items)
+            return "N/A" if value == value else error  # NaN is that of a value that is NaN
+
+        return known_standard_error
 
     # The evaluator imports it by name: where that has happened already, it has the original.
     holders: tuple[Any, ...] = (metrics_module, sys.modules.get("lm_eval.evaluator_utils"))

@@ -6,7 +6,8 @@ The sources of a question are found in the logged details of its attempts, by na
 source                    probability  unit      what it is
 ========================  ===========  ========  ==================================================
 ``vote_share``            yes          question  share of the attempts that gave the majority's
-                                                 answer; only where there are several attempts
+                                                 answer; only where there are several attempts, and
+                                                 a valid answer among them
 what a wrapper puts into  yes          attempt   its estimate that the attempt is correct
 ``probabilities``
 what a wrapper puts into  no           attempt   any measure that is higher where the model is less
@@ -105,10 +106,11 @@ def _vote_share(question: Question) -> Source:
     """Return the majority's share of all attempts, invalid ones too, and whether it is right.
 
     Of answers with equally many votes the one given first counts: attempts come in random order.
+    Without one valid answer there is no majority, and no row.
     """
     votes = Counter(a["answer"] for a in question if a["answer"] is not None)
     if not votes:
-        return Source([0.0], [False], [math.nan], is_probability=True)
+        return Source([], [], [], is_probability=True)
     answer, n_votes = votes.most_common(1)[0]
     correct = next(attempt["correct"] for attempt in question if attempt["answer"] == answer)
     return Source([n_votes / len(question)], [correct], [math.nan], is_probability=True)

@@ -129,7 +129,9 @@ def test_one_class_is_nan_and_a_warning_that_says_why(name):
 
 
 def test_no_attempt_at_all_is_nan_and_a_warning():
-    with pytest.warns(UndefinedMetricWarning, match="no attempt in any of 2 questions"):
+    with pytest.warns(
+        UndefinedMetricWarning, match="none of 2 questions has an attempt with this confidence"
+    ):
         assert math.isnan(aggregations.ece([[], []]))
     assert math.isnan(aggregations.ece.standard_error([[], []]))
 
@@ -334,6 +336,65 @@ def test_a_group_pools_standard_errors_of_its_tasks(evaluate):
 def test_items_of_a_wrong_shape_stop_lm_eval_with_one_line(evaluate):
     with pytest.raises(UserError, match=r"^aggregation ece: the item .* item 0 is 0\.5$"):
         evaluate("wrong_items", bootstrap_iters=20)
+
+
+ALONE_IN_THEIR_BINS = [(0.95, 1), (0.55, 0), (0.15, 0)]
+THREE_ALIKE = [(1.0, 1)] * 3
+
+
+@pytest.mark.parametrize(
+    ("name", "items"),
+    [
+        ("debiased_ece", ALONE_IN_THEIR_BINS),
+        ("debiased_ece", [[(0.9, 1), (0.9, 1)], [(0.5, 0), (0.5, 1)], [(0.2, 0), (0.3, 0)]]),
+        ("debiased_ece", [(0.9, 1), (0.2, 0)]),
+        ("debiased_ece", THREE_ALIKE),
+        ("ece", THREE_ALIKE),
+        ("brier", THREE_ALIKE),
+        ("aurc", [(0.9, 0), (0.5, 0), (0.1, 0)]),
+        ("accuracy_at_50", THREE_ALIKE),
+        ("auroc", ALONE_IN_THEIR_BINS),  # one class in too many resamples
+        ("ece", [(0.9, 1)]),
+    ],
+)
+def test_a_standard_error_that_cannot_be_known_is_not_zero(name, items):
+    aggregation = getattr(aggregations, name)
+    interval = aggregation.interval(items)
+    assert np.isfinite(interval.estimate)
+    assert np.isnan([interval.standard_error, interval.low, interval.high]).all()
+    assert math.isnan(aggregation.standard_error(items))
+    from lm_eval.api.metrics import stderr_for_metric
+
+    assert stderr_for_metric(aggregation, 100)(items) == "N/A"
+
+
+@pytest.mark.parametrize(
+    ("name", "items"),
+    [
+        ("debiased_ece", [(0.75, 1), (0.75, 0), (0.75, 1)]),
+        ("ece", ALONE_IN_THEIR_BINS),
+        ("brier", ALONE_IN_THEIR_BINS),
+        ("nll", [(0.9, 1), (0.2, 0)]),
+        ("aurc", ALONE_IN_THEIR_BINS),
+        ("pass_at_k", [(1, 2, 1), (2, 2, 1), (0, 2, 1)]),
+    ],
+)
+def test_a_standard_error_of_few_questions_that_can_is_kept(name, items):
+    assert getattr(aggregations, name).standard_error(items) > 1e-3
+
+
+def test_many_questions_that_are_all_alike_have_no_spread():
+    assert aggregations.ece.standard_error([(0.5, 1)] * 40) == 0
+    assert aggregations.debiased_ece.standard_error([(1.0, 1)] * 40) == 0
+    # A mean is what lm-eval makes of it.
+    assert aggregations.pass_at_k.standard_error([(2, 2, 1)] * 3) == 0
+
+
+def test_questions_without_an_attempt_are_left_out_and_counted():
+    items = [(0.75, 1), [], (0.25, 0), []]
+    with pytest.warns(UndefinedMetricWarning, match=r"n = 2 of 4 questions"):
+        assert aggregations.ece(items) == 0.25
+    assert aggregations.ece.interval(items).n_questions == 2
 
 
 def test_lm_evals_own_standard_errors_stay():

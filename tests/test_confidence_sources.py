@@ -26,9 +26,10 @@ def test_of_equal_shares_the_first_answer_counts():
     assert (source.confidence, source.correct) == ([1 / 3], [False])
 
 
-def test_without_an_answer_the_share_is_zero_and_wrong():
+def test_without_an_answer_there_is_no_share():
     (source,) = confidence_sources(attempts((None, False), (None, False))).values()
-    assert (source.confidence, source.correct) == ([0.0], [False])
+    assert (source.confidence, source.correct, source.n_tokens) == ([], [], [])
+    assert source.is_probability
 
 
 def test_a_single_attempt_has_no_share():

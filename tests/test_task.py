@@ -16,6 +16,7 @@ from lm_eval.utils import make_table
 from lm_eval_ext.attempt_settings import read_settings
 from lm_eval_ext.errors import UserError
 from lm_eval_ext.metric_suites import suite
+from lm_eval_ext.metrics import UndefinedMetricWarning
 from lm_eval_ext.task import AttemptsTask
 
 pytestmark = pytest.mark.usefixtures("quick_evaluator")
@@ -376,3 +377,35 @@ def test_a_misspelt_name_is_an_error_unless_the_model_or_the_data_take_it(script
             super().__init__(script)
 
     evaluate(WithAtempts(lm.script), metadata={"atempts": 4})
+
+
+def test_a_question_without_a_valid_answer_has_no_vote_share(scripted_lm):
+    """All right where there is an answer at all: the share alone decides the error."""
+    lm = scripted_lm(lambda question, attempt: "?" if question < 2 else f"#### {question}")
+    with pytest.warns(UndefinedMetricWarning, match=r"n = 4 of 6 questions.*valid answer"):
+        rows = evaluate(lm, metadata={"attempts": 4})["results"]["sums"]
+    assert rows["ece:vote_share,none"] == 0
+    assert rows["brier:vote_share,none"] == 0
+    assert rows["invalid_rate,none"] == pytest.approx(1 / 3)
+    assert rows["pass@1,none"] == pytest.approx(2 / 3)
+
+
+def test_without_any_valid_answer_the_share_is_nan_with_a_reason(scripted_lm):
+    lm = scripted_lm(lambda question, attempt: "?" * (attempt + 1), with_records=True)
+    with pytest.warns(UndefinedMetricWarning, match="ece is undefined .NaN.: none of 6 questions"):
+        results = evaluate(lm, metadata={"attempts": 4})
+    rows = results["results"]["sums"]
+    for name in ("ece", "debiased_ece", "brier", "nll", "aurc", "hallucination_auroc"):
+        assert np.isnan(rows[f"{name}:vote_share,none"]), name
+    assert rows["maj@4,none"] == 0
+    assert "NaN" in make_table(results)
+
+
+def test_a_standard_error_that_cannot_be_known_is_written_as_such(scripted_lm):
+    lm = scripted_lm(lambda question, attempt: f"#### {question + attempt % 2 * (question % 2)}")
+    results = evaluate(lm, metadata={"attempts": 4}, limit=3)
+    rows = results["results"]["sums"]
+    assert rows["debiased_ece:vote_share_stderr,none"] == "N/A"
+    (line,) = [line for line in make_table(results).splitlines() if "debiased_ece:vote" in line]
+    assert "N/A" in line
+    assert "0.0000" not in line
