@@ -21,6 +21,8 @@ CHANGES = {
         "self_eval_labels": (JUDGED, " B+ A"),
         "calibration_temperature": (JUDGED, 2.0),
         "box_completion": ({}, True),
+        "thinking_budget": ({}, 5),
+        "think_start_token": ({}, "<plan>"),
     },
     "epicar": {"self_eval": ({}, False)},
     "rsp": {
