@@ -8,6 +8,10 @@ Which names those are: every name that the tests or their setup use and do not d
 themselves; a built-in name only where the reference solution defines it (``sum`` in one record). A
 standard module that the tests use and nobody imports (``sys.getsizeof`` in another) is imported
 here: in the published data it comes from the reference solution's own imports.
+
+What the tests' setup imports is imported in the program's process too, before the program, as if
+both shared one namespace. Each side has its own: a program that replaces ``math.isclose`` replaces
+it for itself.
 """
 
 from __future__ import annotations
@@ -50,6 +54,8 @@ class CodeTests(NamedTuple):
     calls
         The calls that the tests will make, where that can be told from their text; see
         `Session.load`.
+    imports
+        The import statements of the setup, which the program finds done.
     """
 
     setup: CodeType
@@ -58,6 +64,7 @@ class CodeTests(NamedTuple):
     modules: tuple[str, ...]
     reference: str
     calls: tuple[Call, ...]
+    imports: tuple[str, ...]
 
 
 class Verdict(NamedTuple):
@@ -98,7 +105,10 @@ def read_tests(doc: Mapping[str, Any]) -> CodeTests:
     names, modules = _names(trees, _defined_by(reference))
     setup_code, *tests = (_compiled(tree) for tree in trees)
     calls = foreseen_calls(trees[0], trees[1:], names)
-    return CodeTests(setup_code, tuple(tests), names, modules, reference, calls)
+    imports = tuple(
+        ast.unparse(node) for node in trees[0].body if isinstance(node, ast.Import | ast.ImportFrom)
+    )
+    return CodeTests(setup_code, tuple(tests), names, modules, reference, calls, imports)
 
 
 def _compiled(tree: ast.Module) -> CodeType:
@@ -147,7 +157,7 @@ def run_tests(tests: CodeTests, program: str, session: Session) -> Verdict:
     space |= {name: importlib.import_module(name) for name in tests.modules}
 
     def prepare() -> None:
-        space.update(session.load(program, tests.names, tests.calls))
+        space.update(session.load(program, tests.names, tests.calls, tests.imports))
         exec(tests.setup, space)
 
     run.step("program", prepare)

@@ -7,6 +7,7 @@ it sends back counts as data, whoever wrote it.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import sys
 import types
@@ -37,10 +38,13 @@ class _Program:
         self.objects.append(value.value if type(value) is _Kept else value)
         return len(self.objects) - 1
 
-    def load(self, source: str, names: list[str]) -> dict[str, Any]:
-        """Run the source; return what it defines under the names."""
+    def load(self, source: str, names: list[str], imports: list[str]) -> dict[str, Any]:
+        """Run the imports and the source; return what is then found under the names."""
         sys.modules[MODULE] = self.module
         space = self.module.__dict__
+        for statement in imports:
+            with contextlib.suppress(Exception):  # not there, perhaps, and perhaps not used
+                exec(compile(statement, "<imports>", "exec", dont_inherit=True), space)
         exec(compile(source, f"<{MODULE}>", "exec", dont_inherit=True), space)
         found = {name: space[name] for name in names if name in space}
         return {name: _Kept(value) if callable(value) else value for name, value in found.items()}

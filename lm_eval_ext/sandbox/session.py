@@ -98,7 +98,11 @@ class Session:
         self.deadline = deadline
 
     def load(
-        self, source: str, names: Sequence[str], ahead: Sequence[tuple[str, tuple[Any, ...]]] = ()
+        self,
+        source: str,
+        names: Sequence[str],
+        ahead: Sequence[tuple[str, tuple[Any, ...]]] = (),
+        imports: Sequence[str] = (),
     ) -> dict[str, Any]:
         """Run the program; return what it defines under the names, functions as handles.
 
@@ -111,6 +115,9 @@ class Session:
         ahead
             Calls, as a name and arguments, that will be made next and in this order. They are asked
             for at once, which saves a wait per call: `call` then finds the reply under way.
+        imports
+            Import statements to run in the program's namespace before it. One that fails there is
+            passed over.
 
         Raises
         ------
@@ -119,7 +126,7 @@ class Session:
         ProgramGone
             If its process ends, or the time does. So do the other methods.
         """
-        requests = [self._request("load", source, list(names))]
+        requests = [self._request("load", source, list(names), list(imports))]
         requests += [self._request("call_name", *call) for call in ahead]
         if sum(map(len, requests)) > _MAX_AHEAD:
             del requests[1:]
