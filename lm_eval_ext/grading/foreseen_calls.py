@@ -68,7 +68,12 @@ def _call_of(test: ast.Module, names: Sequence[str]) -> Call | None:
             return None
         node = inside[0]
     try:
-        arguments = tuple(ast.literal_eval(argument) for argument in node.args)
+        for argument in node.args:
+            ast.literal_eval(argument)
     except ValueError:
         return None
-    return None if node.keywords else (node.func.id, arguments)
+    # Computed as the test will compute them: `literal_eval` puts a set together in another way, and
+    # it would be iterated in another order.
+    arguments = ast.Expression(ast.Tuple(node.args, ast.Load()))
+    code = compile(ast.fix_missing_locations(arguments), "<test>", "eval", dont_inherit=True)
+    return None if node.keywords else (node.func.id, eval(code, {}))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import re
 import shutil
 import socket
 import subprocess
@@ -24,6 +25,7 @@ _START_SECONDS = 30.0
 _NOBODY = 65534
 _BOOTSTRAP = """
 import sys, types
+sys.path[:] = filter(None, sys.path)  # nothing is imported from the working directory
 folder, control = sys.argv[1:]
 for name, path in (("lm_eval_ext", folder), ("lm_eval_ext.sandbox", folder + "/sandbox")):
     sys.modules[name] = types.ModuleType(name)
@@ -114,7 +116,8 @@ class Zygote:
         self._control.close()
 
     def _start(self, control: int) -> subprocess.Popen[bytes]:
-        command = [interpreter(), "-I", "-S", "-B", "-c", _BOOTSTRAP]
+        # Not `-I`, which ignores the environment: all that is there is what we put there.
+        command = [interpreter(), "-s", "-S", "-B", "-c", _BOOTSTRAP]
         command += [str(CODE_FOLDER), str(control)]
         if self.back_end == "bubblewrap":
             command = _bubblewrap() + command
@@ -131,7 +134,7 @@ class Zygote:
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL,
                 stderr=subprocess.PIPE,
-                env={},
+                env=_environment(),
                 cwd="/",
                 pass_fds=[control],
                 start_new_session=True,
@@ -167,6 +170,17 @@ class Zygote:
         return report
 
 
+def _environment() -> dict[str, str]:
+    """Return the environment of the waiting process: the seed of the hashes of strings.
+
+    The order of a set of strings must not change from run to run; where it is fixed out here, it is
+    the same in there.
+    """
+    seed = os.environ.get("PYTHONHASHSEED", "")
+    known = re.fullmatch("[0-9]{1,10}", seed) and int(seed) < 2**32
+    return {"PYTHONHASHSEED": seed if known else "0"}
+
+
 def _bubblewrap() -> list[str]:
     """Return the beginning of a command line that runs the rest in bubblewrap."""
     program = shutil.which("bwrap")
@@ -175,6 +189,8 @@ def _bubblewrap() -> list[str]:
     # No --die-with-parent: the kernel would see the *thread* that started it end. The waiting
     # process ends by itself when the control socket closes.
     command = [program, "--unshare-all", "--new-session", "--clearenv"]
+    for name, value in _environment().items():
+        command += ["--setenv", name, value]
     for capability in ("CAP_SYS_ADMIN", "CAP_SETPCAP"):  # for each program's own namespaces
         command += ["--cap-add", capability]
     command += ["--dev", "/dev", "--tmpfs", "/tmp"]  # first: what is shown may be below them

@@ -11,14 +11,15 @@ imports nothing outside the standard library.
 
 Numbers keep their type, sign of zero and size; NaN arrives as NaN. A built-in iterator or a
 generator arrives as an iterator over at most `limits.MAX_NODES` elements, a dictionary view as such
-a view, a match of a regular expression as a `Match`, a built-in type as that type.
+a view, a match of a regular expression as a `Match`, a built-in type as that type. Dictionaries and
+sets are iterated in the order they had (`lm_eval_ext.sandbox.set_order`).
 """
 
 from __future__ import annotations
 
 import re
 import struct
-from collections import deque
+from collections import OrderedDict, deque
 from collections.abc import Callable, Iterable
 from decimal import Decimal
 from fractions import Fraction
@@ -26,6 +27,7 @@ from itertools import chain
 from typing import Any
 
 from lm_eval_ext.sandbox.limits import MAX_BYTES, MAX_DEPTH, MAX_NODES
+from lm_eval_ext.sandbox.set_order import SetBuilder, slots_of
 
 _COUNT = struct.Struct("<I")
 _DOUBLE = struct.Struct("<d")
@@ -37,6 +39,7 @@ _NAMES = {kind: name for name, kind in _TYPES.items()}
 _MAX_EXPONENT = 10_000  # of a Decimal: int() of a larger one would fill the memory
 _MAX_FRACTION_BITS = 10_000  # reducing a fraction takes quadratic time
 _MAX_COLLISIONS = 200
+_COUNT_BITS = 24  # of the number of a set's elements; above it stands the size of its table
 
 
 class WireError(ValueError):
@@ -103,15 +106,18 @@ class _Encoder:
         else:
             raise WireError(f"an object of type {kind.__name__}, which is not plain data")
 
-    def several(self, tag: bytes, elements: Iterable[Any], depth: int) -> None:
-        """Write elements after their number, which is known only once they are written."""
+    def several(self, tag: bytes, elements: Iterable[Any], depth: int, above: int = 0) -> None:
+        """Write elements after their number, which is known only once they are written.
+
+        What the number has no need of, its upper bits, are ``above``.
+        """
         place = len(self.parts)
         self.put(tag, b"")
         count = 0
         for element in elements:
             self.write(element, depth + 1)
             count += 1
-        self.parts[place + 1] = _COUNT.pack(count)
+        self.parts[place + 1] = _COUNT.pack(count | above << _COUNT_BITS)
 
 
 _Writer = Callable[[_Encoder, type, Any, int], None]
@@ -139,8 +145,10 @@ def _write_range(encoder: _Encoder, base: type, value: range, depth: int) -> Non
     encoder.several(b"r", (value.start, value.stop, value.step), depth)
 
 
-def _write_dict(encoder: _Encoder, base: type, value: dict[Any, Any], depth: int) -> None:
-    encoder.several(b"d", chain.from_iterable(dict.items(value)), depth)
+def _write_dict(
+    encoder: _Encoder, base: type[dict[Any, Any]], value: dict[Any, Any], depth: int
+) -> None:
+    encoder.several(b"d", chain.from_iterable(base.items(value)), depth)
 
 
 def _plain(tag: bytes, body: Callable[[Any], bytes]) -> _Writer:
@@ -153,6 +161,14 @@ def _plain(tag: bytes, body: Callable[[Any], bytes]) -> _Writer:
 def _elements(tag: bytes) -> _Writer:
     def write(encoder: _Encoder, base: type, value: Any, depth: int) -> None:
         encoder.several(tag, base.__iter__(value), depth)  # type: ignore[attr-defined]
+
+    return write
+
+
+def _set(tag: bytes) -> _Writer:
+    def write(encoder: _Encoder, base: type, value: Any, depth: int) -> None:
+        table = slots_of(value).bit_length() - 1
+        encoder.several(tag, base.__iter__(value), depth, table)  # type: ignore[attr-defined]
 
     return write
 
@@ -186,9 +202,10 @@ _BASES: dict[type, _Writer] = {
     bytearray: _plain(b"Y", _octets),
     list: _elements(b"l"),
     tuple: _elements(b"u"),
-    set: _elements(b"S"),
-    frozenset: _elements(b"F"),
+    set: _set(b"S"),
+    frozenset: _set(b"F"),
     deque: _elements(b"Q"),
+    OrderedDict: _write_dict,
     dict: _write_dict,
     Decimal: _write_decimal,
     Fraction: _write_fraction,
@@ -237,6 +254,7 @@ class _Decoder:
         self.handle = handle
         self.place = 0
         self.nodes = 2 * MAX_NODES
+        self.sets = SetBuilder()
 
     def read(self, depth: int) -> Any:
         self.nodes -= 1
@@ -246,13 +264,11 @@ class _Decoder:
         tag = self.data[self.place : self.place + 1]
         (count,) = _COUNT.unpack_from(self.data, self.place + 1)
         self.place = start
-        build = _CONTAINERS.get(tag)
-        if build is not None:
-            if count > len(self.data):
-                raise WireError("more elements than bytes")
-            elements = [self.read(depth + 1) for _ in range(count)]
-            _refuse_collisions(elements)
-            return build(elements)
+        if tag in _SETS:
+            table, count = count >> _COUNT_BITS, count & (1 << _COUNT_BITS) - 1
+            return self.sets.build(_SETS[tag], self.several(count, depth), 1 << table)
+        if tag in _CONTAINERS:
+            return _CONTAINERS[tag](self.several(count, depth))
         end = start + count
         if end > len(self.data):
             raise WireError("cut short")
@@ -263,6 +279,14 @@ class _Decoder:
                 raise WireError("a handle where none can be")
             return self.handle(_COUNT.unpack(body)[0])
         return _SCALARS[tag](body)
+
+    def several(self, count: int, depth: int) -> list[Any]:
+        """Read the elements of a container."""
+        if count > len(self.data):
+            raise WireError("more elements than bytes")
+        elements = [self.read(depth + 1) for _ in range(count)]
+        _refuse_collisions(elements)
+        return elements
 
 
 def _refuse_collisions(elements: list[Any]) -> None:
@@ -315,11 +339,10 @@ def _match(body: bytes) -> Match:
     return Match(tuple(zip(numbers[::2], numbers[1::2], strict=False)))
 
 
+_SETS: dict[bytes, type[Any]] = {b"S": set, b"F": frozenset}
 _CONTAINERS: dict[bytes, Callable[[list[Any]], Any]] = {
     b"l": lambda elements: elements,
     b"u": tuple,
-    b"S": set,
-    b"F": frozenset,
     b"Q": deque,
     b"i": iter,
     b"d": _pairs,

@@ -10,7 +10,6 @@ import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -110,75 +109,6 @@ def test_sanitized_records_bring_their_imports() -> None:
     right = "def area(r): return 355 / 113 * r ** 2"
     assert grade("mbpp", right, doc).correct
     assert not grade("mbpp", "def area(r): return 3 * r", doc).correct
-
-
-def area_doc(*imports: str, setup: str = "") -> dict[str, Any]:
-    return {
-        "code": "def area(r):\n    return 3.14159 * r * r",
-        "test_imports": list(imports),
-        "test_setup_code": setup,
-        "test_list": ["assert abs(area(1) - 3.14159) < 0.01", "assert not area(0)"],
-    }
-
-
-IN_THE_CALL = "def area(r): return math.pi * r ** 2"
-ON_LOADING = "PI = math.pi\ndef area(r, pi=math.pi): return PI * r ** 2"
-
-
-@pytest.mark.parametrize(
-    ("program", "doc"),
-    [
-        (IN_THE_CALL, area_doc("import math")),
-        (ON_LOADING, area_doc("import math")),
-        (f"import math\n{IN_THE_CALL}", area_doc("import math")),
-        (f"from __future__ import annotations\n{IN_THE_CALL}", area_doc("import math")),
-        ("def area(r): return m.pi * r ** 2", area_doc("import cmath as m", "import math")),
-        ("def area(r): return pi * r ** 2", area_doc("from math import pi, isclose")),
-        ("def area(r): return pi * r ** 2", area_doc("from math import *")),
-        ("def area(r): return pi * r ** 2", area_doc("import os\nfrom math import (\n  pi\n)")),
-        (IN_THE_CALL, area_doc(setup="import math\nimport re")),
-        (IN_THE_CALL, area_doc("import pytest", "import math")),  # not in the sandbox
-        ("math = 3.14159\ndef area(r): return math * r ** 2", area_doc("import math")),
-        ("import cmath as math\ndef area(r): return math.pi * r ** 2", area_doc("import math")),
-    ],
-)
-def test_what_the_setup_imports_reaches_the_program(program: str, doc: dict[str, Any]) -> None:
-    assert grade("mbpp", program, doc).correct
-
-
-@pytest.mark.parametrize(
-    ("program", "doc", "reason"),
-    [
-        (IN_THE_CALL, area_doc(), "test 1: NameError"),
-        (ON_LOADING, area_doc(), "program: NameError"),
-        (IN_THE_CALL, area_doc("import math as m"), "test 1: NameError"),
-        ("def area(r): return pi * r ** 2", area_doc("import math"), "test 1: NameError"),
-        ("math = None\n" + IN_THE_CALL, area_doc("import math"), "test 1: AttributeError"),
-        ("def area(r): return math.e * r ** 2", area_doc("import math"), "test 1: wrong value"),
-        # What the setup does besides importing stays here.
-        ("def area(r): return pi * r ** 2", area_doc(setup="pi = 3.14159"), "test 1: NameError"),
-    ],
-)
-def test_what_the_setup_does_not_import_is_missing(program: str, doc, reason: str) -> None:
-    assert grade("mbpp", program, doc).reason == reason
-
-
-@pytest.mark.parametrize("setup", ["import math", "from math import *", "from math import isclose"])
-@pytest.mark.parametrize(
-    "program",
-    [
-        "math.isclose = lambda *a, **k: True\ndef f(x): return 0",
-        "isclose = lambda *a, **k: True\ndef f(x): return 0",
-        "import math\nmath.isclose = isclose = lambda *a, **k: True\ndef f(x): return 0",
-        "class math:\n    isclose = staticmethod(lambda *a, **k: True)\ndef f(x): return 0",
-        "import sys, types\nsys.modules['math'] = types.ModuleType('math')\ndef f(x): return 0",
-    ],
-)
-def test_a_program_replaces_an_imported_name_for_itself_alone(setup: str, program: str) -> None:
-    isclose = "math.isclose" if setup == "import math" else "isclose"
-    doc = {"code": "", "test_imports": [setup], "test_list": [f"assert {isclose}(f(1), 2.0)"]}
-    assert not grade("mbpp", program, doc).correct
-    assert grade("mbpp", "def f(x): return 2 * x", doc).correct
 
 
 def test_objects_made_by_the_setup() -> None:
