@@ -2,8 +2,9 @@
 
 The filter is a list of what is allowed, so a system call that a newer kernel brings is refused too.
 Refused with an error, not with death, so that a program which asks (``os.fork()``) gets an ordinary
-`OSError`. No new process or thread, no socket, no signal to another process, no `exec`, no tracing,
-no mounting, no shared memory.
+`OSError`. No new process or thread, no signal to another process, no `exec`, no tracing, no
+mounting, no shared memory; of sockets only a pair that is connected to each other and to nothing
+else, which is what an event loop of asyncio makes for itself.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from __future__ import annotations
 import ctypes
 import errno
 import os
+import socket
 import struct
 from functools import lru_cache
 
@@ -132,14 +134,16 @@ _ALLOWED: dict[str, tuple[int | None, int | None]] = {
 # Allowed when the first argument is this process: signals and limits of others are not.
 _OWN_PROCESS = {"kill": (62, 129), "tgkill": (234, 131)}
 _LIMITS_OF_SELF = (302, 261)  # prlimit64 with process 0
+_PAIR = (53, 199)  # socketpair of the family AF_UNIX
+_CONTROL = (16, 29)  # ioctl, only to make a read return at once; otherwise nothing is a terminal
+_FIONBIO = 0x5421
 _NOT_THERE = {"clone3": (435, 435)}  # so that the C library falls back on `clone`, refused
-_NOT_A_TERMINAL = {"ioctl": (16, 29)}
 
 _AUDIT_ARCHITECTURE = (0xC000003E, 0xC00000B7)
 _X32_BIT = 0x40000000
 _LOAD, _EQUAL, _NOT_LESS, _RETURN = 0x20, 0x15, 0x35, 0x06
 _ALLOW, _KILL = 0x7FFF0000, 0x80000000
-_NUMBER_AT, _ARCHITECTURE_AT, _ARGUMENT_AT = 0, 4, 16
+_NUMBER_AT, _ARCHITECTURE_AT, _ARGUMENTS_AT = 0, 4, 16
 
 
 def _refuse(number: int) -> int:
@@ -157,17 +161,20 @@ def _answer(number: int | None, action: int) -> bytes:
     return _step(_EQUAL, number, 0, 1) + _step(_RETURN, action)
 
 
-def _with_argument(number: int, value: int) -> bytes:
-    """Return the steps that allow one system call with one value of its first argument."""
+def _with_argument(
+    number: int, value: int, *, place: int = 0, otherwise: int = errno.EPERM
+) -> bytes:
+    """Return the steps that allow one system call with one value of the argument at a place."""
+    argument = _ARGUMENTS_AT + 8 * place
     return b"".join(
         (
             _step(_EQUAL, number, 0, 6),
-            _step(_LOAD, _ARGUMENT_AT),
+            _step(_LOAD, argument),
             _step(_EQUAL, value, 0, 3),
-            _step(_LOAD, _ARGUMENT_AT + 4),
+            _step(_LOAD, argument + 4),
             _step(_EQUAL, 0, 0, 1),
             _step(_RETURN, _ALLOW),
-            _step(_RETURN, _refuse(errno.EPERM)),
+            _step(_RETURN, _refuse(otherwise)),
         )
     )
 
@@ -194,8 +201,9 @@ def program(column: int, process: int) -> bytes:
     steps += [_answer(numbers[column], _ALLOW) for numbers in _ALLOWED.values()]
     steps += [_with_argument(numbers[column], process) for numbers in _OWN_PROCESS.values()]
     steps.append(_with_argument(_LIMITS_OF_SELF[column], 0))
+    steps.append(_with_argument(_PAIR[column], socket.AF_UNIX))
+    steps.append(_with_argument(_CONTROL[column], _FIONBIO, place=1, otherwise=errno.ENOTTY))
     steps += [_answer(n[column], _refuse(errno.ENOSYS)) for n in _NOT_THERE.values()]
-    steps += [_answer(n[column], _refuse(errno.ENOTTY)) for n in _NOT_A_TERMINAL.values()]
     steps.append(_step(_RETURN, _refuse(errno.EPERM)))
     return b"".join(steps)
 

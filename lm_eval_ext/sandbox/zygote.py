@@ -16,6 +16,7 @@ import json
 import os
 import random
 import select
+import selectors
 import shutil
 import signal
 import socket
@@ -49,6 +50,8 @@ def main(control_number: int) -> None:
     settings = json.loads(control.recv(2**16))
     for name in _PRELOADED.split():
         importlib.import_module(name)
+    # Waiting for files by `poll`, asyncio needs fewer system calls.
+    selectors.DefaultSelector = selectors.PollSelector  # type: ignore[misc, assignment]
     entered: list[str] = []
     if settings["back_end"] == "namespaces":
         entered = private_root.leave_namespaces()

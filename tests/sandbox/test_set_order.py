@@ -41,7 +41,7 @@ def without_every_third(elements: list) -> set:
 @pytest.mark.parametrize("number", [2, 3, 4, 5, 6, 8, 13, 20, 30])
 def test_a_set_is_rebuilt_in_order_and_in_size(kind: str, number: int) -> None:
     elements = several(kind, number)
-    for made in (set(elements), set(set(elements)), {*elements[::-1]}):
+    for made in (set(elements), set(elements).copy(), {*elements[::-1]}):
         built = SetBuilder().build(set, list(made), slots_of(made))
         assert built == made
         assert list(built) == list(made)
@@ -83,7 +83,7 @@ def test_across_processes_with_other_hashes() -> None:
         "import sys\nfrom lm_eval_ext.sandbox.wire import encode\n"
         "s = set(sys.argv[1:])\nsys.stdout.buffer.write(encode([s, list(s)]))\n"
     )
-    words = "the order of a set of words differs from one interpreter to the next".split()
+    words = ["a", "set", "of", "words", "in", "another", "order", "each", "time"]
     orders = set()
     for seed in "1234":
         command = [sys.executable, "-c", script, *words]
@@ -109,8 +109,8 @@ class Liar(set):
 
 
 def test_a_subclass_is_written_by_what_it_holds() -> None:
-    arrived = decode(encode(Liar([9, 1])))
-    assert list(arrived) == list(set([9, 1]))
+    arrived = decode(encode(Liar([15, 7])))
+    assert list(arrived) == [7, 15]
     assert type(arrived) is set
 
 
