@@ -29,6 +29,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lm_eval_ext import metrics
+from lm_eval_ext.bridge import unsupported_release
 from lm_eval_ext.errors import UserError
 from lm_eval_ext.metrics.bootstrap import bootstrap_with_values
 from lm_eval_ext.metrics.resampling import FEW_UNDEFINED, MANY_UNDEFINED
@@ -170,7 +171,7 @@ class Aggregation:
         return f"Aggregation({self.__name__!r})"
 
     def __call__(self, items: Sequence[Any]) -> float:
-        """Return the metric over all questions.
+        """Return the metric over all questions, to lm-eval.
 
         Parameters
         ----------
@@ -185,7 +186,21 @@ class Aggregation:
         Raises
         ------
         UserError
-            For items that are not what the metric takes.
+            For items that are not what the metric takes, and with an lm-eval that would have made
+            one value of a question's attempts before.
+        """
+        unsupported = unsupported_release()
+        if unsupported is not None:
+            raise UserError(f"aggregation {self.__name__}: {unsupported}")
+        return self.value(items)
+
+    def value(self, items: Sequence[Any]) -> float:
+        """Return the metric over all questions, as a call does; with any lm-eval.
+
+        Parameters
+        ----------
+        items
+            One per question.
         """
         data, questions = self._sample(items)
         if _is_empty(data):
@@ -193,7 +208,7 @@ class Aggregation:
                 f"{self.__name__} is undefined (NaN): none of {len(items)} questions has an "
                 "attempt with this confidence (vote_share: one with a valid answer)",
                 metrics.UndefinedMetricWarning,
-                stacklevel=2,
+                stacklevel=3,
             )
             return float("nan")
         n_known = len(items) if questions is None else len(np.unique(questions))

@@ -30,11 +30,12 @@ its task manager passes our folder to ``TaskIndex.build`` itself.
 from __future__ import annotations
 
 import importlib.metadata
+import importlib.util
 import logging
 import sys
 import warnings
 from collections.abc import Callable, Iterable
-from functools import wraps
+from functools import cache, wraps
 from importlib.machinery import ModuleSpec
 from pathlib import Path
 from types import ModuleType
@@ -131,6 +132,25 @@ def lm_eval_discovers_plugins() -> bool:
     import lm_eval.api.registry
 
     return hasattr(lm_eval.api.registry, "load_plugins")
+
+
+@cache
+def unsupported_release() -> str | None:
+    """Return what to say of an lm-eval that scores repeats by itself, None of the others.
+
+    From 0.5 on it reduces the values of a document to one before they are aggregated. Asks for the
+    module that does so, as a version number says nothing about development builds.
+    """
+    if importlib.util.find_spec("lm_eval.scorers") is None:
+        return None
+    try:
+        version = importlib.metadata.version("lm_eval")
+    except importlib.metadata.PackageNotFoundError:
+        version = "0.5"
+    return (
+        f"lm-eval {version} reduces the responses to a question by itself, which lm-eval-ext does "
+        "not know yet: install 'lm-eval>=0.4.13,<0.5'"
+    )
 
 
 def tasks_folder() -> Path | None:

@@ -151,7 +151,7 @@ def score(
         Direction, which is passed on.
     """
     if isinstance(aggregation, Aggregation):
-        value = aggregation(values)
+        value = aggregation.value(values)
         interval = aggregation.interval(values)
         if interval is None:
             return Score(value, math.nan, math.nan, math.nan, 0, higher_is_better)

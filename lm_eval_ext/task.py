@@ -33,6 +33,7 @@ from tqdm import tqdm
 
 from lm_eval_ext.attempt_details import AttemptDetails, attempt_details
 from lm_eval_ext.attempt_settings import read_settings, single_answer
+from lm_eval_ext.bridge import unsupported_release
 from lm_eval_ext.errors import UserError
 from lm_eval_ext.grading import (
     UNFINISHED_THOUGHT,
@@ -86,12 +87,15 @@ class AttemptsTask(ConfigurableTask):
     ------
     UserError
         For a task that does not generate, an unknown grader or suite, a metric that cannot be a
-        verdict, or invalid settings.
+        verdict, invalid settings, or an lm-eval that is not supported.
     """
 
     def __init__(self, config: Mapping[str, Any]) -> None:
         config = {key: value for key, value in config.items() if key != "class"}
         name = config.get("task")
+        unsupported = unsupported_release()
+        if unsupported is not None:
+            raise UserError(f"task {name}: {unsupported}")
         self.grader: str | None = config.pop("grader", None)
         self._verdict: str | None = config.pop("verdict", None)
         if self.grader is not None:

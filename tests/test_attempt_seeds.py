@@ -18,6 +18,8 @@ from lm_eval.api.registry import get_model
 
 from lm_eval_ext.tiny import model_path
 
+pytest.importorskip("tenacity", reason="lm-eval's models behind an API need it: make venv")
+
 SAMPLED = {"do_sample": True, "temperature": 0.7, "until": ["Q:"], "max_gen_toks": 8}
 GREEDY = {"do_sample": False, "until": ["Q:"], "max_gen_toks": 8}
 

@@ -66,8 +66,9 @@ def test_new_names_are_registered_in_every_group_and_loaded_on_first_use(plugin:
     code = f"""
     bridge.arm()
     {IMPORT_ALL}
-    for name in {list(REGISTRIES.values())}:
-        assert "new_name" in getattr(registry, name), name
+    if not bridge.lm_eval_discovers_plugins():  # it looks for them when one is asked for
+        for name in {list(REGISTRIES.values())}:
+            assert "new_name" in getattr(registry, name), name
     assert "target_module" not in sys.modules
     assert registry.get_aggregation("new_name")([1, 2]) == 42.0
     assert registry.get_model("new_name").__module__ == "target_module"
@@ -101,10 +102,14 @@ def test_arming_after_lm_eval_was_imported_registers_at_once(plugin: Path) -> No
     code = f"""
     arm, bridge.arm = bridge.arm, lambda: None  # the installation's start-up hook calls it
     {IMPORT_ALL}
-    assert "new_name" not in registry.model_registry
-    arm()
-    assert "new_name" in registry.model_registry
-    assert "new_name" in registry.filter_registry
+    if bridge.lm_eval_discovers_plugins():
+        arm()
+    else:
+        assert "new_name" not in registry.model_registry
+        arm()
+        assert "new_name" in registry.model_registry
+        assert "new_name" in registry.filter_registry
+    assert registry.get_model("new_name").__module__ == "target_module"
     """
     run_python(code, plugin)
 
@@ -146,7 +151,8 @@ def test_reloading_lm_evals_module_keeps_our_names(plugin: Path) -> None:
     from lm_eval.api.registry import model_registry
     model_registry._clear()
     importlib.reload(lm_eval.models)
-    assert "new_name" in model_registry and "hf" in model_registry
+    assert "hf" in model_registry
+    assert "new_name" in model_registry or bridge.lm_eval_discovers_plugins()
     """
     run_python(code, plugin)
 
@@ -156,14 +162,51 @@ def test_stands_aside_when_lm_eval_discovers_components(plugin: Path) -> None:
     code = f"""
     bridge.arm()
     import lm_eval.api.registry
-    assert not bridge.lm_eval_discovers_plugins()
-    lm_eval.api.registry.load_plugins = lambda group, registry: []
+    discovers = bridge.lm_eval_discovers_plugins()
+    if not discovers:
+        lm_eval.api.registry.load_plugins = lambda group, registry: []
     assert bridge.lm_eval_discovers_plugins()
+    def never(*arguments): print("registered", arguments)
+    bridge._register_entry_points = never
     {IMPORT_ALL}
-    for name in {list(REGISTRIES.values())}:
-        assert "new_name" not in getattr(registry, name), name
+    if not discovers:
+        for name in {list(REGISTRIES.values())}:
+            assert "new_name" not in getattr(registry, name), name
     """
-    run_python(code, plugin)
+    assert "registered" not in run_python(code, plugin)
+
+
+SUMS = {
+    "task": "sums",
+    "grader": "gsm8k",
+    "output_type": "generate_until",
+    "metadata": {"attempts": 2},
+}
+
+
+def test_an_lm_eval_that_scores_repeats_itself_is_refused_in_one_line(tmp_path: Path) -> None:
+    """Release 0.5 has a module ``scorers``: give this one such."""
+    (tmp_path / "scorers.py").write_text("")
+    code = f"""
+    import lm_eval
+    from lm_eval_ext.errors import UserError
+    before = bridge.unsupported_release()
+    bridge.unsupported_release.cache_clear()
+    lm_eval.__path__.append({str(tmp_path)!r})
+    from lm_eval_ext.aggregations import ece
+    from lm_eval_ext.task import AttemptsTask
+    items = [(0.75, 1), (0.5, 1), (0.25, 0)]
+    for act in (lambda: AttemptsTask({SUMS!r}), lambda: ece(items)):
+        try:
+            act()
+        except UserError as error:
+            assert "install 'lm-eval>=0.4.13,<0.5'" in str(error), error
+            assert chr(10) not in str(error)
+        else:
+            raise AssertionError
+    print(before, round(ece.value(items), 4), ece.interval(items).n_questions)
+    """
+    assert run_python(code, tmp_path).split() == ["None", "0.3333", "3"]
 
 
 def test_loaders_keep_their_type_and_source(plugin: Path) -> None:
@@ -294,12 +337,14 @@ def test_lm_eval_alone_knows_our_aggregations_and_loads_them_on_first_use():
 import sys
 from lm_eval.api.metrics import stderr_for_metric
 from lm_eval.api.registry import aggregation_registry, get_aggregation
-assert set({names}) <= set(aggregation_registry.keys())
+from lm_eval_ext.bridge import lm_eval_discovers_plugins
+assert lm_eval_discovers_plugins() or set({names}) <= set(aggregation_registry.keys())
 assert "lm_eval_ext.aggregations" not in sys.modules
 assert "lm_eval_ext.metrics" not in sys.modules
 ece = get_aggregation("ece")
 assert ece([(0.75, 1), (0.75, 1), (0.25, 0)]) == 0.25
 assert stderr_for_metric(ece, 10)([(0.75, 1), (0.5, 1), (0.25, 0)]) > 0
+assert set({names}) <= set(aggregation_registry.keys())
 assert get_aggregation("brier_score").__module__ == "lm_eval.api.metrics"
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120)

@@ -235,6 +235,18 @@ def test_constraints_pin_every_direct_dependency() -> None:
             assert requirement.specifier.contains(version), requirement
 
 
+def test_releases_nobody_has_tested_are_not_installed() -> None:
+    from lm_eval_ext.doctor import requirements
+
+    bounds = {r.name: r.specifier for extra in (None, "vllm") for r in requirements(extra)}
+    for name, tested, others in (
+        ("lm-eval", ("0.4.13", "0.4.14"), ("0.4.12", "0.5.0", "0.5.0.dev1", "1.0")),
+        ("vllm", ("0.32.0", "0.32.1"), ("0.31.0", "0.33.0", "1.0")),
+    ):
+        assert all(bounds[name].contains(version, prereleases=True) for version in tested)
+        assert not any(bounds[name].contains(version, prereleases=True) for version in others)
+
+
 def canonical(name: str) -> str:
     return re.sub(r"[-_.]+", "-", name).lower()
 

@@ -174,7 +174,7 @@ def _pooled_score(
 ) -> tuple[Score, NDArray[np.float64] | None]:
     aggregation = metric.aggregation
     assert isinstance(aggregation, Aggregation)
-    value = aggregation(items)
+    value = aggregation.value(items)
     found = aggregation.interval_with_values(items)
     if found is None:
         nan = float("nan")

@@ -107,7 +107,7 @@ class KeyedArguments:
                     f"{', '.join(get_args(Kind))}, got {effect!r}"
                 )
         if "__init__" in vars(cls):
-            cls.__init__ = _recorded(cls, cls.__init__)  # type: ignore[misc]
+            cls.__init__ = _recorded(cls, cls.__init__)  # type: ignore[method-assign]
 
     def key_settings(self) -> dict[str, Any]:
         """Return the entries for arguments that change texts, where they have one.
@@ -157,8 +157,9 @@ class KeyedArguments:
         if self._is_passed_on(owner, name):
             return NO_EFFECT  # the class it is passed to declares it
         call = self._calls[owner]
-        in_rest = name in call.in_rest and call.rest is not None
-        return declared.get(call.rest, UNDECLARED) if in_rest else UNDECLARED
+        if call.rest is None or name not in call.in_rest:
+            return UNDECLARED
+        return declared.get(call.rest, UNDECLARED)
 
     def _is_passed_on(self, owner: type, name: str) -> bool:
         order = type(self).__mro__
