@@ -88,6 +88,8 @@ def grade_many(
         The attempts, of shape (n_attempts,).
     doc
         A record of MATH or MATH-500, with ``answer`` or ``solution``.
+    finish_reasons
+        Why each attempt ended, of shape (n_attempts,); see `lm_eval_ext.grading.grade`.
     pool
         Worker processes to use instead of those that all calls share.
 
@@ -106,7 +108,11 @@ def grade_many(
     Attempt(answer=None, correct=False, reason=None)
     """
     golds = [tidy(reference) for reference in references(doc)]
-    answers = [_tidy_if_short(extract(text) or "") for text in completions]
+    ends = finish_reasons or [None] * len(completions)
+    answers = [
+        _tidy_if_short(extract(text, end) or "")
+        for text, end in zip(completions, ends, strict=True)
+    ]
     verdicts = _verdicts(golds, sorted({a for a in answers if a}, key=_order), pool)
     return [
         Attempt(*verdicts[answer]) if answer else Attempt(answer=None, correct=False)

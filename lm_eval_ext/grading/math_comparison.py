@@ -3,10 +3,10 @@ r"""Compare two answers by math-verify, in a worker process.
 The parts of math-verify that are unsafe here are left out: answers go through its LaTeX grammar
 only (`math_verify.parse` also tries text as a Python expression), and its timers are off (they
 raise an exception from a signal handler, which code in C never sees). Two things are added for
-speed, which change no verdict, and some that do: i is the imaginary unit in both answers if it
-occurs in one; a set is no tuple, and a tuple has an order, also where the other answer is a bare
-list; an inequality in one variable is an interval if the other answer is one; and an equation
-between numbers has to hold.
+speed, which change no verdict, and some that do: numbers near zero are compared by their ratio; i
+is the imaginary unit in both answers if it occurs in one; a set is no tuple, and a tuple has an
+order, also where the other answer is a bare list; an inequality in one variable is an interval if
+the other answer is one; and an equation between numbers has to hold.
 """
 
 from __future__ import annotations
@@ -189,34 +189,95 @@ def clear_cache() -> None:
     _parse.cache_clear()
 
 
-def refute_numerically_first() -> None:
-    """Spare math-verify the simplification of differences that are far from zero at one point.
+def compare_relatively() -> None:
+    """Let math-verify compare numbers by their ratio, and exact ones exactly.
 
-    Most answers that are wrong are; to find that out by `sympy.simplify` is half of its time.
+    By itself it rounds decimals to six digits after the point, and takes a difference below 1e-15
+    for none, so that numbers near zero are all equal. Differences far from zero at one point are
+    refuted before they are simplified, which spares half of its time: most wrong answers are.
     """
     import math_verify.grader as grader
 
-    by_simplification = grader.sympy_symbolic_eq
+    by_number, by_simplification = grader.sympy_numeric_eq, grader.sympy_symbolic_eq
+
+    def numeric_eq(gold: Any, answer: Any, *precision: int) -> bool:
+        from sympy import Expr, Number
+
+        if isinstance(gold, Expr) and isinstance(answer, Expr):
+            if not any(grader.is_atomic_or_pct_atomic(each, Number) for each in (gold, answer)):
+                with contextlib.suppress(Exception):
+                    return _same_number(gold, answer)
+                return False
+            with contextlib.suppress(Exception):
+                if _unequal_numbers(gold, answer):
+                    return False  # the digits of a factorial may take long
+            return bool(by_number(gold, answer, *precision)) and _same_size(gold, answer)
+        return bool(by_number(gold, answer, *precision))
 
     def symbolic_eq(gold: Any, answer: Any) -> bool:
         with contextlib.suppress(Exception):
-            if _far_apart(gold, answer):
+            if _far_apart(gold, answer) or _unequal_numbers(gold, answer):
                 return False
         return bool(by_simplification(gold, answer))
 
-    grader.sympy_symbolic_eq = symbolic_eq
+    grader.sympy_numeric_eq, grader.sympy_symbolic_eq = numeric_eq, symbolic_eq
+
+
+def _same_number(gold: Any, answer: Any) -> bool:
+    """Return whether the difference of two expressions is a number, and no more than a rounding."""
+    from sympy import Float
+
+    difference = (gold - answer).evalf(15)
+    if not (difference.is_number and difference.is_finite):
+        return False
+    if gold.has(Float) or answer.has(Float):
+        sizes = [abs(each.evalf(15)) for each in (gold, answer)]
+        if all(size.is_number for size in sizes):
+            return bool(abs(difference) <= max(sizes) * Float("1e-12"))
+        return bool(abs(difference) <= Float("1e-15"))
+    # Of a difference that cancels out, not one digit is known after evaluation to a hundred.
+    parts = difference.as_real_imag()
+    return all(part.is_zero or (part.is_Float and part._prec < 8) for part in parts)
+
+
+def _unequal_numbers(gold: Any, answer: Any) -> bool:
+    """Return whether two exact numbers with a factorial are known to differ, without its digits."""
+    from sympy import factorial, preorder_traversal
+
+    if not (gold.has(factorial) or answer.has(factorial)):
+        return False
+    elementary = (*_elementary(), factorial)
+    parts = [part for each in (gold, answer) for part in preorder_traversal(each)]
+    exact = all(
+        isinstance(part, elementary) and not (part.is_Float or part.is_Symbol) for part in parts
+    )
+    return exact and not _same_number(gold, answer)
+
+
+def _elementary() -> tuple[type, ...]:
+    """Return what evaluates fast and to digits that are known to hold."""
+    from sympy import Abs, Add, Atom, Mul, Pow, cos, exp, log, sin, tan
+
+    return (Atom, Add, Mul, Pow, Abs, cos, exp, log, sin, tan)
+
+
+def _same_size(gold: Any, answer: Any) -> bool:
+    """Return whether two numbers that were rounded to the same one are within a hundredth."""
+    with contextlib.suppress(Exception):
+        one, other = gold.doit().evalf(15), answer.doit().evalf(15)
+        return bool(abs(one - other) * 100 <= max(abs(one), abs(other)))
+    return True
 
 
 def _far_apart(gold: Any, answer: Any) -> bool:
     """Return whether two expressions, or two entries of matrices, differ at a point by much."""
-    from sympy import Abs, Add, Atom, Expr, Float, MatrixBase, Mul, Pow, preorder_traversal
-    from sympy import cos, exp, log, sin, tan  # isort: skip
+    from sympy import Expr, Float, MatrixBase, preorder_traversal
 
     if isinstance(gold, MatrixBase) and isinstance(answer, MatrixBase):
         return gold.shape == answer.shape and any(map(_far_apart, gold.flat(), answer.flat()))
     if not (isinstance(gold, Expr) and isinstance(answer, Expr)):
         return False
-    elementary = (Atom, Add, Mul, Pow, Abs, cos, exp, log, sin, tan)
+    elementary = _elementary()
     values = []
     symbols = sorted(gold.free_symbols | answer.free_symbols, key=str)
     point = {symbol: Float(0.7 + 0.1234567 * number) for number, symbol in enumerate(symbols)}

@@ -8,9 +8,23 @@ that equal answers are often equal strings; `decide` compares exactly where both
 from __future__ import annotations
 
 import re
-from fractions import Fraction
-from functools import lru_cache
 from itertools import pairwise
+
+from lm_eval_ext.grading.math_notation import rewrite_notation
+from lm_eval_ext.grading.math_numerals import (
+    based,
+    is_rounded,
+    percentages_equal,
+    plain,
+    rounding,
+)
+from lm_eval_ext.grading.math_words import (
+    changing_words,
+    clock_time,
+    multiplied_out,
+    opposed,
+    same_choice,
+)
 
 MAX_ANSWER = 1000
 """Characters of an answer that is verified; the longest reference answer of MATH has 81."""
@@ -66,42 +80,8 @@ _NEEDLESS_SPACE = re.compile(r"(?<![0-9A-Za-z,])\s+|\s+(?![0-9A-Za-z])|(?<=,)\s+
 _TEXT = re.compile(r"\\text\{([^{}]*)\}")
 _ONLY_WORDS = re.compile(r"[A-Za-z]{3,}(?: [A-Za-z]{2,})*")
 
-_MULTIPLIERS = {
-    "dozen": 12, "hundred": 100, "thousand": 1000, "million": 10**6, "billion": 10**9,
-    "trillion": 10**12,
-}  # fmt: skip
-_MULTIPLE = re.compile(
-    r"(?P<number>[-+0-9.,]+|-?\\frac\{[0-9]+\}\{[0-9]+\})\s*(?:\\text\{\s*)?"
-    rf"(?P<word>{'|'.join(_MULTIPLIERS)})s?\b(?P<unit>[A-Za-z ]*)\}}?",
-    re.IGNORECASE,
-)
-_GROUPED = re.compile(r"-?[0-9]{1,3}(?:,[0-9]{3})+(?:\.[0-9]+)?")
-_CHANGING = re.compile(
-    rf"(?<![A-Za-z\\])(?:{'|'.join(_MULTIPLIERS)}|(?:ten|hundred|thousand|million)th"
-    r"|factorial|half|halves|and (?:a|an|one|two|three) (?:third|quarter|fourth|fifth)"
-    r"|or (?:more|less|fewer|greater|higher|lower|above|below|larger|smaller)"
-    r"|(?:more|less|fewer|greater|larger|smaller|higher|lower) than|at (?:least|most)"
-    r"|under|above|below|up to|not|never|minus|negative|plus|twice|thrice|double|triple"
-    r"|squares? of|cubes? of|square root|cube root|reciprocal|opposite|inverse"
-    r")s?(?![A-Za-z])"
-    # "cm squared" is a unit, "5 squared" is not five.
-    r"|(?:(?<=[0-9)}])|(?<=\\text\{))\s*(?:squared|cubed)(?![A-Za-z])",
-    re.IGNORECASE,
-)
-# Thousands, millions, billions; K would be kelvin.
-_SUFFIXED = re.compile(r"(?<=[0-9])(?:\\text\{\s*|\s)(?:k|M|B|bn|mn)(?:(?=\})|$)")
 _DOTS = re.compile(r"(?P<decimal>\.[0-9]+)?\s*\\[lc]?dots[a-z]?(?![A-Za-z])")
-_PERCENTAGE = re.compile(r"(-?[0-9]{1,60}(?:\.[0-9]{1,60})?)\\?%")
 _COMMAND = re.compile(r"\\[A-Za-z]+")
-
-_INTEGER = r"-?[0-9]{1,60}"
-_PLAIN = re.compile(
-    rf"(?:(?P<integer>{_INTEGER})|(?P<decimal>-?[0-9]{{0,60}}\.[0-9]{{1,60}})"
-    r"|(?P<start>-?[0-9]{0,60}\.[0-9]{0,60})\\overline\{(?P<cycle>[0-9]{1,60})\}"
-    rf"|(?P<sign>-?)\\frac\{{(?P<over>{_INTEGER})\}}\{{(?P<under>{_INTEGER})\}}"
-    rf"|(?P<upper>{_INTEGER})/(?P<lower>[0-9]{{1,60}}))"
-)
-_BASED = re.compile(r"(?P<digits>-?[0-9][0-9A-Fa-f.]{0,60})_\{?(?P<base>[0-9]{1,2})\}?")
 
 
 def tidy(text: str) -> str:
@@ -122,7 +102,7 @@ def tidy(text: str) -> str:
     text = text.translate(_TRANSLATION)
     text = _THOUSANDS.sub("", text)
     text = _SIZING.sub("", _FRACTION.sub(r"\\frac", text))
-    text = _SPACING.sub(" ", text)
+    text = rewrite_notation(_SPACING.sub(" ", text))
     if _ANGLE_FUNCTION.search(text):  # the sine of 30 degrees is not that of the number 30
         text = _ANGLE.sub(r"\\frac{\1\\pi}{180}", text)
     if "," not in text:  # "45^\circ,135^\circ" must not become one number
@@ -134,24 +114,7 @@ def tidy(text: str) -> str:
     text = _SHORT_BINOMIAL.sub(lambda match: rf"\binom{_braced(match[1])}{_braced(match[2])}", text)
     text = _SHORT_FRACTION.sub(lambda match: rf"\frac{_braced(match[1])}{_braced(match[2])}", text)
     text = _NEEDLESS_SPACE.sub("", _BLANK.sub(" ", text))
-    return _multiplied_out(text.strip(' ,;:*`"').removesuffix("\\").rstrip(". "))
-
-
-def _multiplied_out(text: str) -> str:
-    """Return "5 million" as the number it is; other text as it is."""
-    match = _MULTIPLE.fullmatch(text)
-    if match is None or changing_words(match["unit"]):
-        return text
-    number = match["number"]
-    value = _plain(number.replace(",", "") if _GROUPED.fullmatch(number) else number)
-    if value is None:
-        return text
-    value *= _MULTIPLIERS[match["word"].lower()]
-    exact = f"{value.numerator}"
-    if value.denominator > 1:
-        exact = rf"\frac{{{value.numerator}}}{{{value.denominator}}}"
-    unit = match["unit"].strip()
-    return rf"{exact}\text{{{unit}}}" if unit else exact
+    return multiplied_out(text.strip(' ,;:*`"').removesuffix("\\").rstrip(". "))
 
 
 def _braced(argument: str) -> str:
@@ -184,35 +147,32 @@ def decide(gold: str, answer: str) -> bool | None:
         return True
     if len(answer) <= MAX_ANSWER and _says_otherwise(gold, answer):
         return False
-    bases = _BASED.fullmatch(gold), _BASED.fullmatch(answer)
+    for certain in (
+        same_choice(gold, answer),
+        _same_time(gold, answer),
+        percentages_equal(gold, answer),
+    ):
+        if certain is not None:
+            return certain
+    bases = based(gold), based(answer)
     if bases[0] and bases[1]:
-        return bases[0]["base"] == bases[1]["base"] and (
-            bases[0]["digits"].upper() == bases[1]["digits"].upper()
-        )
-    numbers = _plain(gold), _plain(answer)
+        return bases[0] == bases[1]
+    numbers = plain(gold), plain(answer)
     if numbers[0] is not None and bases[1]:
-        return bases[1]["base"] == "10" and _plain(bases[1]["digits"]) == numbers[0]
+        return bases[1][1] == "10" and plain(bases[1][0]) == numbers[0]
     if numbers[0] is None or numbers[1] is None:
         return None
     if numbers[0] == numbers[1]:
         return True
-    return None if _is_rounded(gold) or _is_rounded(answer) else False
+    # math-verify rounds to six digits after the point, of which a small number has few.
+    if abs(numbers[0] - numbers[1]) > max(abs(numbers[0]), abs(numbers[1])) / 100:
+        return False
+    return None if is_rounded(gold) or is_rounded(answer) else False
 
 
-@lru_cache(maxsize=1024)
-def changing_words(text: str) -> tuple[str, ...]:
-    r"""Return the words of an answer that make its number another, in alphabetical order.
-
-    Examples
-    --------
-    >>> for answer in (r"5\text{or more}", "5 squared", "5 cm squared"):
-    ...     print(changing_words(answer))
-    ('or more',)
-    ('squared',)
-    ()
-    """
-    words = [match[0].strip().lower() for match in _CHANGING.finditer(text)]
-    return tuple(sorted(words + [match[0] for match in _SUFFIXED.finditer(text)]))
+def _same_time(gold: str, answer: str) -> bool | None:
+    times = clock_time(gold), clock_time(answer)
+    return None if None in times else times[0] == times[1]
 
 
 def _says_otherwise(gold: str, answer: str) -> bool:
@@ -222,8 +182,7 @@ def _says_otherwise(gold: str, answer: str) -> bool:
         or _goes_on(gold) != _goes_on(answer)
         or _is_false_equation(gold)
         or _is_false_equation(answer)
-        or _is_other_percentage(gold, answer)
-        or _is_other_percentage(answer, gold)
+        or opposed(gold, answer)
         or _is_other_case(gold, answer)
     )
 
@@ -236,38 +195,18 @@ def _goes_on(text: str) -> bool:
 def _is_false_equation(text: str) -> bool:
     """Return whether two sides of an equation are plain numbers that differ, such as 6 = 5."""
     sides = [side.strip() for side in text.split("=")]
-    numbers = [(side, value) for side in sides if (value := _plain(side)) is not None]
+    numbers = [(side, value) for side in sides if (value := plain(side)) is not None]
     return any(
-        one != other and abs(one - other) >= max(_rounding(first), _rounding(second))
+        one != other and abs(one - other) >= max(rounding(first), rounding(second))
         for (first, one), (second, other) in pairwise(numbers)
     )
-
-
-def _is_rounded(text: str) -> bool:
-    return "." in text and "overline" not in text
-
-
-def _rounding(text: str) -> Fraction:
-    """Return the unit of the last digit of a decimal, and 0 for an exact number."""
-    return Fraction(1, 10 ** len(text.partition(".")[2])) if _is_rounded(text) else Fraction(0)
-
-
-def _is_other_percentage(text: str, number: str) -> bool:
-    """Return whether a percentage is compared to another integer, such as 5000% to 50.
-
-    50% is 0.5, or 50 where the question asked for percents; an integer above one is the latter.
-    """
-    percentage, value = _PERCENTAGE.fullmatch(text), _plain(number)
-    if percentage is None or value is None or value.denominator > 1 or abs(value) <= 1:
-        return False
-    return Fraction(percentage[1]) != value
 
 
 def _is_other_case(gold: str, answer: str) -> bool:
     """Return whether two formulas differ in nothing but the case of a variable."""
     if gold.lower() != answer.lower() or "\\text" in gold + answer:
         return False
-    return not (_BASED.fullmatch(gold) or re.search(r"[A-Za-z]{3}", _COMMAND.sub(" ", gold)))
+    return not (based(gold) or re.search(r"[A-Za-z]{3}", _COMMAND.sub(" ", gold)))
 
 
 def refusal(text: str) -> str | None:
@@ -295,29 +234,6 @@ def _words(text: str) -> str:
     """Return the text with its words bare, in lower case if there is nothing but words."""
     bare = _BLANK.sub(" ", _TEXT.sub(r" \1 ", text)).strip()
     return bare.lower() if _ONLY_WORDS.fullmatch(bare) else bare
-
-
-def _plain(text: str) -> Fraction | None:
-    """Return the exact value of an integer, a decimal or a fraction of integers."""
-    match = _PLAIN.fullmatch(text)
-    if match is None:
-        return None
-    if match["cycle"]:
-        start, cycle = match["start"].lstrip("-"), match["cycle"]
-        scale = 10 ** len(start.partition(".")[2])
-        value = Fraction(start.rstrip(".") or "0") + Fraction(
-            int(cycle), scale * (10 ** len(cycle) - 1)
-        )
-        return -value if match["start"].startswith("-") else value
-    if match["integer"] or match["decimal"]:
-        return Fraction(match["integer"] or match["decimal"])
-    over, under = (
-        (match["over"], match["under"]) if match["over"] else (match["upper"], match["lower"])
-    )
-    if int(under) == 0:
-        return None
-    value = Fraction(int(over), int(under))
-    return -value if match["sign"] else value
 
 
 def _bracket_depth(text: str) -> int:

@@ -29,7 +29,7 @@ from lm_eval_ext.grading import no_evaluation
 from lm_eval_ext.grading.math_comparison import (
     clear_cache,
     compare,
-    refute_numerically_first,
+    compare_relatively,
 )
 
 MAX_COMPARISONS = 20_000
@@ -127,7 +127,7 @@ def _send(output: int, message: dict[str, Any]) -> None:
 def _warm_up() -> None:
     """Import everything by comparing one pair of each kind; raise if a verdict is not as it was."""
     logging.disable(logging.CRITICAL)
-    refute_numerically_first()
+    compare_relatively()
     # SymPy imports more on first use, and names of units, for one, go through its compiler then.
     for replace_evaluation in (lambda: None, no_evaluation.replace_text_evaluation):
         replace_evaluation()

@@ -55,6 +55,8 @@ def grade_many(
     doc
         A record of MBPP, full (``text``, ``code``, ``test_list``, ``test_setup_code``) or sanitized
         (``prompt``, ``code``, ``test_list``, ``test_imports``).
+    finish_reasons
+        Not used: a program that was cut fails its tests, or is one that passes them.
 
     Raises
     ------

@@ -11,6 +11,10 @@ from __future__ import annotations
 import re
 from fractions import Fraction
 
+from lm_eval_ext.grading.extraction import CUT, UNFINISHED
+from lm_eval_ext.grading.math_notation import without_ordinals
+from lm_eval_ext.grading.math_words import changing_words
+
 MAX_DIGITS = 100
 """Longest number read; the rest of a babbling model's digits is not worth the arithmetic."""
 
@@ -20,6 +24,7 @@ _NUMBER = re.compile(
     rf"(?P<sign>[-+]?)(?:(?:(?P<whole>[0-9]+) +)?(?P<over>{_INTEGER}) ?/ ?(?P<under>{_INTEGER})"
     rf"|(?P<decimal>{_DECIMAL}))"
 )
+_DIGITS = re.compile(rf"(?:(?<![0-9A-Za-z.])[-+])?{_DECIMAL}(?: ?/ ?{_INTEGER})?")
 # Words that may stand between "the answer is" and the number.
 _LEAD_IN = re.compile(
     r"(?:[\s:=(\"'≈~]|(?:approximately|about|roughly|around|exactly|equal to|just|only)\s"
@@ -61,16 +66,43 @@ _SPACING = re.compile(
     r"\\(?:[,;: ]|(?:quad|qquad|left|right|displaystyle)(?![A-Za-z]))|[~\u00a0\u2009\u202f]"
 )
 _TEXT_COMMAND = re.compile(
-    r"\\(?:text|textbf|textit|textrm|mathrm|mathbf|mbox|bm|boldsymbol|operatorname)\s*\{([^{}]*)\}"
+    r"\\(?:text(?:bf|it|rm|sf|tt)?|math(?:rm|bf|it|sf|tt)|mbox|emph|bm|pmb|boldsymbol|operatorname"
+    r"|underline|(?:text)?color\s*\{[a-zA-Z!0-9]{1,30}\})\s*\{([^{}]*)\}"
 )
+_COLORED = re.compile(r"\{\s*\\color\s*\{[a-zA-Z!0-9]{1,30}\}([^{}]*)\}")
 _FRACTION_COMMAND = re.compile(
-    r"(?:([0-9])\s*)?\\[dtc]?frac\s*\{\s*([0-9,]+)\s*\}\s*\{\s*([0-9,]+)\s*\}"
+    r"(?:([0-9])\s*)?\\(?:[dtc]?frac|nicefrac|sfrac)"
+    r"(?:\s*\{\s*([0-9,]+)\s*\}\s*\{\s*([0-9,]+)\s*\}|\s?([0-9])\s?([0-9])(?![0-9]))"
 )
 _MARKUP = r"(?:\\[()\[\]]|\\(?=%)|\\?\$|[€£¥`]|\*\*|__|\^?\{?\\circ\}?)"
 # Without markup, "5$3" or "2**5" must not become one number; the other markup is dropped.
 _MARKUP_BETWEEN_DIGITS = re.compile(rf"(?<=[0-9]){_MARKUP}+(?=[0-9])")
 _DROPPED = re.compile(rf"{_MARKUP}|\\!")
 _TIMES = re.compile(r"\u00d7|\\(?:times|cdot)(?![A-Za-z])")
+# A number that is closed like this ends, wherever the text was cut; "5 *" goes on.
+_CLOSED_END = re.compile(rf"(?<=[$*_`)\]}}!?;\"'])(?<!\s\*)(?<!\{{,\}})[ \t]*{CUT}")
+_SPACED_GROUPS = re.compile(
+    r"(?<![0-9.,/^+*=-])(?<![0-9.,/^+*=-] )(?P<number>[1-9][0-9]{0,2}(?: [0-9]{3}){1,4})"
+    r"(?=[$*_`\"')]{0,4}[.!]?[$*_`\"')]{0,4}\s*(?:\n|\Z|[.!]\s))"
+)
+# A number that is set off from the sentence around it.
+_SET_OFF = re.compile(
+    r"\*\*(?P<bold>[^*\n]{1,60})\*\*|\\\((?P<round>[^\n]{1,60}?)\\\)"
+    r"|(?<![\\$])\$(?P<formula>[^$\s][^$\n]{0,60})(?<![\s\\])\$(?![0-9])"
+)
+_SENTENCE_END = re.compile(r"(?<!\bMr)(?<!\bMs)(?<!\bDr)(?<!\bSt)(?<!\bMrs)[.!](?=[\s*_)]|$)|\?|\n")
+_COPULA = re.compile(
+    r"(?:\b(?:is|are|was|were|be|equals?|becomes?)\b|[=:])(?=[^=:]*$)", re.IGNORECASE
+)
+# Words by which a sentence does not state its number as it stands, or numbers a thing with it.
+_OTHER_NUMBER = re.compile(
+    r"\b(?:times|multiplied by|divided by|(?:sum|product|difference|ratio|quotient|average) of"
+    r"|(?:thirds?|quarters?|fourths?|fifths?|tenths?|percent) of|or|between|versus|if|n't)\b"
+    r"|%\s*of\b"
+    r"|\b(?:step|day|week|month|year|question|problem|part|case|option|choice|equation|line|figure)"
+    r"\s+#?[0-9]",
+    re.IGNORECASE,
+)
 _MINUS = re.compile(r"[\u2212\u2012\u2013\u2014\ufe63\uff0d]")
 
 
@@ -84,16 +116,20 @@ def plain_text(text: str) -> str:
     >>> plain_text(r"1\frac{1}{2}")
     '1 1/2'
     """
+    text = without_ordinals(_CLOSED_END.sub("", text))
     text = _MINUS.sub("-", text).replace("{,}", ",")
     text = _SPACING.sub(" ", _GROUP_SPACE.sub("", text))
     for _ in range(3):  # commands inside one another
-        text = _TEXT_COMMAND.sub(r" \1 ", text)
-    text = _FRACTION_COMMAND.sub(
-        lambda match: f"{match[1] + ' ' if match[1] else ''}{match[2]}/{match[3]}", text
-    )
+        text = _TEXT_COMMAND.sub(r" \1 ", _COLORED.sub(r" \1 ", text))
+    text = _FRACTION_COMMAND.sub(_fraction, text)
     text = _TIMES.sub("*", text).replace("\\approx", "≈")
     text = _DROPPED.sub("", _MARKUP_BETWEEN_DIGITS.sub(" ", text))
     return re.sub(" {2,}", " ", text).strip()
+
+
+def _fraction(match: re.Match[str]) -> str:
+    whole = f"{match[1]} " if match[1] else ""
+    return f"{whole}{match[2] or match[4]}/{match[3] or match[5]}"
 
 
 def parse_exact(text: str) -> Fraction | None:
@@ -124,7 +160,7 @@ def parse_exact(text: str) -> Fraction | None:
     if any(_differs(side, last, value) for side in left_sides):
         return None
     attached = _ATTACHED.match(tail)
-    tail = tail[attached.end() :] if attached else tail
+    tail = (tail[attached.end() :] if attached else tail).replace(CUT, "")
     unit = _UNIT_WORDS.fullmatch(tail.rstrip(". ,;"))
     return value if unit and not _VARIABLE.fullmatch(tail) else None
 
@@ -163,6 +199,63 @@ def parse_leading(text: str) -> Fraction | None:
     return value
 
 
+def parse_sentence(text: str, *, set_off: bool = False) -> Fraction | None:
+    """Read the number that a sentence states, such as one after the label "Final Answer:".
+
+    Parameters
+    ----------
+    text
+        The text after the label; only its first sentence is read.
+    set_off
+        Whether the number has to be in bold or in a formula.
+
+    Returns
+    -------
+    Fraction or None
+        The one number that is set off; else, unless it has to be, the only number, or the one that
+        ends the sentence after "is" or "=". None where there is no such number, or where words of
+        the sentence make it another ("at least", "half of", "not").
+
+    Examples
+    --------
+    >>> parse_sentence("Josh made a profit of **$70,000**. He is happy.")
+    Fraction(70000, 1)
+    >>> parse_sentence("The cost of 3 boxes is 18 dollars.")
+    Fraction(18, 1)
+    >>> parse_sentence("Each of the 3 boxes has 6 eggs."), parse_sentence("It is not 5.")
+    (None, None)
+    """
+    text = join_groups(text.strip())
+    end = _SENTENCE_END.search(text)
+    sentence = text[: end.start()] if end else text
+    if (end and end[0] == "?") or changing_words(sentence) or _OTHER_NUMBER.search(sentence):
+        return None
+    marked = [parse_exact(next(filter(None, m.groups()))) for m in _SET_OFF.finditer(sentence)]
+    values = {value for value in marked if value is not None}
+    if values or set_off:
+        return values.pop() if len(values) == 1 else None
+    plain = plain_text(sentence + text[end.start() : end.end() + 1] if end else sentence)
+    numbers = list(_DIGITS.finditer(plain))
+    if len(numbers) > 1:
+        copula = _COPULA.search(plain)
+        plain = plain[copula.end() :] if copula else ""
+        numbers = list(_DIGITS.finditer(plain))
+    return parse_leading(plain[numbers[0].start() :]) if len(numbers) == 1 else None
+
+
+def join_groups(text: str) -> str:
+    """Return the text with ``9 500`` as ``9500`` where the sentence ends after it.
+
+    Elsewhere the space may separate two numbers ("9 500 g bags").
+
+    Examples
+    --------
+    >>> join_groups("It is 9 500."), join_groups("9 500 eggs")
+    ('It is 9500.', '9 500 eggs')
+    """
+    return _SPACED_GROUPS.sub(lambda match: match["number"].replace(" ", ""), text)
+
+
 def _differs(left_side: str, right_side: str, value: Fraction) -> bool:
     """Return whether a plain number left of ``=`` is another than the value on the right.
 
@@ -190,7 +283,7 @@ def _leading_number(text: str) -> tuple[Fraction, str] | None:
     if match is None or sum(character.isdigit() for character in match[0]) > MAX_DIGITS:
         return None
     tail = text[match.end() :]
-    if _CONTINUES.match(tail) or _MAGNITUDE.match(tail):
+    if _CONTINUES.match(tail) or _MAGNITUDE.match(tail) or UNFINISHED.match(tail):
         return None
     if (tail[:1].isalnum() or tail[:1] == "\\") and not _ATTACHED.match(tail):
         return None

@@ -6,11 +6,11 @@ from hypothesis import strategies as st
 from lm_eval_ext.grading.extraction import (
     MAX_CANDIDATES,
     MAX_LENGTH,
-    after_thinking,
     announced,
     boxed,
     hash_marked,
     headed,
+    tagged,
 )
 
 
@@ -27,6 +27,20 @@ def test_what_stands_below_a_heading_comes_out():
     assert list(headed("an answer\n1")) == []
     assert list(headed("# Answer")) == []
     assert list(headed("# Answer\n")) == [""]
+
+
+def test_what_stands_between_closed_tags_comes_out():
+    text = "<answer>1</answer> <ANSWER>\n2\n</ANSWER> <final_answer>3</final_answer>"
+    assert list(tagged(text)) == ["3", "2", "1"]
+    assert list(tagged("<answer> </answer> <answer>1")) == []
+    assert list(tagged("</answer>1<answer>")) == []
+    assert list(tagged("<answer>1<answer>2</answer>")) == ["2"]
+
+
+def test_the_sentence_before_a_hope_is_announced():
+    text = "Two cases.\nThe largest $n$ is $34$. I hope it is correct."
+    assert list(announced(text)) == ["The largest $n$ is $34$."]
+    assert list(announced("The answer is 1. I hope it is correct.")) == ["1. I hope it is correct."]
 
 
 def test_braces_are_matched():
@@ -50,12 +64,7 @@ def test_the_work_is_bounded():
     assert len(list(boxed("\\boxed{1}" * 1000))) == MAX_CANDIDATES
     assert len(list(announced("The answer is 1.\n" * 1000))) == MAX_CANDIDATES
     assert len(list(headed("# Answer\n1\n" * 1000))) == MAX_CANDIDATES
+    assert len(list(tagged("<answer>1</answer>" * 1000))) == MAX_CANDIDATES
+    assert list(tagged(f"<answer>{'1' * (MAX_LENGTH + 1)}</answer>")) == []
     assert list(boxed("\\boxed{" + "1" * MAX_LENGTH + "}")) == []
     assert len(next(announced("The answer is " + "1" * 1000))) <= MAX_LENGTH
-
-
-def test_only_what_follows_the_thinking_counts():
-    assert after_thinking("no thinking") == "no thinking"
-    assert after_thinking("<think>a</think>b</think>c") == "c"
-    assert after_thinking("  <think>never closed") == ""
-    assert after_thinking("mentions <think> in passing") == "mentions <think> in passing"

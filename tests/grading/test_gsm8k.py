@@ -133,6 +133,11 @@ def test_a_record_without_a_number_is_refused():
         "####\n",
         "### Answer\n",
         "answer",
+        "<answer>",
+        "<answer>1 2</answer>",
+        "I hope it is correct. ",
+        "Final Answer: a ",
+        "1 000 ",
     ],
 )
 def test_a_megabyte_of_noise_is_graded_quickly(unit):

@@ -9,7 +9,8 @@ from lm_eval_ext.errors import UserError
 from lm_eval_ext.grading import grade, grade_many
 from lm_eval_ext.grading import math as math_grader
 from lm_eval_ext.grading.attempt import Attempt
-from lm_eval_ext.grading.math_extraction import extract, last_box, reference
+from lm_eval_ext.grading.math_boxes import last_box
+from lm_eval_ext.grading.math_extraction import extract, reference
 from lm_eval_ext.grading.math_pool import Comparison, ComparisonError
 
 

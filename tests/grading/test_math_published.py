@@ -15,7 +15,8 @@ import pytest
 
 from lm_eval_ext.grading import grade_many
 from lm_eval_ext.grading import math as math_grader
-from lm_eval_ext.grading.math_extraction import last_box, references
+from lm_eval_ext.grading.math_boxes import last_box
+from lm_eval_ext.grading.math_extraction import references
 from lm_eval_ext.grading.math_pool import shared_pool
 
 
