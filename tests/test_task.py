@@ -54,9 +54,12 @@ def evaluate(lm, task=None, metadata=None, **options):
 
 
 def first_correct(n_correct):
-    """Script: the first ``n_correct[question]`` attempts are right, the last one is invalid."""
+    """Script: the first ``n_correct[question]`` attempts are right, the last one is invalid.
+
+    Attempt 0 is cut by the token limit: its number is one only as its line ends.
+    """
     return lambda question, attempt: (
-        f"#### {question}" if attempt < n_correct[question] else "#### 99" if attempt < 7 else "?"
+        "?" if attempt >= 7 else f"#### {question if attempt < n_correct[question] else 99}\n"
     )
 
 
@@ -160,7 +163,7 @@ def test_the_sample_file_holds_the_attempts_and_gives_the_same_metrics(scripted_
 
 
 def test_a_task_of_one_answer_ignores_the_attempts_of_the_command_line(scripted_lm):
-    lm = scripted_lm(lambda question, attempt: f"#### {question % 2}", True)
+    lm = scripted_lm(lambda question, attempt: f"#### {question % 2}\n", True)
     results = evaluate(lm, config(metrics="calib"), metadata={"attempts": 8})
     assert len(lm.requests) == N_DOCS
     assert results["results"]["sums"]["accuracy,none"] == pytest.approx(2 / 6)

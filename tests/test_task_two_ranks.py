@@ -60,7 +60,7 @@ def two_ranks(scripted_lm):
             super().__init__(None, with_records=True)
             self._rank, self._world_size = rank, 2
             self.script = lambda question, attempt: (
-                f"#### {2 * question + rank}" if attempt in (0, 3, 4, 5) else "#### 99"
+                f"#### {2 * question + rank}\n" if attempt in (0, 3, 4, 5) else "#### 99\n"
             )
 
         def all_gather(self, tensor):
