@@ -19,12 +19,17 @@ class Responses(list[Any]):
         The responses.
     thoughts
         The thought of each, or None where it has none.
+    raw
+        The responses before the filters.
     """
 
-    def __init__(self, filtered: Sequence[Any], thoughts: Sequence[Thought | None]) -> None:
+    def __init__(
+        self, filtered: Sequence[Any], thoughts: Sequence[Thought | None], raw: Sequence[Any]
+    ) -> None:
         super().__init__(filtered)
         self.thoughts = thoughts
         self.verdicts: list[Attempt] | None = None
+        self._raw = raw
 
     @classmethod
     def of(cls, filtered: Sequence[Any]) -> Responses:
@@ -32,7 +37,8 @@ class Responses(list[Any]):
         if isinstance(filtered, cls):
             return filtered
         records = (record_of(first_text(text)) for text in filtered)
-        return cls(filtered, [None if record is None else record.thought for record in records])
+        thoughts = [None if record is None else record.thought for record in records]
+        return cls(filtered, thoughts, [first_text(text) for text in filtered])
 
     @property
     def texts(self) -> list[Any]:
@@ -60,7 +66,11 @@ class Responses(list[Any]):
                 for text, thought in zip(self.texts, known, strict=True)
             ],
             doc,
-            [None if record is None else record.finish_reason for record in records],
+            # A filter may cut the end off, and with it what the token limit left unfinished.
+            [
+                record.finish_reason if record and str(raw).endswith(str(text)) else None
+                for text, raw, record in zip(self.texts, self._raw, records, strict=True)
+            ],
         )
 
 

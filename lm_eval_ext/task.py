@@ -200,7 +200,9 @@ class AttemptsTask(ConfigurableTask):
                     with_record(next(filtered).filtered_resps[pipeline.name], response)
                     for response in instance.resps
                 ]
-                instance.filtered_resps[pipeline.name] = Responses(responses, of_responses)
+                instance.filtered_resps[pipeline.name] = Responses(
+                    responses, of_responses, instance.resps
+                )
             if self.grader is not None and "bypass" not in self._metric_fn_list:
                 self._grade(pipeline.name, self.grader)
 

@@ -51,6 +51,9 @@ _HEADING = re.compile(
 _HOPE = re.compile(r"\bI\s+hope\s+(?:it|this|that)(?:\s+is|'s)\s+(?:correct|right)\b", re.I)
 _SENTENCE_START = re.compile(r"[.!?:]\s|\n")
 
+_UNCLOSED = re.compile(
+    rf"[ \t]*<(?:final[ _]?)?answer>\s*([^\s<{CUT}][^\n<{CUT}]{{0,200}})\Z", re.I
+)
 _TAG = re.compile(r"<(?P<close>/?)(?:final[ _]?)?answer>", re.IGNORECASE)
 
 
@@ -138,7 +141,10 @@ def headed(text: str) -> Iterator[Announcement]:
 
 
 def tagged(text: str, max_length: int = MAX_LENGTH) -> Iterator[str]:
-    """Yield the inside of each closed ``<answer>...</answer>`` that is not empty, the last first.
+    """Yield the inside of each ``<answer>...</answer>`` that is not empty, the last first.
+
+    A tag that begins the last line counts without a closing one, which may have been the stop
+    string, unless the token limit cut the text.
 
     Parameters
     ----------
@@ -153,6 +159,8 @@ def tagged(text: str, max_length: int = MAX_LENGTH) -> Iterator[str]:
     ['5']
     """
     tags = list(_TAG.finditer(text))[-2 * MAX_CANDIDATES :]
+    if tags and (last := _UNCLOSED.match(text, text.rfind("\n", 0, tags[-1].start()) + 1)):
+        yield last[1]
     for opening, closing in reversed(list(pairwise(tags))):
         inside = text[opening.end() : closing.start()].strip()
         if not opening["close"] and closing["close"] and 0 < len(inside) <= max_length:

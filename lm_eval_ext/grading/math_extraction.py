@@ -75,14 +75,15 @@ def extract(completion: str, finish_reason: str | None = None) -> str | None:
     ('x = 5', None)
     """
     text = after_thinking(completion)[-MAX_TEXT:]
-    for inside in tagged(text, max_length=MAX_BOX):
+    box, marked = boxed_answer(text), mark_end(text, finish_reason)
+    for inside in tagged(marked, max_length=MAX_BOX):
         answer = boxed_answer(inside) or announced_answer(inside) or whole_answer(inside)
-        if answer:
+        # Words may point to a box outside of the tags ("see above").
+        if answer and not (box and " " in answer and not re.search(r"[0-9\\]", answer)):
             return answer
-    box = boxed_answer(text)
     if box:
         return box
-    answer = announced_answer(mark_end(text, finish_reason))
+    answer = announced_answer(marked)
     if answer is not None:
         return answer or None
     return None if finish_reason == "length" else last_formula(text)

@@ -97,6 +97,7 @@ def tidy(text: str) -> str:
     >>> tidy(r"\$2.5\text{ million}"), tidy("3 dozen")
     ('2500000', '36')
     """
+    text = _BLANK.sub(" ", text)
     text = _ELLIPSIS.sub(r"\\ldots", _CONTINUATION.sub(r",\\ldots ", text))
     text = _ROOT.sub(lambda match: rf"\sqrt{{{match[1] or match[2]}}}", text)
     text = text.translate(_TRANSLATION)

@@ -131,6 +131,8 @@ def test_the_number_that_is_announced(completion, answer):
         ("<answer>5 apples</answer>", "5 apples"),
         ("\\boxed{3} <answer>5</answer>", "5"),
         ("<answer>4</answer><answer>5</answer>", "5"),
+        ("\\boxed{3} <answer>See the box above</answer>", "3"),
+        ("\\boxed{3} <answer>Evelyn</answer>", "Evelyn"),
         ("<answer>5", None),
         ("<answer></answer>", None),
         ("\\boxed{3} <answer></answer>", "3"),
@@ -237,3 +239,22 @@ def test_a_sentence_that_sets_off_its_number_is_the_answer_of_both_graders():
     assert grade("math", text, {"answer": "70000"}).correct
     assert grade("math", "The answer is 9 500.", {"answer": "9500"}).correct
     assert not grade("math", "The answer is 9 500 g bags.", {"answer": "9500"}).correct
+
+
+@pytest.mark.parametrize(
+    ("text", "gsm8k", "math"),
+    [
+        ("<think>7?</think>\n<answer>5", "5", "5"),
+        ("So it is 5.\n<answer> $5$ ", "5", "5"),
+        ("<answer>\n5", "5", "5"),
+        ("The answer is 5.\n<answer> is the tag that I use", "5", None),
+        ("The answer is $5$. I leave out <answer> tags", "5", "5"),
+    ],
+)
+def test_a_closing_tag_may_have_been_the_stop_string(text, gsm8k, math):
+    for reason in ("stop", "eos", None):
+        assert grade("gsm8k", text, {"answer": "#### 5"}, reason).answer == gsm8k
+        if math is not None:
+            assert grade("math", text, {"answer": "5"}, reason).correct
+    cut = grade("gsm8k", text.replace("The answer is", "I say"), {"answer": "#### 5"}, "length")
+    assert cut.answer is None
