@@ -51,9 +51,7 @@ _HEADING = re.compile(
 _HOPE = re.compile(r"\bI\s+hope\s+(?:it|this|that)(?:\s+is|'s)\s+(?:correct|right)\b", re.I)
 _SENTENCE_START = re.compile(r"[.!?:]\s|\n")
 
-_UNCLOSED = re.compile(
-    rf"[ \t]*<(?:final[ _]?)?answer>\s*([^\s<{CUT}][^\n<{CUT}]{{0,200}})\Z", re.I
-)
+_UNCLOSED = re.compile(r"[ \t]*<(?:final[ _]?)?answer>\s*([^\s<][^\n<]{0,200})\Z", re.I)
 _TAG = re.compile(r"<(?P<close>/?)(?:final[ _]?)?answer>", re.IGNORECASE)
 
 
@@ -140,11 +138,13 @@ def headed(text: str) -> Iterator[Announcement]:
         yield Announcement(line, "label", is_final="final" in match[0].lower())
 
 
-def tagged(text: str, max_length: int = MAX_LENGTH) -> Iterator[str]:
+def tagged(
+    text: str, max_length: int = MAX_LENGTH, finish_reason: str | None = None
+) -> Iterator[str]:
     """Yield the inside of each ``<answer>...</answer>`` that is not empty, the last first.
 
-    A tag that begins the last line counts without a closing one, which may have been the stop
-    string, unless the token limit cut the text.
+    Of a text that is known to have ended by itself, a tag that begins the last line counts without
+    a closing one, which may have been the stop string.
 
     Parameters
     ----------
@@ -152,6 +152,8 @@ def tagged(text: str, max_length: int = MAX_LENGTH) -> Iterator[str]:
         A completion.
     max_length
         Characters of the inside; a longer one is passed over.
+    finish_reason
+        Why the attempt ended, if that is known.
 
     Examples
     --------
@@ -159,7 +161,8 @@ def tagged(text: str, max_length: int = MAX_LENGTH) -> Iterator[str]:
     ['5']
     """
     tags = list(_TAG.finditer(text))[-2 * MAX_CANDIDATES :]
-    if tags and (last := _UNCLOSED.match(text, text.rfind("\n", 0, tags[-1].start()) + 1)):
+    ended = tags and finish_reason in ("stop", "eos")
+    if ended and (last := _UNCLOSED.match(text, text.rfind("\n", 0, tags[-1].start()) + 1)):
         yield last[1]
     for opening, closing in reversed(list(pairwise(tags))):
         inside = text[opening.end() : closing.start()].strip()

@@ -73,7 +73,7 @@ def extract(completion: str, finish_reason: str | None = None) -> Fraction | Non
     (Fraction(70, 1), None)
     """
     text = mark_end(after_thinking(completion), finish_reason)
-    for inside in tagged(text):
+    for inside in tagged(text, finish_reason=finish_reason):
         found = _by_steps(inside) or _numbers([inside], (_exact, parse_sentence))
         if found:
             return found[0]

@@ -75,15 +75,15 @@ def extract(completion: str, finish_reason: str | None = None) -> str | None:
     ('x = 5', None)
     """
     text = after_thinking(completion)[-MAX_TEXT:]
-    box, marked = boxed_answer(text), mark_end(text, finish_reason)
-    for inside in tagged(marked, max_length=MAX_BOX):
+    box = boxed_answer(text)
+    for inside in tagged(text, MAX_BOX, finish_reason):
         answer = boxed_answer(inside) or announced_answer(inside) or whole_answer(inside)
         # Words may point to a box outside of the tags ("see above").
         if answer and not (box and " " in answer and not re.search(r"[0-9\\]", answer)):
             return answer
     if box:
         return box
-    answer = announced_answer(marked)
+    answer = announced_answer(mark_end(text, finish_reason))
     if answer is not None:
         return answer or None
     return None if finish_reason == "length" else last_formula(text)
