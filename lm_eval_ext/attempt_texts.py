@@ -7,8 +7,10 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, NamedTuple
 
 from lm_eval_ext.engine.thinking_budget import ThinkingBudget, n_tokens_until
+from lm_eval_ext.errors import UserError
 from lm_eval_ext.generation import Generation, GenerationRecord, Thought
 from lm_eval_ext.harness import GenerationRequest, cut_at_stops, end_of_user_turn
+from lm_eval_ext.model_loading import whole_number
 from lm_eval_ext.thoughts import ThoughtFormats, ThoughtTags
 
 if TYPE_CHECKING:
@@ -46,6 +48,37 @@ def open_thought(lm: HFLM, prompt: str) -> ThoughtTags | None:
     if not any(tags.opening and tags.opening in prompt for tags in formats.all):
         return None
     return formats.opened_by(prompt, turn=end_of_user_turn(lm, prompt))
+
+
+def read_thinking_budget(budget: int | None) -> int | None:
+    """Read the argument ``thinking_budget`` of a model.
+
+    Parameters
+    ----------
+    budget
+        A whole number from 1 up, or None.
+
+    Raises
+    ------
+    UserError
+        For any other value.
+    """
+    if budget is None:
+        return None
+    if whole_number("thinking_budget", budget) < 1:
+        raise UserError(f"thinking_budget={budget} must be at least 1, or left out")
+    return whole_number("thinking_budget", budget)
+
+
+def read_tag(tag: str | int | None) -> str | int | None:
+    """Return a tag as its text, or as the number of its token where that was given.
+
+    Examples
+    --------
+    >>> read_tag("151667"), read_tag("<think>")
+    (151667, '<think>')
+    """
+    return int(tag) if tag is not None and str(tag).isdigit() else tag
 
 
 class _Reading(NamedTuple):

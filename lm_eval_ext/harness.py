@@ -7,10 +7,13 @@ generation settings and cleans up text stays here.
 from __future__ import annotations
 
 import inspect
+import logging
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+import torch
 from lm_eval.api.instance import Instance
 from lm_eval.api.model import LM
 from lm_eval.models.utils import (
@@ -24,6 +27,19 @@ from lm_eval_ext.errors import UserError
 
 if TYPE_CHECKING:
     from lm_eval.models.huggingface import HFLM
+
+
+def info_logger(name: str) -> logging.Logger:
+    """Return a logger whose messages lm-eval's command shows under its own verbosity, INFO on.
+
+    Of loggers that do not descend from its own it shows warnings only.
+
+    Parameters
+    ----------
+    name
+        Name of the module.
+    """
+    return logging.getLogger(f"lm_eval.{name}")
 
 
 class GenerationRequest(NamedTuple):
@@ -130,8 +146,10 @@ def model_arguments() -> frozenset[str]:
     return frozenset(found)
 
 
-def task_prompts(task: str, lm: HFLM, *, limit: int, apply_chat_template: bool) -> list[str]:
-    """Return the rendered prompts of a task's first questions.
+def task_requests(
+    task: str, lm: HFLM, *, limit: int, apply_chat_template: bool
+) -> list[tuple[str, dict[str, Any]]]:
+    """Return the rendered prompts of a task's first questions, and how they are to be answered.
 
     Parameters
     ----------
@@ -161,7 +179,19 @@ def task_prompts(task: str, lm: HFLM, *, limit: int, apply_chat_template: bool) 
         chat_template=lm.apply_chat_template if apply_chat_template else None,
         tokenizer_name=lm.tokenizer_name if apply_chat_template else "",
     )
-    return [instance.args[0] for instance in loaded.instances]
+    return [(instance.args[0], dict(instance.args[1])) for instance in loaded.instances]
+
+
+def task_prompts(task: str, lm: HFLM, *, limit: int, apply_chat_template: bool) -> list[str]:
+    """Return the prompts of `task_requests`.
+
+    Parameters
+    ----------
+    task, lm, limit, apply_chat_template
+        As there.
+    """
+    found = task_requests(task, lm, limit=limit, apply_chat_template=apply_chat_template)
+    return [prompt for prompt, _ in found]
 
 
 def prompt_tokens(lm: HFLM, prompt: str) -> list[int]:
@@ -216,6 +246,19 @@ def cut_at_stops(text: str, stop: Sequence[str]) -> str:
         Stop strings; empty ones are ignored.
     """
     return postprocess_generated_text(text, list(stop), None)
+
+
+def autocast(lm: HFLM) -> AbstractContextManager[Any]:
+    """Return the mixed precision that a model was asked to compute in, if any.
+
+    Parameters
+    ----------
+    lm
+        The model.
+    """
+    if lm.mixed_precision_dtype is None:
+        return nullcontext()
+    return torch.autocast(device_type=lm.device.type, dtype=lm.mixed_precision_dtype)
 
 
 def tokens_from(lm: HFLM, prompt: str, start: int) -> int:

@@ -46,6 +46,12 @@ class Responses(list[Any]):
         return [first_text(text) for text in self]
 
     @property
+    def n_tokens(self) -> int:
+        """How many tokens were generated, as far as it is known."""
+        records = (record_of(text) for text in self.texts)
+        return sum(len(record.token_ids) for record in records if record is not None)
+
+    @property
     def unfinished(self) -> list[bool]:
         """Whether each ended inside its thought, and so has no answer."""
         return [thought is not None and not thought.finished for thought in self.thoughts]

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, NamedTuple
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from lm_eval_ext import harness
 from lm_eval_ext.engine.request import AttemptRequest, AttemptResult
-from lm_eval_ext.engine.sampling import SamplingSettings
+from lm_eval_ext.engine.sampling import SamplingSettings, resolve_settings
 from lm_eval_ext.errors import UserError
 from lm_eval_ext.generation import Generation, GenerationRecord
 from lm_eval_ext.harness import GenerationRequest
@@ -89,11 +89,41 @@ class Sampled(NamedTuple):
     tally
         What it adds to the counts of the run; see
         `lm_eval_ext.self_evaluation.conclusion.Conclusion`.
+    was_kept
+        Whether a store had it.
     """
 
     place: int
     generation: Generation
     tally: dict[str, dict[str, int]]
+    was_kept: bool = False
+
+
+def resolved_settings(model: Any, request: GenerationRequest) -> SamplingSettings:
+    """Return the sampling settings of a request, the model's own defaults in what it leaves open.
+
+    Parameters
+    ----------
+    model
+        The model.
+    request
+        What lm-eval asks for.
+
+    Raises
+    ------
+    UserError
+        For a setting that is not known, or a value that cannot be.
+    """
+    try:
+        settings = resolve_settings(
+            request.settings,
+            max_new_tokens=request.max_new_tokens,
+            stop=request.stop,
+            model_defaults=getattr(model, "generation_config", None),
+        )
+        return replace(settings, thinking_budget=request.thinking_budget)
+    except ValueError as error:
+        raise UserError(str(error)) from error
 
 
 def fitted_prompts(

@@ -34,6 +34,7 @@ from tqdm import tqdm
 from lm_eval_ext.attempt_details import AttemptDetails, attempt_details
 from lm_eval_ext.attempt_settings import read_settings, single_answer
 from lm_eval_ext.bridge import unsupported_release
+from lm_eval_ext.engine.timing import Timing
 from lm_eval_ext.errors import UserError
 from lm_eval_ext.grading import (
     UNFINISHED_THOUGHT,
@@ -42,7 +43,7 @@ from lm_eval_ext.grading import (
     grade_many,
     grade_questions,
 )
-from lm_eval_ext.harness import model_arguments
+from lm_eval_ext.harness import info_logger, model_arguments
 from lm_eval_ext.metric_suites import SINGLE_ANSWER, suite
 from lm_eval_ext.question import MetricSuite, QuestionResult
 from lm_eval_ext.response_thoughts import ResponseThoughts
@@ -59,6 +60,7 @@ from lm_eval_ext.task_config import (
 )
 
 logger = logging.getLogger(__name__)
+shown = info_logger(__name__)
 
 
 class AttemptsTask(ConfigurableTask):
@@ -125,6 +127,8 @@ class AttemptsTask(ConfigurableTask):
         self._response_thoughts = ResponseThoughts(str(name), metadata)
         self._run_report = RunReport(str(name))
         self._n_unreported = 0  # questions, once by each filter
+        self._timing = Timing()
+        self._is_first_process = True
 
     def download(self, dataset_kwargs: dict[str, Any] | None = None, **options: Any) -> None:
         """Load the data; a ``custom_dataset`` without lm-eval's warning that it is one."""
@@ -146,6 +150,7 @@ class AttemptsTask(ConfigurableTask):
             On every process, if there are fewer questions than processes.
         """
         self._check_share(options)
+        self._is_first_process = not options.get("rank")
         self._response_thoughts.know_model(options.get("chat_template"))
         super().build_all_requests(**options)
         generation_kwargs = explicit_sampling(self.config.generation_kwargs)
@@ -218,8 +223,13 @@ class AttemptsTask(ConfigurableTask):
             unit="question",
             disable=None,
         )
-        for instance, attempts in zip(self._instances, verdicts, strict=True):
-            instance.filtered_resps[pipeline].verdicts = attempts
+        responses = [instance.filtered_resps[pipeline] for instance in self._instances]
+        with self._timing.part("grading", sum(one.n_tokens for one in responses)):
+            for of_question, attempts in zip(responses, verdicts, strict=True):
+                of_question.verdicts = attempts
+        if self._is_first_process:
+            n_attempts = sum(map(len, responses))
+            shown.info("%s: %d attempts: %s", self.task_name, n_attempts, self._timing.line())
 
     def process_results(self, doc: Mapping[str, Any], results: Sequence[Any]) -> QuestionResult:
         """Judge the attempts at one question and compute its metrics.
@@ -272,6 +282,8 @@ class AttemptsTask(ConfigurableTask):
             config["custom_dataset"] = _name_of(self.config.custom_dataset)
         if "bypass" not in self._metric_fn_list:
             config["metric_list"] = self._scalar_metrics()
+        if self._timing.record():
+            config["timing"] = self._timing.record()
         return config
 
     def _scalar_metrics(self) -> list[dict[str, Any]]:

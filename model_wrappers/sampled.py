@@ -5,20 +5,19 @@ from __future__ import annotations
 import logging
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import nullcontext
 from dataclasses import asdict, replace
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
 from lm_eval.models.huggingface import HFLM
-from tqdm import tqdm
 
 from lm_eval_ext import __version__, harness
 from lm_eval_ext.attempt_texts import (
     budget_of_thoughts,
     open_thought,
+    read_tag,
+    read_thinking_budget,
     response_text,
     thought_formats,
     visible_text,
@@ -27,19 +26,21 @@ from lm_eval_ext.attempt_texts import (
 )
 from lm_eval_ext.engine.decoding import Decoder
 from lm_eval_ext.engine.epilogue import Epilogue
-from lm_eval_ext.engine.fallback import FallbackDecoder, cache_misfit
+from lm_eval_ext.engine.fallback import FallbackDecoder, fallback_for
 from lm_eval_ext.engine.memory import fitting_rows
 from lm_eval_ext.engine.random_stream import attempt_stream
 from lm_eval_ext.engine.request import AttemptRequest, AttemptResult, common_prefix_split
 from lm_eval_ext.engine.row_budget import RowBudget, annotated_within_memory
-from lm_eval_ext.engine.sampling import Sampler, SamplingSettings, resolve_settings
+from lm_eval_ext.engine.sampling import Sampler, SamplingSettings
 from lm_eval_ext.engine.stop_strings import StopStrings
 from lm_eval_ext.engine.support import misfit
+from lm_eval_ext.engine.timing import Timing
 from lm_eval_ext.errors import UserError
 from lm_eval_ext.generation import Generation
 from lm_eval_ext.harness import GenerationRequest
 from lm_eval_ext.model_loading import readable_load_errors, require_causal, whole_number
-from lm_eval_ext.sampling_group import Sampled, SamplingGroup, fitted_prompts
+from lm_eval_ext.sampling_group import Sampled, SamplingGroup, fitted_prompts, resolved_settings
+from lm_eval_ext.sampling_progress import SamplingProgress
 from lm_eval_ext.self_evaluation.conclusion import Conclusion, Texts, read_conclusion
 from lm_eval_ext.store.argument_effects import SAMPLED_ARGUMENTS, KeyedArguments
 from lm_eval_ext.store.attempt_store import AttemptStore
@@ -53,6 +54,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
 logger = logging.getLogger(__name__)
+shown = harness.info_logger(__name__)
 
 
 class SampledLM(KeyedArguments, HFLM):
@@ -142,7 +144,8 @@ class SampledLM(KeyedArguments, HFLM):
             temperature=calibration_temperature,
             box_completion=box_completion,
         )
-        self._read_thinking(thinking_budget, think_start_token)
+        self.thinking_budget = read_thinking_budget(thinking_budget)
+        self.think_start_token = read_tag(think_start_token)
         self.store = None if store is None else AttemptStore(store)
         self._most_rows = max_batch_size
         if isinstance(pretrained, str) and pretrained in SHIPPED:
@@ -163,6 +166,7 @@ class SampledLM(KeyedArguments, HFLM):
             self._world_size = self.accelerator.num_processes
         self.shared_prefix_misfit = misfit(self.model)
         self._decoder_class = self._choose_decoder()
+        self._timing = Timing()
         self._settings_used: list[dict[str, Any]] = []
         self._row_budget = RowBudget()
         self._conclusion = Conclusion(conclusion, self.tokenizer, max_length=int(self.max_length))
@@ -170,29 +174,11 @@ class SampledLM(KeyedArguments, HFLM):
             self.fingerprints = fingerprints(self.model, self.tokenizer)
             announce_at_failure(self.store)
 
-    def _read_thinking(self, budget: int | None, start: str | int | None) -> None:
-        self.thinking_budget = None
-        if budget is not None:
-            self.thinking_budget = whole_number("thinking_budget", budget)
-            if self.thinking_budget < 1:
-                raise UserError(f"thinking_budget={budget} must be at least 1, or left out")
-        self.think_start_token = int(start) if start is not None and str(start).isdigit() else start
-
     def _choose_decoder(self) -> Callable[..., Decoder | FallbackDecoder]:
         """Return the engine's decoder, or the fallback, saying once what does not fit."""
-        model = self.model
         if self.shared_prefix_misfit is None:
             return Decoder
-        without_cache = cache_misfit(model)
-        logger.warning(
-            "%s %s; attempts are sampled through transformers' generate, which is slower, and %s",
-            type(model).__name__,
-            self.shared_prefix_misfit,
-            "share one prefill per prompt"
-            if without_cache is None
-            else f"each reads its own prompt (its cache cannot be repeated: {without_cache})",
-        )
-        return partial(FallbackDecoder, expand_cache=without_cache is None)
+        return fallback_for(self.model, self.shared_prefix_misfit)
 
     def generate_until(
         self, requests: list[Instance], disable_tqdm: bool = False
@@ -213,22 +199,23 @@ class SampledLM(KeyedArguments, HFLM):
         for i, request in enumerate(wanted):
             by_settings[repr((*request,)[2:])].append(i)
         generations: list[Generation] = [Generation()] * len(requests)
-        progress = tqdm(
-            total=len(requests),
-            disable=disable_tqdm or self.rank != 0,
-            desc="Sampling attempts",
-            unit="attempt",
-        )
-        with stopped_cleanly(self.store), progress:
-            for places in by_settings.values():
-                for done in self._answered(self._group([wanted[i] for i in places])):
-                    i = places[done.place]
-                    generations[i] = done.generation
-                    self._conclusion.count(done.tally)
-                    progress.update()
-        self._conclusion.report()
-        if self.annotates and self.store is None:
-            return annotated_within_memory(self.annotate, wanted, generations)
+        progress = SamplingProgress(wanted, disable=disable_tqdm or self.rank != 0)
+        self._timing = Timing(self.device, tell=progress.count)
+        with self._timing.part("everything else"):
+            with stopped_cleanly(self.store), progress:
+                for places in by_settings.values():
+                    group = self._group([wanted[i] for i in places])
+                    progress.expect(group.attempts)
+                    for done in self._answered(group):
+                        i = places[done.place]
+                        generations[i] = done.generation
+                        self._conclusion.count(done.tally)
+                        progress.ended(wanted[i], done.generation, was_kept=done.was_kept)
+            self._conclusion.report()
+            if self.annotates and self.store is None:
+                generations = self._timed_annotate(wanted, generations)
+        if not disable_tqdm and self.rank == 0:
+            shown.info("%d attempts: %s", len(requests), self._timing.line())
         return generations
 
     @property
@@ -295,6 +282,13 @@ class SampledLM(KeyedArguments, HFLM):
         """
         return generations
 
+    def _timed_annotate(
+        self, requests: Sequence[GenerationRequest], generations: list[Generation]
+    ) -> list[Generation]:
+        n_tokens = sum(len(generation.record.token_ids) for generation in generations)
+        with self._timing.part("annotation", n_tokens):
+            return annotated_within_memory(self.annotate, requests, generations)
+
     def token_stream(self, prompt: str, attempt: int) -> Any:
         """Return the random stream that chooses an attempt's tokens."""
         return attempt_stream(self.seed, prompt, attempt, purpose="tokens")
@@ -304,15 +298,10 @@ class SampledLM(KeyedArguments, HFLM):
         """Injected positions per attempt, for which a prompt leaves room."""
         return 0
 
-    def _generate(self, requests: list[GenerationRequest]) -> Iterator[tuple[int, Generation]]:
-        """Yield (place, generation) as they end, for one set of sampling settings."""
-        for done in self._sample(self._group(requests)):
-            self._conclusion.count(done.tally)
-            yield done.place, done.generation
-
     def _group(self, requests: list[GenerationRequest]) -> SamplingGroup:
         settings = self._resolve(requests[0])
-        tokens, truncated = self._tokenize(requests, settings)
+        prompts = [request.prompt for request in requests]
+        tokens, truncated = fitted_prompts(self, prompts, max_new_tokens=settings.max_new_tokens)
         opened = {prompt: open_thought(self, prompt) for prompt in tokens}
         attempts = [
             replace(
@@ -330,7 +319,7 @@ class SampledLM(KeyedArguments, HFLM):
             lambda ids, opened: response_text(self, ids, group.settings.stop, opened),
         )
         stop = StopStrings(self.tokenizer, group.settings.stop, thought_formats(self))
-        with self._autocast():
+        with harness.autocast(self):
             for done in self._conclusion.run(
                 self._decode, group.attempts, group.settings, stop, texts
             ):
@@ -355,6 +344,7 @@ class SampledLM(KeyedArguments, HFLM):
                 max_rows=rows,
                 epilogue=epilogue,
                 budget=budget_of_thoughts(self, settings.thinking_budget),
+                timing=self._timing,
             )
 
         if not requests:
@@ -362,26 +352,10 @@ class SampledLM(KeyedArguments, HFLM):
         return self._row_budget.decode(decoder, requests, self._max_rows(requests, settings))
 
     def _resolve(self, request: GenerationRequest) -> SamplingSettings:
-        try:
-            settings = resolve_settings(
-                request.settings,
-                max_new_tokens=request.max_new_tokens,
-                stop=request.stop,
-                model_defaults=getattr(self.model, "generation_config", None),
-            )
-            settings = replace(settings, thinking_budget=request.thinking_budget)
-        except ValueError as error:
-            raise UserError(str(error)) from error
+        settings = resolved_settings(self.model, request)
         if asdict(settings) not in self._settings_used:
             self._settings_used.append(asdict(settings))
         return settings
-
-    def _tokenize(
-        self, requests: list[GenerationRequest], settings: SamplingSettings
-    ) -> tuple[dict[str, list[int]], dict[str, int]]:
-        """Return each distinct prompt's tokens, cut from the left, and how many were cut."""
-        prompts = [request.prompt for request in requests]
-        return fitted_prompts(self, prompts, max_new_tokens=settings.max_new_tokens)
 
     def _eos_token_ids(self) -> list[int]:
         configured = getattr(self.model.generation_config, "eos_token_id", None)
@@ -403,14 +377,10 @@ class SampledLM(KeyedArguments, HFLM):
         logger.info("batch_size=auto: decoding up to %d attempts at once", rows)
         return rows
 
-    def _autocast(self) -> Any:
-        if self.mixed_precision_dtype is None:
-            return nullcontext()
-        return torch.autocast(device_type=self.device.type, dtype=self.mixed_precision_dtype)
-
     def get_model_info(self) -> dict[str, Any]:
-        """Add what the engine used to the ``config`` of lm-eval's results."""
-        return {**super().get_model_info(), "lm_eval_ext": self.run_record()}
+        """Add what the engine used, and where the time went, to lm-eval's results."""
+        ours = {**self.run_record(), "timing": self._timing.record()}
+        return {**super().get_model_info(), "lm_eval_ext": ours}
 
     def run_record(self) -> dict[str, Any]:
         """Return what a reader needs to repeat the run; wrappers add their own settings."""

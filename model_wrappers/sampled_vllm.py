@@ -11,11 +11,12 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import torch
 from lm_eval.api.model import TemplateLM
 
-from lm_eval_ext.attempt_texts import budget_of_thoughts
+from lm_eval_ext.attempt_texts import budget_of_thoughts, read_tag, read_thinking_budget
 from lm_eval_ext.engine.epilogue import Epilogue
 from lm_eval_ext.engine.request import AttemptRequest, AttemptResult
 from lm_eval_ext.engine.sampling import SamplingSettings
 from lm_eval_ext.engine.stop_strings import StopStrings
+from lm_eval_ext.engine.timing import Timing
 from lm_eval_ext.errors import UserError
 from lm_eval_ext.generation import Generation
 from lm_eval_ext.model_loading import whole_number
@@ -122,7 +123,8 @@ class SampledVLLM(VLLM, _LoadedByVLLM, SampledLM):
             temperature=calibration_temperature,
             box_completion=box_completion,
         )
-        self._read_thinking(thinking_budget, think_start_token)
+        self.thinking_budget = read_thinking_budget(thinking_budget)
+        self.think_start_token = read_tag(think_start_token)
         self.store = None if store is None else AttemptStore(store)
         if self.store is not None and vllm_arguments.get("lora_local_path"):
             raise UserError(
@@ -136,6 +138,7 @@ class SampledVLLM(VLLM, _LoadedByVLLM, SampledLM):
         if self.store is not None:
             self.fingerprints = worker_fingerprints(self.engine, self.tokenizer)
             announce_at_failure(self.store)
+        self._timing = Timing()
         self._settings_used: list[dict[str, Any]] = []
         self._conclusion = Conclusion(conclusion, self.tokenizer, max_length=int(self.max_length))
 
@@ -211,6 +214,7 @@ class SampledVLLM(VLLM, _LoadedByVLLM, SampledLM):
                 stop, self._eos_token_ids(), budget_of_thoughts(self, settings.thinking_budget)
             ),
             epilogue=epilogue,
+            timing=self._timing,
         )
         return decoder.run(requests)
 
@@ -233,7 +237,7 @@ class SampledVLLM(VLLM, _LoadedByVLLM, SampledLM):
 
     def get_model_info(self) -> dict[str, Any]:
         """Return what was used, for the ``config`` of lm-eval's results."""
-        return {"lm_eval_ext": self.run_record()}
+        return {"lm_eval_ext": {**self.run_record(), "timing": self._timing.record()}}
 
     def run_record(self) -> dict[str, Any]:
         """Return what a reader needs to repeat the run; see `SampledLM`."""

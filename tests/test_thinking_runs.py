@@ -76,7 +76,9 @@ def assert_judged_by_what_follows_the_thought(results, attempts):
         assert one["unfinished_thought"]
         assert one["reason"] == "unfinished thought"
     for text, one in ended:
-        assert one["answer"] == answer_in(text.rpartition("</think>")[2].strip()), text
+        answer = answer_in(text.rpartition("</think>")[2].strip())
+        # "is 7." at the limit may have become 7.5.
+        assert one["answer"] == (None if one.get("finish_reason") == "length" else answer), text
         assert not one["unfinished_thought"]
     assert results["unfinished_thought_rate,none"] == pytest.approx(len(cut) / len(attempts))
     right = [one["answer"] == "18" for _, one in attempts]

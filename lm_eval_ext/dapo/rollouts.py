@@ -22,6 +22,7 @@ from lm_eval_ext.engine.stop_strings import StopStrings
 from lm_eval_ext.generation import FinishReason, Generation, GenerationRecord, Thought
 from lm_eval_ext.harness import GenerationRequest
 from lm_eval_ext.model_wrappers.rsp import RSP, Position
+from lm_eval_ext.sampling_group import fitted_prompts
 
 
 @dataclass(frozen=True, eq=False)
@@ -141,16 +142,16 @@ class RolloutLM(RSP):
         # The engine's log-probs are those of the untempered distribution.
         keeps_log_probs = self.settings.temperature == 1
         with _evaluating(self.model):
-            for place, generation in self._generate(requests):
-                record = generation.record
+            for done in self._sample(self._group(requests)):
+                record = done.generation.record
                 log_probs = None
                 if keeps_log_probs and record.statistics is not None:
                     log_probs = tuple(record.statistics.log_prob.tolist())
-                rollouts[place] = Rollout(
-                    self._read[numbers[place]],
+                rollouts[done.place] = Rollout(
+                    self._read[numbers[done.place]],
                     record.token_ids,
                     record.finish_reason,
-                    str(generation),
+                    str(done.generation),
                     log_probs,
                     record.thought,
                 )
@@ -160,7 +161,9 @@ class RolloutLM(RSP):
     def prompts_read(self, prompts: Sequence[str], numbers: Sequence[int]) -> list[tuple[int, ...]]:
         """Return the ids that rollouts read, virtual ones among them, without sampling."""
         requests = self._requests(prompts, numbers)
-        tokens, _ = self._tokenize(requests, self._resolve(requests[0]))
+        limit = self._resolve(requests[0]).max_new_tokens
+        asked = [request.prompt for request in requests]
+        tokens, _ = fitted_prompts(self, asked, max_new_tokens=limit)
         for request in requests:
             self.attempt_request(request.prompt, tokens[request.prompt], request.attempt)
         read = [self._read[number] for number in numbers]

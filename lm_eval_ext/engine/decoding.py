@@ -26,6 +26,7 @@ from lm_eval_ext.engine.shared_prefix import (
 )
 from lm_eval_ext.engine.stop_strings import StopStrings
 from lm_eval_ext.engine.thinking_budget import ThinkingBudget
+from lm_eval_ext.engine.timing import Timing
 from lm_eval_ext.generation import FinishReason
 
 # Refilling costs a prefill and a copy of the caches, so it waits for this share of free rows.
@@ -77,6 +78,8 @@ class Decoder:
         What to read behind each attempt once it has ended, or None.
     budget
         Ends thoughts that take too long, or None.
+    timing
+        Measures where the time goes.
     """
 
     def __init__(
@@ -89,7 +92,9 @@ class Decoder:
         max_rows: int,
         epilogue: Epilogue | None = None,
         budget: ThinkingBudget | None = None,
+        timing: Timing | None = None,
     ) -> None:
+        self._timing = timing or Timing()
         self._model = model
         self._sampler = sampler
         self._stop = stop
@@ -152,14 +157,17 @@ class Decoder:
         """Read the prompts of new rows, sample their first tokens and add them to the batch."""
         unread = {row.request.shared_ids for row in wave} - self._prompts.keys()
         prompts = sorted(unread)  # a set has no order of its own, and batches should be the same
-        self._prompts.update(zip(prompts, prefill(self._model, prompts), strict=True))
+        read = prefill(self._model, prompts, timing=self._timing)
+        self._prompts.update(zip(prompts, read, strict=True))
         longest = max(row.request.private_length for row in wave)
         cache = PrivateCache([longest - row.request.private_length for row in wave])
         prefix = self._shared_prefix(wave)
         inputs = private_inputs(self._model, [row.request for row in wave])
-        for chunk in inputs.split(_PRIVATE_CHUNK, dim=1):
-            logits = forward(self._model, chunk, prefix=prefix, cache=cache, logits_to_keep=1)
-        self._extend(wave, logits[:, -1])
+        with self._timing.part("prefill", sum(row.request.private_length for row in wave)):
+            for chunk in inputs.split(_PRIVATE_CHUNK, dim=1):
+                logits = forward(self._model, chunk, prefix=prefix, cache=cache, logits_to_keep=1)
+        with self._timing.part("token choice", len(wave)):
+            self._extend(wave, logits[:, -1])
         if self._cache is None:
             self._rows, self._cache, self._prefix = wave, cache, prefix
         else:
@@ -172,10 +180,13 @@ class Decoder:
         assert self._prefix is not None
         assert self._cache is not None
         newest = torch.tensor([[row.token_ids[-1]] for row in self._rows])
-        logits = forward(
-            self._model, newest.to(self._model.device), prefix=self._prefix, cache=self._cache
-        )
-        self._extend(self._rows, logits[:, -1])
+        n_running = len(self._rows) - self._n_finished()
+        with self._timing.part("decode", n_running):
+            logits = forward(
+                self._model, newest.to(self._model.device), prefix=self._prefix, cache=self._cache
+            )
+        with self._timing.part("token choice", n_running):
+            self._extend(self._rows, logits[:, -1])
 
     def _extend(self, rows: list[_Row], logits: torch.Tensor) -> None:
         """Sample a token for every unfinished row, and note which rows finish with it."""
@@ -243,12 +254,13 @@ class Decoder:
             return [None] * len(finished)
         assert self._cache is not None
         rows = [self._rows[i] for i in finished]
-        return self._reader.read(
-            [FinishedAttempt(row.request, row.token_ids) for row in rows],
-            rows=finished,
-            cache=self._cache,
-            prefix_of=self._prefix_of,
-        )
+        with self._timing.part("annotation", sum(len(row.token_ids) for row in rows)):
+            return self._reader.read(
+                [FinishedAttempt(row.request, row.token_ids) for row in rows],
+                rows=finished,
+                cache=self._cache,
+                prefix_of=self._prefix_of,
+            )
 
     def _shared_prefix(
         self, rows: list[_Row], *, reuse: SharedPrefix | None = None

@@ -8,8 +8,10 @@ it once per attempt.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import logging
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -22,7 +24,10 @@ from lm_eval_ext.engine.request import AttemptRequest, AttemptResult, statistics
 from lm_eval_ext.engine.sampling import Sampler, padded_contexts
 from lm_eval_ext.engine.stop_strings import StopStrings
 from lm_eval_ext.engine.thinking_budget import ThinkingBudget
+from lm_eval_ext.engine.timing import Timing
 from lm_eval_ext.generation import FinishReason
+
+logger = logging.getLogger(__name__)
 
 
 def expanded_cache(
@@ -69,6 +74,28 @@ def cache_misfit(model: PreTrainedModel) -> str | None:
     return None
 
 
+def fallback_for(model: PreTrainedModel, misfit: str) -> Callable[..., FallbackDecoder]:
+    """Return what makes fallback decoders for a model, saying what the engine misses.
+
+    Parameters
+    ----------
+    model
+        A causal model.
+    misfit
+        Why the engine does not fit it; see `lm_eval_ext.engine.support.misfit`.
+    """
+    without_cache = cache_misfit(model)
+    logger.warning(
+        "%s %s; attempts are sampled through transformers' generate, which is slower, and %s",
+        type(model).__name__,
+        misfit,
+        "share one prefill per prompt"
+        if without_cache is None
+        else f"each reads its own prompt (its cache cannot be repeated: {without_cache})",
+    )
+    return partial(FallbackDecoder, expand_cache=without_cache is None)
+
+
 class _StreamSampler(LogitsProcessor):
     """Samples each row from its own stream and leaves `generate` no other choice."""
 
@@ -77,7 +104,9 @@ class _StreamSampler(LogitsProcessor):
         sampler: Sampler,
         requests: Sequence[AttemptRequest],
         budget: ThinkingBudget | None,
+        timing: Timing,
     ) -> None:
+        self._timing = timing
         self._sampler = sampler
         self._requests = requests
         self._budget = budget
@@ -86,8 +115,13 @@ class _StreamSampler(LogitsProcessor):
         self.opened = [request.opened for request in requests]
         self.statistics: list[np.ndarray] = []
         self.token_ids: list[np.ndarray] = []
+        self.n_ended = 0
 
     def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
+        with self._timing.part("token choice", len(self._requests) - self.n_ended):
+            return self._chosen(scores)
+
+    def _chosen(self, scores: torch.Tensor) -> torch.Tensor:
         for i, request in enumerate(self._requests):
             self._force_end_of_thought(i, request)
         uniforms = [
@@ -147,6 +181,7 @@ class _Finished(StoppingCriteria):
                 self.ended[i] = (len(row), "eos")
             elif i in may_stop and self._stop.completed(row.tolist(), self._opened[i]):
                 self.ended[i] = (len(row), "stop")
+        self._processor.n_ended = len(self.ended)
         done = [i in self.ended for i in range(len(steps))]
         return torch.tensor(done, device=input_ids.device)
 
@@ -172,6 +207,8 @@ class FallbackDecoder:
         What to read behind each attempt once it has ended, or None; all of it is read again.
     budget
         Ends thoughts that take too long, or None.
+    timing
+        Measures where the time goes; `generate` reads what it does not share as it decodes.
     """
 
     def __init__(
@@ -185,7 +222,9 @@ class FallbackDecoder:
         expand_cache: bool,
         epilogue: Epilogue | None = None,
         budget: ThinkingBudget | None = None,
+        timing: Timing | None = None,
     ) -> None:
+        self._timing = timing or Timing()
         self._model = model
         self._sampler = sampler
         self._stop = stop
@@ -223,25 +262,28 @@ class FallbackDecoder:
             FinishedAttempt(request, result.token_ids)
             for request, result in zip(requests, results, strict=True)
         ]
-        readouts = read_plainly(self._model, self._epilogue, finished)
+        with self._timing.part("annotation", sum(len(one.token_ids) for one in finished)):
+            readouts = read_plainly(self._model, self._epilogue, finished)
         return [replace(r, readout=readout) for r, readout in zip(results, readouts, strict=True)]
 
     def _generate(self, requests: list[AttemptRequest]) -> list[AttemptResult]:
-        processor = _StreamSampler(self._sampler, requests, self._budget)
+        processor = _StreamSampler(self._sampler, requests, self._budget, self._timing)
         criteria = _Finished(processor, self._stop, self._eos_token_ids)
-        self._model.generate(
-            **self._inputs(requests),
-            do_sample=False,
-            num_beams=1,
-            # Everything the settings ask for happens in the processor.
-            repetition_penalty=1.0,
-            logits_processor=LogitsProcessorList([processor]),
-            stopping_criteria=[criteria],
-            max_new_tokens=self._sampler.settings.max_new_tokens,
-            eos_token_id=None,
-            pad_token_id=0,
-            use_cache=True,
-        )
+        inputs = self._inputs(requests)
+        with self._timing.part("decode"):
+            self._model.generate(
+                **inputs,
+                do_sample=False,
+                num_beams=1,
+                # Everything the settings ask for happens in the processor.
+                repetition_penalty=1.0,
+                logits_processor=LogitsProcessorList([processor]),
+                stopping_criteria=[criteria],
+                max_new_tokens=self._sampler.settings.max_new_tokens,
+                eos_token_id=None,
+                pad_token_id=0,
+                use_cache=True,
+            )
         tokens = np.stack(processor.token_ids, axis=1)
         statistics = np.stack(processor.statistics, axis=1)
         results = []
@@ -271,7 +313,8 @@ class FallbackDecoder:
         ids, mask = self._padded(distinct)
         row_of = {prompt: i for i, prompt in enumerate(distinct)}
         rows = torch.tensor([row_of[prompt] for prompt in shared])
-        return expanded_cache(self._model, ids, mask, rows)
+        with self._timing.part("prefill", sum(map(len, distinct))):
+            return expanded_cache(self._model, ids, mask, rows)
 
     def _padded(self, prompts: list[tuple[int, ...]]) -> tuple[torch.Tensor, torch.Tensor]:
         """Return token ids padded on the left, and their mask."""

@@ -35,6 +35,7 @@ from lm_eval_ext.engine.partial_attention import (
     softcapped_attention,
 )
 from lm_eval_ext.engine.private_cache import PrivateCache
+from lm_eval_ext.engine.timing import Timing
 
 ATTENTION_NAME = "lm_eval_ext_shared_prefix"
 
@@ -238,7 +239,9 @@ def shared_prefix_mode(model: PreTrainedModel) -> Iterator[None]:
         model.set_attn_implementation(previous)
 
 
-def prefill(model: PreTrainedModel, prompts: Sequence[Sequence[int]]) -> list[PromptCache]:
+def prefill(
+    model: PreTrainedModel, prompts: Sequence[Sequence[int]], *, timing: Timing | None = None
+) -> list[PromptCache]:
     """Read prompts and return their keys and values.
 
     Prompts are batched with padding on the right, where causal attention keeps it from touching
@@ -250,7 +253,10 @@ def prefill(model: PreTrainedModel, prompts: Sequence[Sequence[int]]) -> list[Pr
         A model inside `shared_prefix_mode`.
     prompts
         Token ids; empty prompts are allowed.
+    timing
+        Measures it.
     """
+    timing = timing or Timing()
     caches: list[PromptCache | None] = [None] * len(prompts)
     order = sorted(range(len(prompts)), key=lambda i: -len(prompts[i]))
     while order:
@@ -260,9 +266,9 @@ def prefill(model: PreTrainedModel, prompts: Sequence[Sequence[int]]) -> list[Pr
         for row, i in zip(ids, batch, strict=True):
             row[: len(prompts[i])] = torch.tensor(prompts[i], dtype=torch.int64)
         cache = DynamicCache()
-        model(
-            input_ids=ids.to(model.device), past_key_values=cache, use_cache=True, logits_to_keep=1
-        )
+        inputs = ids.to(model.device)
+        with timing.part("prefill", sum(len(prompts[i]) for i in batch)):
+            model(input_ids=inputs, past_key_values=cache, use_cache=True, logits_to_keep=1)
         for row_index, i in enumerate(batch):
             length = len(prompts[i])
             layers = tuple(

@@ -7,7 +7,6 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from lm_eval_ext.attempt_texts import stopped_inside_thought
-from lm_eval_ext.engine.row_budget import annotated_within_memory
 from lm_eval_ext.engine.sampling import SamplingSettings
 from lm_eval_ext.sampling_group import SamplingGroup
 from lm_eval_ext.store.attempt_store import AttemptStore
@@ -108,5 +107,5 @@ def stored_sampling(
         again=after_thought(contexts),
         is_outdated=partial(stopped_inside_thought, lm),
         sample=sample,
-        annotate=partial(annotated_within_memory, lm.annotate),
+        annotate=lm._timed_annotate,
     )

@@ -185,7 +185,8 @@ class StoredSampling:
                     missing.append(place)
                 else:
                     known.append(stored)
-                    yield from self._answers(place, stored)
+                    for answer in self._answers(place, stored):
+                        yield answer._replace(was_kept=True)
             if not missing:
                 continue
             texts = [self._store.get(self._text[i]) for i in missing] if self._annotates else []

@@ -20,6 +20,7 @@ from lm_eval_ext.engine.request import AttemptRequest, AttemptResult, statistics
 from lm_eval_ext.engine.sampling import SamplingSettings
 from lm_eval_ext.engine.stop_strings import StopStrings
 from lm_eval_ext.engine.thinking_budget import ThinkingBudget
+from lm_eval_ext.engine.timing import Timing
 from lm_eval_ext.generation import FinishReason
 from lm_eval_ext.vllm_engine.engine_loop import EngineLoop, Finished, Job
 from lm_eval_ext.vllm_engine.instructions import (
@@ -98,6 +99,8 @@ class VLLMDecoder:
         When attempts end.
     epilogue
         What to read behind each attempt once it has ended, or None.
+    timing
+        Measures how long vLLM takes, with the tokens of attempts as they come out of it.
     """
 
     def __init__(
@@ -107,7 +110,9 @@ class VLLMDecoder:
         settings: SamplingSettings,
         ending: Ending,
         epilogue: Epilogue | None = None,
+        timing: Timing | None = None,
     ) -> None:
+        self._timing = timing or Timing()
         self._engine = engine
         self._settings = settings
         self._ending = ending
@@ -139,7 +144,9 @@ class VLLMDecoder:
                 new = []
                 while self._waiting and len(self._in_flight) < most:
                     new.append(self._job(self._waiting.popleft()))
-                yield from self._conclude(self._engine.advance(new))
+                with self._timing.part("vllm"):
+                    finished = self._engine.advance(new)
+                yield from self._conclude(finished)
         finally:
             # Also where the caller stops asking, or is interrupted.
             self._engine.drop()
@@ -204,6 +211,7 @@ class VLLMDecoder:
             values = np.frombuffer(output.values, np.float32)
             if isinstance(what, _Attempt):
                 attempt, reason = self._longer(what, output, values.reshape(-1, 4))
+                self._timing.add_tokens("vllm", len(attempt.token_ids) - len(what.token_ids))
                 if reason is None:
                     # In front, while its keys are still in vLLM's cache.
                     self._waiting.appendleft(attempt)

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import subprocess
 import sys
 
@@ -11,7 +12,7 @@ import pytest
 def lm_eval(folder, model, arguments, *options):
     """Run the command and return its results and samples."""
     model_args = ",".join(["pretrained=tiny", *(f"{k}={v}" for k, v in arguments.items())])
-    subprocess.run(
+    finished = subprocess.run(
         [
             sys.executable, "-m", "lm_eval", "--model", model, "--model_args", model_args,
             "--tasks", "tiny_gsm8k_passn", "--limit", "3", "--metadata", '{"attempts": 3}',
@@ -23,6 +24,9 @@ def lm_eval(folder, model, arguments, *options):
         capture_output=True,
         cwd=folder,
     )  # fmt: skip
+    said = finished.stderr.decode()
+    assert re.search(r"INFO .* 9 attempts: prefill [\d.]+ s .* decode [\d.]+ s ", said)
+    assert re.search(r"INFO .* tiny_gsm8k_passn: 9 attempts: grading [\d.]+ s ", said)
     (results,) = folder.rglob("results_*.json")
     (samples,) = folder.rglob("samples_*.jsonl")
     lines = [json.loads(line) for line in samples.read_text().splitlines()]
@@ -43,7 +47,12 @@ def test_wrapper_fills_the_table(wrapper_name, arguments, control, tmp_path):
     for row in ("pass@1", "pass@2", "pass@3", "maj@3", "invalid_rate", "truncated_rate"):
         assert 0 <= rows[f"{row},none"] <= 1
     assert 1 <= rows["mean_tokens,none"] <= 12
-    assert results["config"]["lm_eval_ext"]["decoder"] == "shared_prefix"
+    ours = results["config"]["lm_eval_ext"]
+    assert ours["decoder"] == "shared_prefix"
+    n_tokens = sum(a["n_tokens"] for sample in samples for a in sample["attempts"])
+    assert ours["timing"]["token choice"]["tokens"] == n_tokens
+    graded = results["configs"]["tiny_gsm8k_passn"]["timing"]["grading"]
+    assert graded["tokens"] == n_tokens
     assert [len(sample["attempts"]) for sample in samples] == [3, 3, 3]
     assert all(a["mean_logprob"] <= 0 for sample in samples for a in sample["attempts"])
 

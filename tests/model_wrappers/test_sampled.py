@@ -1,6 +1,7 @@
 """``sampled`` against stock ``hf``, and what the fallback says."""
 
 import logging
+import re
 
 import pytest
 from lm_eval.models.huggingface import HFLM
@@ -77,3 +78,50 @@ def test_lm_evals_response_cache_is_refused(random_model, tiny_tokenizer, tmp_pa
     with pytest.raises(UserError, match=r"--use_cache: .*--model_args store=FOLDER") as error:
         CachingLM(lm, str(tmp_path / "cache.db"))
     assert "\n" not in str(error.value)
+
+
+def test_a_run_says_where_its_time_went(random_model, tiny_tokenizer, make_requests):
+    lines = []
+    handler = logging.Handler(logging.INFO)
+    handler.emit = lambda record: lines.append(record.getMessage())
+    # A logger below lm-eval's: its command shows those under its own verbosity.
+    shown = logging.getLogger("lm_eval.lm_eval_ext.model_wrappers.sampled")
+    shown.addHandler(handler)
+    shown.setLevel(logging.INFO)
+    try:
+        lm = SampledLM(random_model("llama"), tokenizer=tiny_tokenizer, batch_size=8, seed=0)
+        lm.generate_until(make_requests(), disable_tqdm=True)
+        assert lines == []  # a step of something else, as in training
+        generations = lm.generate_until(make_requests())
+    finally:
+        shown.removeHandler(handler)
+        shown.setLevel(logging.NOTSET)
+    written = sum(one.record.n_tokens for one in generations)
+    timing = lm.get_model_info()["lm_eval_ext"]["timing"]
+    assert list(timing) == ["prefill", "decode", "token choice", "everything else"]
+    # Of the last run only, though it is the second.
+    assert timing["token choice"]["tokens"] == written
+    (line,) = lines
+    assert re.fullmatch(
+        r"12 attempts: prefill [\d.]+ s \([\d,]+ tokens/s\), decode [\d.]+ s \([\d,]+ tokens/s\), "
+        r"token choice [\d.]+ s \([\d,]+ tokens/s\), everything else [\d.]+ s",
+        line,
+    )
+    assert "timing" not in lm.run_record()  # what is needed to repeat the run
+
+
+def test_judgments_and_kept_attempts_have_their_own_time(
+    random_model, tiny_tokenizer, make_requests, tmp_path, capsys
+):
+    arguments = {"tokenizer": tiny_tokenizer, "batch_size": 8, "seed": 0, "self_eval": True}
+    model = random_model("llama")
+    lm = SampledLM(model, store=tmp_path, **arguments)
+    generations = lm.generate_until(make_requests())
+    written = sum(one.record.n_tokens for one in generations)
+    timing = lm.get_model_info()["lm_eval_ext"]["timing"]
+    assert timing["annotation"]["tokens"] == timing["token choice"]["tokens"] == written
+    capsys.readouterr()
+    again = SampledLM(model, store=tmp_path, **arguments)
+    assert again.generate_until(make_requests()) == generations
+    assert list(again.get_model_info()["lm_eval_ext"]["timing"]) == ["everything else"]
+    assert "12/12 attempts, 0 tokens]" in capsys.readouterr().err

@@ -124,6 +124,9 @@ def outcome(folder):
         rf'(?m)^  "({"|".join(TIMES)})": [^,\n]*', r'  "\1": TIME', results.read_text()
     )
     assert n_times >= 2
+    # Where the time went: of the model in its settings, of grading in those of the task.
+    text, n_parts = re.subn(r'(?ms)^( +)"timing": \{.*?^\1\}', r"\1TIMING", text)
+    assert n_parts == 2
     # The frequency of the CPU at the moment, where lscpu tells it.
     return re.sub(r"MHz: +[0-9.]+", "MHz:", text), samples.read_bytes()
 
