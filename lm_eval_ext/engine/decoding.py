@@ -190,25 +190,26 @@ class Decoder:
 
     def _extend(self, rows: list[_Row], logits: torch.Tensor) -> None:
         """Sample a token for every unfinished row, and note which rows finish with it."""
-        running = np.array([row.finish_reason is None for row in rows])
+        running = [i for i, row in enumerate(rows) if row.finish_reason is None]
         # A finished row draws nothing, nor does a forced token: a stream has as many draws as
         # tokens were chosen.
-        uniforms = torch.zeros(len(rows), dtype=torch.float64)
-        for i in np.flatnonzero(running):
+        uniforms = np.zeros(len(rows))
+        for i in running:
             self._force_end_of_thought(rows[i])
             if not rows[i].forced:
                 uniforms[i] = rows[i].request.stream.random()
         context = None
         if self._sampler.needs_context:
             context = padded_contexts([(*row.request.prompt_ids, *row.token_ids) for row in rows])
-        token_ids, statistics = (part.numpy() for part in self._sampler(logits, uniforms, context))
-        for i in np.flatnonzero(running):
+        sampled = self._sampler(logits, torch.from_numpy(uniforms), context)
+        token_ids, statistics = (part.numpy() for part in sampled)
+        for i in running:
             if rows[i].forced:
                 token_ids[i], statistics[i] = rows[i].forced.pop(0), np.nan
+        may_stop = set(self._stop.candidates(token_ids).tolist())
+        for i in running:
             rows[i].token_ids.append(int(token_ids[i]))
             rows[i].statistics.append(statistics[i])
-        may_stop = set(self._stop.candidates(token_ids).tolist())
-        for i in np.flatnonzero(running):
             rows[i].finish_reason = self._finish_reason(rows[i], may_stop=i in may_stop)
 
     def _force_end_of_thought(self, row: _Row) -> None:

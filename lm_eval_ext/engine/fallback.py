@@ -168,21 +168,20 @@ class _Finished(StoppingCriteria):
         self._processor = processor
         self._opened = processor.opened
         self._stop = stop
-        self._eos = frozenset(eos_token_ids)
+        self._eos = list(eos_token_ids)
         self.ended: dict[int, tuple[int, FinishReason]] = {}  # row -> (length, reason)
 
     def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor, **kwargs) -> torch.Tensor:  # type: ignore[no-untyped-def]
-        steps = np.stack(self._processor.token_ids, axis=1)
-        may_stop = set(self._stop.candidates(steps[:, -1]).tolist())
-        for i, row in enumerate(steps):
-            if i in self.ended:
-                continue
-            if int(row[-1]) in self._eos:
-                self.ended[i] = (len(row), "eos")
-            elif i in may_stop and self._stop.completed(row.tolist(), self._opened[i]):
-                self.ended[i] = (len(row), "stop")
+        steps = self._processor.token_ids
+        for i in np.flatnonzero(np.isin(steps[-1], self._eos)).tolist():
+            self.ended.setdefault(i, (len(steps), "eos"))
+        for i in self._stop.candidates(steps[-1]).tolist():
+            if i not in self.ended:
+                so_far = [int(step[i]) for step in steps]
+                if self._stop.completed(so_far, self._opened[i]):
+                    self.ended[i] = (len(steps), "stop")
         self._processor.n_ended = len(self.ended)
-        done = [i in self.ended for i in range(len(steps))]
+        done = [i in self.ended for i in range(len(steps[-1]))]
         return torch.tensor(done, device=input_ids.device)
 
 

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
+import numpy as np
 import torch
 from transformers import GenerationConfig
 from transformers.generation.logits_process import (
@@ -19,11 +20,21 @@ from transformers.generation.logits_process import (
     TypicalLogitsWarper,
 )
 
+from lm_eval_ext.engine.token_choice import (
+    UNDECIDED,
+    Nucleus,
+    from_candidates,
+    inverse_cdf,
+    most_likely,
+    n_candidates,
+)
+from lm_eval_ext.engine.token_statistics import distribution_sums, statistics_from_sums
 from lm_eval_ext.errors import UserError
 
-# Logits are processed in slices of at most this many elements, which bounds the float64 working
-# memory (about 2 GiB) for large vocabularies.
-_ELEMENTS_PER_SLICE = 2**25
+# Logits are read in slices of at most this many elements. On a CPU a slice fits into the cache,
+# where several passes cost little more than one; elsewhere it bounds the memory (about 1 GiB).
+_ELEMENTS_PER_SLICE = 2**18
+_ELEMENTS_PER_SLICE_ELSEWHERE = 2**25
 
 _PROCESSOR_SETTINGS = (
     "temperature",
@@ -228,7 +239,14 @@ class Sampler:
 
     def __init__(self, settings: SamplingSettings) -> None:
         self.settings = settings
-        self._processors = settings.logits_processors()
+        # The first two change scores, the others leave some out.
+        processors = settings.logits_processors()
+        kinds = (RepetitionPenaltyLogitsProcessor, TemperatureLogitsWarper)
+        self._scaling = [p for p in processors if isinstance(p, kinds)]
+        self._cutting = [
+            Nucleus(p.top_p) if isinstance(p, TopPLogitsWarper) else p
+            for p in processors[len(self._scaling) :]
+        ]
 
     @property
     def needs_context(self) -> bool:
@@ -255,51 +273,77 @@ class Sampler:
         """
         if logits.device.type == "mps":  # no float64 there
             logits = logits.cpu()
-        rows_per_slice = max(1, _ELEMENTS_PER_SLICE // logits.shape[-1])
-        parts = []
-        for start in range(0, logits.shape[0], rows_per_slice):
-            rows = slice(start, start + rows_per_slice)
-            context = None if context_ids is None else context_ids[rows].to(logits.device)
-            parts.append(self._sample(logits[rows].float(), uniforms[rows], context))
-        token_ids = torch.cat([part.token_ids for part in parts])
-        statistics = torch.cat([part.statistics for part in parts])
-        return Sampled(token_ids.cpu(), statistics.cpu())
+        uniforms = uniforms.to(logits.device, torch.float64)
+        context_ids = None if context_ids is None else context_ids.to(logits.device)
+        given = _Given(logits, uniforms, context_ids)
+        on_cpu = logits.device.type == "cpu"
+        n_elements = _ELEMENTS_PER_SLICE if on_cpu else _ELEMENTS_PER_SLICE_ELSEWHERE
+        size = max(1, n_elements // logits.shape[-1])
+        # One table, so that one transfer brings everything to the host.
+        slices = (given.rows(slice(i, i + size)) for i in range(0, logits.shape[0], size))
+        table = torch.cat([self._choices(part) for part in slices]).cpu().numpy()
+        undecided = np.flatnonzero(table[:, 0] == UNDECIDED)
+        for i in range(0, len(undecided), size):
+            rows = undecided[i : i + size]
+            part = given.rows(torch.from_numpy(rows).to(logits.device))
+            token_ids = self._from_all(self._scaled(part), part.uniforms)
+            table[rows, :2] = _with_logits(token_ids, part.logits).cpu().numpy()
+        if (table[undecided, 0] == UNDECIDED).any():
+            raise UserError("the model's logits are not finite: load it in another dtype")
+        statistics = statistics_from_sums(table[:, 1], table[:, 2:])
+        token_ids = torch.from_numpy(table[:, 0].astype(np.int64))
+        return Sampled(token_ids, torch.from_numpy(statistics))
 
-    def _sample(
-        self, logits: torch.Tensor, uniforms: torch.Tensor, context_ids: torch.Tensor | None
-    ) -> Sampled:
-        # Processors may work in place, and the statistics need the untouched logits.
-        scores = self._processors(context_ids, logits.clone()) if self._processors else logits
-        if self.settings.do_sample:
-            token_ids = inverse_cdf(scores, uniforms.to(scores.device))
+    def _choices(self, given: _Given) -> torch.Tensor:
+        """Return tokens, their logits and what describes their distributions, as columns."""
+        scores = self._scaled(given)
+        if not self.settings.do_sample:
+            token_ids = most_likely(scores)
+        elif not n_candidates(self.settings, scores.shape[-1]):
+            token_ids = self._from_all(scores, given.uniforms)
         else:
-            token_ids = scores.argmax(dim=-1)
-        return Sampled(token_ids, token_statistics(logits, token_ids))
+            token_ids = from_candidates(scores, given.uniforms, self.settings)
+            # Elsewhere the host does not know yet whether there are any.
+            if scores.device.type == "cpu":
+                rows = (token_ids == UNDECIDED).nonzero().flatten()
+                if len(rows) == len(scores):
+                    token_ids = self._from_all(scores, given.uniforms)
+                elif len(rows):
+                    token_ids[rows] = self._from_all(scores[rows], given.uniforms[rows])
+        sums = torch.stack(distribution_sums(given.logits), dim=-1)
+        return torch.cat([_with_logits(token_ids, given.logits), sums], dim=-1)
+
+    def _from_all(self, scores: torch.Tensor, uniforms: torch.Tensor) -> torch.Tensor:
+        """Choose a token where any can be chosen; `scores` are the logits after `_scaled`."""
+        for processor in self._cutting:
+            scores = processor(None, scores)  # what leaves tokens out looks at no context
+        return inverse_cdf(scores, uniforms)
+
+    def _scaled(self, given: _Given) -> torch.Tensor:
+        """Return the logits after repetition penalty and temperature."""
+        scores = given.logits
+        for processor in self._scaling:
+            scores = processor(given.context_ids, scores)
+        return scores
 
 
-def inverse_cdf(scores: torch.Tensor, uniforms: torch.Tensor) -> torch.Tensor:
-    """Return the token whose interval of the cumulative distribution holds the uniform.
+class _Given(NamedTuple):
+    """What a sampler is called with."""
 
-    Parameters
-    ----------
-    scores
-        Processed logits, shape (n_rows, vocabulary); excluded tokens are -inf.
-    uniforms
-        Shape (n_rows,), float64 in [0, 1).
+    logits: torch.Tensor
+    uniforms: torch.Tensor
+    context_ids: torch.Tensor | None
 
-    Returns
-    -------
-    torch.Tensor
-        Shape (n_rows,), int64. Never a token of probability zero.
-    """
-    cumulative = torch.softmax(scores, dim=-1, dtype=torch.float64).cumsum(dim=-1)
-    total = cumulative[:, -1]
-    # Strictly below the total, whatever the rounding: the search must end inside the support.
-    target = torch.minimum(uniforms * total, torch.nextafter(total, torch.zeros_like(total)))
-    found = torch.searchsorted(cumulative, target.unsqueeze(-1), right=True).squeeze(-1)
-    if not bool(torch.isfinite(total).all()):
-        raise UserError("the model's logits are not finite: load it in another dtype")
-    return found.clamp_max(scores.shape[-1] - 1)
+    def rows(self, which: slice | torch.Tensor) -> _Given:
+        """Return some of the rows, their logits in float32."""
+        context_ids = None if self.context_ids is None else self.context_ids[which]
+        return _Given(self.logits[which].float(), self.uniforms[which], context_ids)
+
+
+def _with_logits(token_ids: torch.Tensor, logits: torch.Tensor) -> torch.Tensor:
+    """Return tokens and their logits as columns; in float32 ids are exact up to 16,777,216."""
+    chosen = logits.gather(-1, token_ids[:, None].clamp_min(0)).squeeze(-1)
+    return torch.stack([token_ids.to(chosen.dtype), chosen], dim=-1)
 
 
 def padded_contexts(contexts: Sequence[Sequence[int]]) -> torch.Tensor:
@@ -316,26 +360,3 @@ def padded_contexts(contexts: Sequence[Sequence[int]]) -> torch.Tensor:
     longest = max(len(context) for context in contexts)
     rows = [[*context, *([context[0]] * (longest - len(context)))] for context in contexts]
     return torch.tensor(rows, dtype=torch.int64)
-
-
-def token_statistics(logits: torch.Tensor, token_ids: torch.Tensor) -> torch.Tensor:
-    """Return log-prob, entropy, self-certainty and margin of each row, shape (n_rows, 4).
-
-    Parameters
-    ----------
-    logits
-        The model's logits before any processor, shape (n_rows, vocabulary), float32.
-    token_ids
-        The chosen tokens, shape (n_rows,).
-    """
-    log_probs = torch.log_softmax(logits, dim=-1)
-    probs = log_probs.exp()
-    chosen = log_probs.gather(-1, token_ids.unsqueeze(-1)).squeeze(-1)
-    # Slots that the model itself masks have log-prob -inf: they are not part of its vocabulary.
-    possible = log_probs > -torch.inf
-    log_probs = log_probs.where(possible, 0.0)
-    entropy = -(probs * log_probs).sum(dim=-1)
-    n_possible = possible.sum(dim=-1)
-    self_certainty = -log_probs.sum(dim=-1) / n_possible - n_possible.log()
-    top = probs.topk(2, dim=-1).values
-    return torch.stack([chosen, entropy, self_certainty, top[:, 0] - top[:, 1]], dim=-1)

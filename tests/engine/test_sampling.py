@@ -11,11 +11,10 @@ from transformers import GenerationConfig
 from lm_eval_ext.engine.sampling import (
     Sampler,
     SamplingSettings,
-    inverse_cdf,
     padded_contexts,
     resolve_settings,
-    token_statistics,
 )
+from lm_eval_ext.engine.token_choice import inverse_cdf
 
 
 def test_frequencies_follow_the_distribution():
@@ -62,15 +61,20 @@ def test_rows_are_sampled_alike_in_slices(monkeypatch):
     assert torch.equal(whole.statistics, sliced.statistics)
 
 
+def greedy_statistics(logits):
+    sampler = Sampler(SamplingSettings(max_new_tokens=1))
+    return sampler(logits, torch.zeros(len(logits))).statistics
+
+
 def test_statistics_of_known_distributions():
-    uniform = torch.zeros(1, 8)
-    log_prob, entropy, certainty, margin = token_statistics(uniform, torch.tensor([3]))[0].tolist()
+    log_prob, entropy, certainty, margin = greedy_statistics(torch.full((1, 8), 3.0))[0].tolist()
     assert log_prob == pytest.approx(-np.log(8), abs=1e-6)
     assert entropy == pytest.approx(np.log(8), abs=1e-6)
     assert certainty == pytest.approx(0, abs=1e-6)
     assert margin == pytest.approx(0, abs=1e-6)
-    two = torch.tensor([[0.75, 0.25]]).log()
-    _, entropy, certainty, margin = token_statistics(two, torch.tensor([0]))[0].tolist()
+    two = torch.tensor([[0.75, 0.25]]).log() + 3.0
+    log_prob, entropy, certainty, margin = greedy_statistics(two)[0].tolist()
+    assert log_prob == pytest.approx(np.log(0.75), abs=1e-6)
     assert entropy == pytest.approx(stats.entropy([0.75, 0.25]), abs=1e-6)
     assert certainty == pytest.approx(stats.entropy([0.5, 0.5], [0.75, 0.25]), abs=1e-6)
     assert margin == pytest.approx(0.5, abs=1e-6)
@@ -136,13 +140,7 @@ def test_what_the_models_configuration_asks_for_and_the_engine_lacks_is_refused(
         resolve({}, **setting)
 
 
-def test_logits_that_are_not_finite_are_refused():
-    with pytest.raises(ValueError, match="logits are not finite"):
-        inverse_cdf(torch.full((1, 3), torch.nan), torch.tensor([0.5], dtype=torch.float64))
-
-
 def test_masked_vocabulary_slots_do_not_count():
     narrow = torch.tensor([[1.0, 2.0, 3.0]])
     wide = torch.cat([narrow, torch.full((1, 2), -torch.inf)], dim=1)
-    chosen = torch.tensor([1])
-    assert torch.allclose(token_statistics(wide, chosen), token_statistics(narrow, chosen))
+    assert torch.allclose(greedy_statistics(wide), greedy_statistics(narrow))
