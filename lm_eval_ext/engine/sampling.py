@@ -287,7 +287,8 @@ class Sampler:
             rows = undecided[i : i + size]
             part = given.rows(torch.from_numpy(rows).to(logits.device))
             token_ids = self._from_all(self._scaled(part), part.uniforms)
-            table[rows, :2] = _with_logits(token_ids, part.logits).cpu().numpy()
+            columns = torch.stack(_with_logits(token_ids, part.logits), dim=-1)
+            table[rows, :2] = columns.cpu().numpy()
         if (table[undecided, 0] == UNDECIDED).any():
             raise UserError("the model's logits are not finite: load it in another dtype")
         statistics = statistics_from_sums(table[:, 1], table[:, 2:])
@@ -310,8 +311,8 @@ class Sampler:
                     token_ids = self._from_all(scores, given.uniforms)
                 elif len(rows):
                     token_ids[rows] = self._from_all(scores[rows], given.uniforms[rows])
-        sums = torch.stack(distribution_sums(given.logits), dim=-1)
-        return torch.cat([_with_logits(token_ids, given.logits), sums], dim=-1)
+        columns = [*_with_logits(token_ids, given.logits), *distribution_sums(given.logits)]
+        return torch.stack(columns, dim=-1)
 
     def _from_all(self, scores: torch.Tensor, uniforms: torch.Tensor) -> torch.Tensor:
         """Choose a token where any can be chosen; `scores` are the logits after `_scaled`."""
@@ -340,10 +341,10 @@ class _Given(NamedTuple):
         return _Given(self.logits[which].float(), self.uniforms[which], context_ids)
 
 
-def _with_logits(token_ids: torch.Tensor, logits: torch.Tensor) -> torch.Tensor:
+def _with_logits(token_ids: torch.Tensor, logits: torch.Tensor) -> list[torch.Tensor]:
     """Return tokens and their logits as columns; in float32 ids are exact up to 16,777,216."""
     chosen = logits.gather(-1, token_ids[:, None].clamp_min(0)).squeeze(-1)
-    return torch.stack([token_ids.to(chosen.dtype), chosen], dim=-1)
+    return [token_ids.to(chosen.dtype), chosen]
 
 
 def padded_contexts(contexts: Sequence[Sequence[int]]) -> torch.Tensor:
