@@ -61,13 +61,16 @@ _ANOTHER = re.compile(
     re.IGNORECASE,
 )
 _NAME = re.compile(
-    r"(?:m?\\angle\s*)?(?:[A-Z]{1,4}|[A-Za-z]|\\[A-Za-z]+)(?:_(?:[0-9A-Za-z]|\{[0-9A-Za-z]+\}))?"
+    r"(?:(?:m?\\angle|\\(?:sin|cos|tan|cot|sec|csc|log|ln))\s*)?(?:[A-Z]{1,4}|[A-Za-z]|\\[A-Za-z]+)"
+    r"(?:_(?:[0-9A-Za-z]|\{[0-9A-Za-z]+\}))?"
     r"(?:\([^()]{1,10}\))?'?"
 )
 _NAMED = re.compile(
     rf"(?<![A-Za-z\\0-9+*/^)-])(?P<name>{_NAME.pattern})\s*&?\s*=\s*[$&]?\s*[-+]?\s*$"
 )
 _LEADING_WORDS = re.compile(r"\s*(?:[A-Za-z]{2,}\b(?!\s*$)\s*)*")
+_SUM_OF_NAMES = re.compile(r"[a-z](?:\s*[-+]\s*[a-z])+")
+_LEFT_SIDE = re.compile(r"([^$=\n,;:]{1,40})=\s*[$&]?\s*$")
 _CONVERSION = re.compile(
     r"\s*(?P<unit>[A-Za-z]+)(?: [A-Za-z]+){0,2}\s*[,(]?\s*or\s*", re.IGNORECASE
 )
@@ -209,7 +212,17 @@ def _are_joined(text: str, one: Box, other: Box) -> bool:
         return True
     if not left or ("\\\\" in between and not re.search(r"[,;]|\band\b|\bor\b", between)):
         return False
+    if _SUM_OF_NAMES.fullmatch(left) and not _has_terms_of(text, one, left):
+        return False  # "$\frac{m}{n}=\boxed{\frac23}$ and $m+n=\boxed{5}$"
     return not _mentions(parts[-1], one.inside.strip()) and not _mentions(left, name_of(text, one))
+
+
+def _has_terms_of(text: str, box: Box, formula: str) -> bool:
+    """Return whether a box is the value of an expression, no quotient, in the same names."""
+    match = _LEFT_SIDE.search(text[max(0, box.start - 40) : box.start])
+    if match is None or re.search(r"/|\\[dt]?frac", match[1]):
+        return False
+    return set(re.findall("[a-z]", formula)) <= set(re.findall("[a-z]", match[1]))
 
 
 def _is_name(text: str) -> bool:

@@ -30,6 +30,9 @@ ONE_ANSWER = {
     "1. $x=\\boxed{2}$\n2. $y=\\boxed{3}$": "2, 3",
     "$x=\\boxed{2}$\n$y=\\boxed{3}$": "2, 3",
     r"It is $\boxed{9}$. No: the roots are $\boxed{2}$ and $\boxed{3}$.": "2, 3",
+    r"$\sin x=\boxed{\frac35}$ and $\cos x=\boxed{\frac45}$": r"\frac35, \frac45",
+    r"$a+b=\boxed{5}$ and $a-b=\boxed{1}$": "5, 1",
+    r"$xy=\boxed{6}$, $x+y=\boxed{5}$": "6, 5",
     r"The angles are $\boxed{30^\circ}$ and $\boxed{60^\circ}$": r"30^\circ, 60^\circ",
 }
 STANDS_ALONE = {
@@ -53,6 +56,10 @@ STANDS_ALONE = {
     r"$x=\boxed3$, so $x+4=\boxed7$": "7",
     r"$x=\boxed{3}$ and $x+4=\boxed{7}$": "7",
     r"$a=\boxed{3}$, $b=\boxed{4}$, and $ab=\boxed{12}$": "12",
+    r"$\frac{m}{n}=\boxed{\frac56}$ and $m+n=\boxed{11}$": "11",
+    r"$m/n=\boxed{5/6}$, $m+n=\boxed{11}$": "11",
+    r"The probability is $\boxed{\frac56}$ and $m+n=\boxed{11}$": "11",
+    r"The area is $\boxed{7\sqrt3}$, and $a + b = \boxed{10}$": "10",
     r"$x=\boxed{3}$, which gives $y=\boxed{4}$": "4",
     r"$x=\boxed{3}$ and $y=\boxed{4}$, so the answer is $\boxed{(3,4)}$": "(3,4)",
     r"$5+3=\boxed{8}$ and $8\cdot2=\boxed{16}$": "16",
