@@ -146,13 +146,12 @@ def decide(gold: str, answer: str) -> bool | None:
     """
     if gold == answer or _words(gold) == _words(answer):
         return True
+    choice = same_choice(gold, answer)
+    if choice is not None:
+        return choice
     if len(answer) <= MAX_ANSWER and _says_otherwise(gold, answer):
         return False
-    for certain in (
-        same_choice(gold, answer),
-        _same_time(gold, answer),
-        percentages_equal(gold, answer),
-    ):
+    for certain in (_same_time(gold, answer), percentages_equal(gold, answer)):
         if certain is not None:
             return certain
     bases = based(gold), based(answer)

@@ -14,6 +14,9 @@ EQUAL = [
     ("C", r"\text{C: Plane}"),
     (r"\text{(C) Plane}", "C"),
     ("D", r"\text{D. None of these}"),
+    ("C", r"\text{(C) 5 or more}"),
+    ("C", r"\text{(C) 3 million}"),
+    ("D", "(D): all of the above"),
     ("E", r"\text{(E) Neither (A) nor (B)}"),
     ("E", "E. Both A and B"),
     ("B", r"\mathbf{(B)}\ \frac{1}{2}"),
@@ -56,6 +59,7 @@ EQUAL = [
 
 UNEQUAL = [
     ("C", r"\text{(B) Plane}"),
+    ("C", r"\text{(B) 5 or more}"),
     ("C", "B. Plane"),
     (r"\text{(B)}", r"\text{(C) B}"),
     (r"\text{(A)}", r"\text{(A) and (C)}"),
