@@ -14,7 +14,8 @@ the last place that holds a number, and the first step that finds one decides:
    number alone on the next line with text, whichever of the two comes last. After the label or the
    heading a sentence may state the number ("Final Answer: Josh made a profit of $70,000."): its
    only one, the only one that is set off in bold or as a formula, or the one that ends it after
-   "is" or "=". After "Answer:", which does not say final, it has to be set off.
+   "is" or "=". After "Answer:", which does not say final, it has to be set off. The sentence
+   before "I hope it is correct" is read in the same way.
 
 In a text that the token limit cut, a number that touches the end is no answer: 70 may have been
 70,000.
@@ -85,8 +86,11 @@ def _exact(line: str) -> Fraction | None:
     return parse_exact(join_groups(line))
 
 
-def _leading(text: str) -> Fraction | None:
-    return parse_leading(join_groups(text))
+def _leading(candidate: str) -> Fraction | None:
+    """Return the number an announcement begins with, unless it is a sentence of its own."""
+    if isinstance(candidate, Announcement) and candidate.form == "hope":
+        return None
+    return parse_leading(join_groups(candidate))
 
 
 def _stated(candidate: str) -> Fraction | None:

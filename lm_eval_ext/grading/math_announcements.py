@@ -65,14 +65,21 @@ _OPEN_LIST = re.compile(
 )
 _CLOSED = re.compile(rf"[*`\"'][ \t]*{CUT}\Z")
 _COPULA = re.compile(
-    r"(?:\b(?:is|are|was|were|equals?|(?:will|would|must|should) be|comes? (?:out )?to)\b|=)"
-    r"(?:\s+equal\s+to\b)?\s*(?!\s)"
+    r"(?:\b(?:is|are|was|were|equals?|has|have|(?:will|would|must|should) be"
+    r"|comes? (?:out )?to)\b|=)(?:\s+equal\s+to\b)?\s*(?!\s)"
 )
 _HIDDEN = "\x04"
 _DIRECT_COPULA = re.compile(rf"\A[^\w]*{_HIDDEN}+\s+{_COPULA.pattern}(?=[-+$0-9\\*]|{_HIDDEN})")
 _SENTENCE = re.compile(r"[\s:*_(\"'`]*[A-Z][A-Za-z']*,?\s+\S")
 _NO_WORDS = " \t\r\n:=(*_~\"'`,"
 _NUMBER = re.compile(r"[\s*_]*[-+]?(?:\\?\$)?[0-9.,/]*[0-9]%?(?:\s[A-Za-z]+){0,3}[\s*_]*\Z")
+_IN_BRACKETS = re.compile(r"\([^()]*\)")
+# Words by which a sentence does not state what it says after "is".
+_CONDITION = re.compile(
+    r"\b(?:if|unless|whether|suppose|assum\w+|not|never|no|cannot|impossible|false|wrong"
+    r"|incorrect)\b|n't\b",
+    re.IGNORECASE,
+)
 _FEW_WORDS = re.compile(
     rf"[^{_HIDDEN}\s]*(?:\s+[^{_HIDDEN}\s]+){{0,3}}\s*\Z|[^{_HIDDEN}]*{_HIDDEN}"
 )
@@ -124,7 +131,8 @@ def announced_answer(text: str) -> str | None:
 
 def whole_answer(inside: str) -> str | None:
     """Return what stands between tags as an answer, unless it is prose."""
-    formula = _announced_formula(inside[_predicate(inside) :])
+    inside = inside[_predicate(inside) :]
+    formula = _announced_formula(inside)
     if formula is not None:
         return formula
     is_short = len(inside) <= (MAX_LATEX if "\\" in inside else MAX_WORDS)
@@ -133,25 +141,39 @@ def whole_answer(inside: str) -> str | None:
 
 def _predicate(candidate: str) -> int:
     """Return where the value begins in a sentence such as "The value of $x$ is $5$"; or else 0."""
-    end = _SENTENCE_END.search(_without_formulas(candidate))
-    sentence = _without_formulas(candidate)[: end.start() if end else len(candidate)]
+    hidden = _without_formulas(candidate)
+    stop = _SENTENCE_END.search(hidden)
+    sentence = hidden[: stop.start() if stop else len(hidden)]
     subject, marker, _ = sentence.partition(_HIDDEN)
     if not marker:
         # Without a formula, only what is a number is sure to be the predicate.
-        copula = _COPULA.search(sentence) if _SENTENCE.match(sentence) else None
-        return copula.end() if copula and _NUMBER.match(sentence, copula.end()) else 0
-    if _COPULA.search(subject) or not (_SENTENCE.match(subject) or not subject.strip(_NO_WORDS)):
-        return 0
+        ends = [copula.end() for copula in _COPULA.finditer(sentence)]
+        numbers = (end for end in ends if _NUMBER.match(sentence, end))
+        return next(numbers, 0) if _SENTENCE.match(sentence) else 0
     if not subject.strip(_NO_WORDS):
         direct = _DIRECT_COPULA.search(sentence)
         formula = _FORMULA.search(candidate)
         is_name = formula and re.search(r"[A-Za-z]", re.sub(r"\\[A-Za-z]+", "", _inside(formula)))
         return direct.end() if direct and is_name else 0
+    first = _COPULA.search(subject)
+    if not _SENTENCE.match(subject) or (first and _introduces(subject)):
+        return 0
     clause = _NEXT_CLAUSE.search(sentence)
-    copulas = list(
-        _COPULA.finditer(sentence, len(subject), clause.start() if clause else len(sentence))
-    )
-    return copulas[-1].end() if copulas and _FEW_WORDS.match(sentence, copulas[-1].end()) else 0
+    sentence = _IN_BRACKETS.sub(lambda match: " " * len(match[0]), sentence)
+    begin, end = first.start() if first else len(subject), clause.start() if clause else len(hidden)
+    copulas = list(_COPULA.finditer(sentence, begin, end))
+    if not copulas or not _FEW_WORDS.match(sentence, copulas[-1].end()):
+        return 0
+    value = copulas[-1].end()
+    return 0 if first and not _states(sentence, value) else value
+
+
+def _states(sentence: str, value: int) -> bool:
+    """Return whether a sentence of hidden formulas says that its subject is the one at a place."""
+    formula = sentence.find(_HIDDEN, value)
+    if formula < 0 or _CONDITION.search(sentence[:value]):
+        return False
+    return _introduces(_NEGATION.sub("", sentence[value:formula]))
 
 
 def _without_formulas(candidate: str) -> str:
@@ -187,7 +209,7 @@ def _announced_words(candidate: str, announcement: Announcement) -> str | None:
         value = parse_sentence(candidate, set_off=True)
         if value is not None and not sentence.startswith("*"):
             return str(value)
-    words = sentence.replace("$", "").strip(f" \t:*_,;{CUT}")
+    words = sentence.replace("\\$", "").replace("$", "").strip(f" \t:*_,;{CUT}")
     if len(words) > MAX_WORDS:
         return "" if formula else None
     return words or None

@@ -90,7 +90,10 @@ _SET_OFF = re.compile(
     r"\*\*(?P<bold>[^*\n]{1,60})\*\*|\\\((?P<round>[^\n]{1,60}?)\\\)"
     r"|(?<![\\$])\$(?P<formula>[^$\s][^$\n]{0,60})(?<![\s\\])\$(?![0-9])"
 )
-_SENTENCE_END = re.compile(r"(?<!\bMr)(?<!\bMs)(?<!\bDr)(?<!\bSt)(?<!\bMrs)[.!](?=[\s*_)]|$)|\?|\n")
+_SENTENCE_END = re.compile(
+    r"(?<!\bMr)(?<!\bMs)(?<!\bDr)(?<!\bSt)(?<!\bMrs)[.!](?=[\s*_)]|$)|\?|\n"
+    r"|\s(?:because|since)\b"
+)
 _COPULA = re.compile(
     r"(?:\b(?:is|are|was|were|be|equals?|becomes?)\b|[=:])(?=[^=:]*$)", re.IGNORECASE
 )
@@ -225,7 +228,7 @@ def parse_sentence(text: str, *, set_off: bool = False) -> Fraction | None:
     >>> parse_sentence("Each of the 3 boxes has 6 eggs."), parse_sentence("It is not 5.")
     (None, None)
     """
-    text = join_groups(text.strip())
+    text = join_groups(text.lstrip(" \t\r\n:").rstrip())
     end = _SENTENCE_END.search(text)
     sentence = text[: end.start()] if end else text
     if (end and end[0] == "?") or changing_words(sentence) or _OTHER_NUMBER.search(sentence):
