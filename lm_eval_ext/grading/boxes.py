@@ -52,7 +52,7 @@ _STEP = re.compile(
     r"|evaluat\w+|add(?:s|ing)?|subtract\w*|multipl\w+|divid\w+|plus|minus|times|total(?:s|ing)?"
     r"|altogether|sum|overall|combined|remain\w*|answers?|results?|final(?:ly)?|conclusion|steps?"
     r"|because|since|as|wait|no|not|wrong|incorrect|actually|instead|rather|correct\w*|sorry|oops"
-    r"|mistake|should|but|equivalent(?:ly)?|approx\w*|about|roughly|again|simply"
+    r"|mistake|reject\w*|discard\w*|extraneous|invalid|should|but|equivalent(?:ly)?|approx\w*|about|roughly|again|simply"
     r"|precisely|exactly|alternative(?:ly)?|now|next|check|verify|let|written|expressed)\b",
     re.IGNORECASE,
 )

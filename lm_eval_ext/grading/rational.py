@@ -95,7 +95,7 @@ _SENTENCE_END = re.compile(
     r"|\s(?:because|since)\b"
 )
 _COPULA = re.compile(
-    r"(?:\b(?:is|are|was|were|be|equals?|becomes?)\b|[=:])(?=[^=:]*$)", re.IGNORECASE
+    r"(?:\b(?:is|are|was|were|be|equals?|becomes?)\b|=|:(?![0-9]))(?=[^=:]*$)", re.IGNORECASE
 )
 # Words by which a sentence does not state its number as it stands, or numbers a thing with it.
 _OTHER_NUMBER = re.compile(

@@ -32,6 +32,8 @@ from lm_eval_ext.grading import grade, grade_many, gsm8k, math_extraction
         ("Final Answer: Each of the 3 boxes has 6 eggs.", None),
         ("The final answer is: The total cost of the 3 items is $18.", "18"),
         ("Final Answer: Her profit is \\$18, since she spent \\$130.", "18"),
+        ("Final Answer: The ratio of cats to dogs is 1:10.", None),
+        ("Final Answer: The train leaves at 10:30.", None),
         ("Final Answer: He can skip 4 of them because 10 - 4 = 6.", "4"),
         ("It is $9/hour * 2 hours = $18. I hope it is correct.", "18"),
         ("16 bars for 8 children are 16/8 = 2 bars each. I hope it is correct.", "2"),

@@ -40,6 +40,8 @@ STANDS_ALONE = {
     r"\boxed{5}. Wrong; \boxed{7}": "7",
     r"\boxed{5}, wait, \boxed{7}": "7",
     r"\boxed{5} or rather \boxed{7}": "7",
+    r"$n=\boxed{-5}$ (rejected) or $n=\boxed{7}$": "7",
+    r"$\boxed{-5}$, which we discard, and $\boxed{7}$": "7",
     r"$\boxed{5}$, but it should be $\boxed{7}$": "7",
     "\\boxed{5}\n\n\\boxed{7}": "7",
     "$x=\\boxed{5}$\n$x=\\boxed{7}$": "7",
