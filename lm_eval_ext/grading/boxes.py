@@ -70,7 +70,7 @@ _NAMED = re.compile(
 )
 _LEADING_WORDS = re.compile(r"\s*(?:[A-Za-z]{2,}\b(?!\s*$)\s*)*")
 _SUM_OF_NAMES = re.compile(r"[a-z](?:\s*[-+]\s*[a-z])+")
-_LEFT_SIDE = re.compile(r"([^$=\n,;:]{1,40})=\s*[$&]?\s*$")
+_FORMULA_START = re.compile(r"\$|\\\\|\\[(\[]|[\n,;:]")
 _CONVERSION = re.compile(
     r"\s*(?P<unit>[A-Za-z]+)(?: [A-Za-z]+){0,2}\s*[,(]?\s*or\s*", re.IGNORECASE
 )
@@ -219,10 +219,11 @@ def _are_joined(text: str, one: Box, other: Box) -> bool:
 
 def _has_terms_of(text: str, box: Box, formula: str) -> bool:
     """Return whether a box is the value of an expression, no quotient, in the same names."""
-    match = _LEFT_SIDE.search(text[max(0, box.start - 40) : box.start])
-    if match is None or re.search(r"/|\\[dt]?frac", match[1]):
+    window = text[max(0, box.start - MAX_BETWEEN) : box.start]
+    left, equals, _ = _FORMULA_START.split(window)[-1].partition("=")
+    if not equals or re.search(r"/|\\[dt]?frac", left):
         return False
-    return set(re.findall("[a-z]", formula)) <= set(re.findall("[a-z]", match[1]))
+    return set(re.findall("[a-z]", formula)) <= set(re.findall("[a-z]", left))
 
 
 def _is_name(text: str) -> bool:

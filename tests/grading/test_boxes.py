@@ -32,6 +32,7 @@ ONE_ANSWER = {
     r"It is $\boxed{9}$. No: the roots are $\boxed{2}$ and $\boxed{3}$.": "2, 3",
     r"$\sin x=\boxed{\frac35}$ and $\cos x=\boxed{\frac45}$": r"\frac35, \frac45",
     r"$a+b=\boxed{5}$ and $a-b=\boxed{1}$": "5, 1",
+    "\\[a+b &= 2+4 = \\boxed{6}, \\\\\na-b &= 2-4 = \\boxed{-2}.\\]": "6, -2",
     r"$xy=\boxed{6}$, $x+y=\boxed{5}$": "6, 5",
     r"The angles are $\boxed{30^\circ}$ and $\boxed{60^\circ}$": r"30^\circ, 60^\circ",
 }
