@@ -189,17 +189,25 @@ class ThoughtFormats:
         >>> ThoughtFormats().find("<think>7?</think>8").end
         17
         """
-        over: ThoughtSpan | None = None
+        over: list[ThoughtSpan] = []
+        begun: list[ThoughtSpan] = []
         for tags in self.all if opened is None else (opened, *self.all):
-            end = tags.end_in(completion)
-            again = tags.start_in(completion[max(end, 0) :])
+            end = max(tags.end_in(completion), 0)
+            if end:
+                start = _start_before(end, completion, tags, opened)
+                over.append(ThoughtSpan(start, end, tags, finished=True))
+            again = tags.start_in(completion[end:])
             if again >= 0:
-                return ThoughtSpan(max(end, 0) + again, len(completion), tags, finished=False)
-            if end > (0 if over is None else over.end):
-                over = ThoughtSpan(0, end, tags, finished=True)
-        if opened is not None and (over is None or opened.end_in(completion) < 0):
+                begun.append(ThoughtSpan(end + again, len(completion), tags, finished=False))
+        for span in begun:
+            first = span.start - len(span.tags.opening)
+            # A tag of another kind in a thought that is over is a part of that thought.
+            if not any(one.start <= first < one.end for one in over):
+                return span
+        if opened is not None and opened.end_in(completion) < 0:
             return ThoughtSpan(0, len(completion), opened, finished=False)
-        return over or _bare_channels(completion)
+        last = max(over, key=lambda span: span.end, default=None)
+        return last or _bare_channels(completion)
 
 
 def after_thinking(completion: str) -> str:
@@ -244,6 +252,17 @@ def _exchanged(tag: str, pairs: Sequence[tuple[str, str]]) -> str:
         if ours in tag:
             return tag.replace(ours, theirs, 1)
     return ""
+
+
+def _start_before(end: int, completion: str, tags: ThoughtTags, opened: ThoughtTags | None) -> int:
+    """Return where the thought that ends at an offset begins."""
+    if tags == opened:
+        return 0
+    start = tags.start_in(completion[:end])
+    if start >= 0:
+        return start
+    # The prompt has begun it, it seems; the tag that a text begins with is no part of it.
+    return len(completion) - len(completion.lstrip()) + 1
 
 
 def _bare_channels(completion: str) -> ThoughtSpan | None:

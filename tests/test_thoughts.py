@@ -101,6 +101,12 @@ def test_no_thought(text):
         ("analysis'7'?assistantfinal8", "8"),
         ("<think>a <reasoning>\nb</reasoning> c", ""),
         ("<think>a</think><reasoning>b</reasoning>c", "c"),
+        ("<think>\nThe format is\n<reasoning>\nand then</think>18", "18"),
+        ("<think><reasoning>\n</think>18", "18"),
+        ("The format is\n<reasoning>\nand then</think>18", "18"),
+        ("<think>\nI end with </reasoning> then", ""),
+        ("<reasoning>\nI end with </think> then", ""),
+        ("<think>a</think>\n<reasoning>\nb", ""),
     ],
 )
 def test_several_thoughts_and_bare_channels(text, answer):
@@ -128,6 +134,22 @@ def test_tags_that_a_user_names(opening, closing, pair):
         assert formats.opened_by(f"2 + 2?{pair[0]}\n")[:2] == pair
         assert not formats.find(f"{pair[0]}\n17?").finished
     assert formats.opened_by("2 + 2?<think>\n").closing == "</think>"
+
+
+@pytest.mark.parametrize(
+    ("text", "answer"),
+    [
+        ("<reasoning>\nis what I write</think>18", "18"),
+        ("Let me see.\n[THINK]\nand so on</think>18", "18"),
+        ("First <reasoning>\nb</reasoning>, then 18", None),
+        ("a</think>\n<reasoning>\nb", None),
+        ("a</think>\n<reasoning>\nb</reasoning>\n18", "\n18"),
+    ],
+)
+def test_other_tags_in_a_thought_that_the_prompt_opens(text, answer):
+    span = FORMATS.find(text, FORMATS.opened_by("2 + 2?<think>\n"))
+    assert span.finished == (answer is not None)
+    assert answer is None or text[span.end :] == answer
 
 
 def test_hostile_texts_take_no_time():
