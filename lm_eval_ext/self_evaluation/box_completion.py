@@ -136,6 +136,10 @@ class ClosingBrace(StopStrings):
         """Return whether the box is closed, whatever the attempt was thinking."""
         return _closing(self._tokenizer.decode(list(token_ids))) is not None
 
+    def inside_thought(self, token_ids: Sequence[int], opened: ThoughtTags | None = None) -> bool:
+        """Return False: a box ends where it is closed."""
+        return False
+
 
 def has_closed_box(text: str) -> bool:
     r"""Return whether a text holds a brace-matched ``\boxed{}``.
