@@ -24,6 +24,7 @@ from lm_eval_ext.metric_suites import suite
 from lm_eval_ext.metrics import proportion_interval, t_interval
 from lm_eval_ext.question import Aggregate, MetricSuite
 from lm_eval_ext.response_thoughts import ResponseThoughts
+from lm_eval_ext.responses import first_text, keeps_end
 from lm_eval_ext.run_files import read_samples
 
 _END_OF_PROMPT = 1000  # characters
@@ -226,7 +227,9 @@ def _needed(sample: dict[str, Any], grader: str | None) -> dict[str, Any]:
     """Keep what is used of a sample: prompts and responses of a whole run would fill the memory."""
     kept = {"attempts": sample["attempts"]}
     if grader is not None:
-        kept.update(doc=sample["doc"], texts=[str(text) for text in sample["filtered_resps"][0]])
+        texts = [str(first_text(text)) for text in sample["filtered_resps"][0]]
+        ends = [keeps_end(*pair) for pair in zip(texts, sample["resps"][0], strict=False)]
+        kept.update(doc=sample["doc"], texts=texts, ends=ends)
         if not any("unfinished_thought" in attempt for attempt in sample["attempts"]):
             prompt = sample["arguments"]["gen_args_0"]["arg_0"]
             # Whether it opens a thought shows at its end; the list of a chat API has no end.
@@ -267,7 +270,10 @@ def _questions(
                 for text, details in zip(row["texts"], row["attempts"], strict=False)
             ],
             row["doc"],
-            [details.get("finish_reason") for details in row["attempts"]],
+            [
+                details.get("finish_reason") if keeps else None
+                for keeps, details in zip(row["ends"], row["attempts"], strict=False)
+            ],
         )
         for row in rows
     ]

@@ -18,7 +18,7 @@ class Responses(list[Any]):
     filtered
         The responses.
     thoughts
-        The thought of each, or None where it has none.
+        The thought of each, or None where it has none, as read before the filters.
     raw
         The responses before the filters.
     """
@@ -27,7 +27,12 @@ class Responses(list[Any]):
         self, filtered: Sequence[Any], thoughts: Sequence[Thought | None], raw: Sequence[Any]
     ) -> None:
         super().__init__(filtered)
-        self.thoughts = thoughts
+        self._records = [record_of(text) for text in self.texts]
+        # A record tells what of the thought the filters have left.
+        self.thoughts = [
+            thought if record is None else record.thought
+            for thought, record in zip(thoughts, self._records, strict=True)
+        ]
         self.verdicts: list[Attempt] | None = None
         self._raw = raw
 
@@ -36,9 +41,7 @@ class Responses(list[Any]):
         """Return responses that may not have passed through `AttemptsTask.apply_filters`."""
         if isinstance(filtered, cls):
             return filtered
-        records = (record_of(first_text(text)) for text in filtered)
-        thoughts = [None if record is None else record.thought for record in records]
-        return cls(filtered, thoughts, [first_text(text) for text in filtered])
+        return cls(filtered, [None] * len(filtered), [first_text(text) for text in filtered])
 
     @property
     def texts(self) -> list[Any]:
@@ -60,24 +63,22 @@ class Responses(list[Any]):
         self, doc: Mapping[str, Any]
     ) -> tuple[list[str | None], Mapping[str, Any], list[str | None]]:
         """Return what a grader is given: the texts, the record and why each attempt ended."""
-        records = [record_of(text) for text in self.texts]
-        # The text itself may know more of the thought than all that was read before the filters.
-        known = [
-            thought if record is None else record.thought
-            for thought, record in zip(self.thoughts, records, strict=True)
-        ]
         return (
             [
                 str(text) if thought is None else thought.answer_in(str(text))
-                for text, thought in zip(self.texts, known, strict=True)
+                for text, thought in zip(self.texts, self.thoughts, strict=True)
             ],
             doc,
-            # A filter may cut the end off, and with it what the token limit left unfinished.
             [
-                record.finish_reason if record and str(raw).endswith(str(text)) else None
-                for text, raw, record in zip(self.texts, self._raw, records, strict=True)
+                record.finish_reason if record and keeps_end(text, raw) else None
+                for text, raw, record in zip(self.texts, self._raw, self._records, strict=True)
             ],
         )
+
+
+def keeps_end(filtered: Any, raw: Any) -> bool:
+    """Return whether a filter left the end of a response, which the token limit may have cut."""
+    return str(raw).endswith(str(filtered))
 
 
 def with_record(filtered: Any, response: Any) -> Any:

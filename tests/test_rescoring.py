@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from dataclasses import replace
 
 import lm_eval
 import numpy as np
@@ -12,6 +13,7 @@ from lm_eval.tasks import TaskManager
 
 from lm_eval_ext.__main__ import main
 from lm_eval_ext.confidence_sources import confidence_sources
+from lm_eval_ext.generation import Generation, Thought
 from lm_eval_ext.metrics import ece
 from lm_eval_ext.rescoring import Score, group_score
 from lm_eval_ext.task import AttemptsTask
@@ -251,6 +253,37 @@ def test_a_group_is_averaged_as_lm_eval_does():
     value, error = group_score((score, score.n_questions) for score in scores)
     assert value == pytest.approx((0.2 * 5 + 0.6 * 20) / 25)
     assert error == pytest.approx(pooled_sample_stderr([0.1, 0.05], [5, 20]))
+
+
+@pytest.mark.parametrize("thought", ["", "7? </think>"])
+def test_grading_again_what_a_filter_has_left(scripted_lm, tmp_path, thought):
+    """Neither the thought nor the cut end is in the filtered text."""
+
+    class Thinking(scripted_lm):
+        def generate_until(self, requests):
+            about = Thought(finished=True, n_tokens=1, n_characters=len(thought))
+            return [
+                Generation(one, replace(one.record, thought=about if thought else None))
+                for one in super().generate_until(requests)
+            ]
+
+    pattern = {"function": "regex", "regex_pattern": r"(The answer is \d+)"}
+    filters = [{"name": "sentence", "filter": [pattern, {"function": "take_first"}]}]
+    folder = tmp_path / "run"
+    tracker = EvaluationTracker(output_path=str(folder))
+    results = lm_eval.simple_evaluate(
+        model=Thinking(lambda n, _: f"{thought}The answer is {n}, and", with_records=True),
+        tasks=[task("sums", filter_list=filters)],
+        task_manager=TaskManager(include_defaults=False, metadata={"attempts": 4}),
+        evaluation_tracker=tracker,
+        bootstrap_iters=0,
+    )
+    rows = results.pop("samples")["sums"]
+    assert all(one["correct"] for row in rows for one in row["attempts"])
+    tracker.save_results_aggregated(results=results, samples={"sums": rows})
+    tracker.save_results_samples("sums", rows)
+    metrics = scored(folder, "--regrade", tmp_path=tmp_path)["sums"]["metrics"]
+    assert metrics["pass@1"]["value"] == 1
 
 
 @pytest.mark.parametrize("model_args", [{}, {"think_end_token": "</think>"}])
