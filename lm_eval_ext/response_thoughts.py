@@ -35,6 +35,7 @@ class ResponseThoughts:
     def __init__(self, task: str, metadata: Mapping[str, Any]) -> None:
         self._task = task
         self._lm: Any = None
+        self._dropped: list[ThoughtTags] = []
         # Either is the argument that names a model.
         self._knows_arguments = bool({"pretrained", "model"} & metadata.keys())
         self._set_tags(metadata.get("think_start_token"), metadata.get("think_end_token"))
@@ -55,6 +56,8 @@ class ResponseThoughts:
         self._lm = getattr(chat_template, "__self__", None)
         if getattr(self._lm, "think_end_token", None) is not None:
             self._set_tags(getattr(self._lm, "think_start_token", None), self._lm.think_end_token)
+        tokenizer = getattr(self._lm, "tokenizer", None)
+        self._dropped = [one for one in self._formats.all if _drops(tokenizer, one.closing)]
 
     def read(
         self, instances: Sequence[Instance], prefix_of: Callable[[Any], str | None]
@@ -103,13 +106,15 @@ class ResponseThoughts:
         """Return why a thought in the responses to a prompt may leave no trace, or None."""
         if not isinstance(prompt, str):
             return "the server renders the prompts"
-        if opened is None:
-            return None
-        if self._removes_thoughts:
+        if opened is not None and self._removes_thoughts:
             return "the model removes thoughts (think_end_token)"
-        if self._lm is not None:
-            if _drops(getattr(self._lm, "tokenizer", None), opened.closing):
-                return f"{opened.closing} is a special token and left out of the text"
+        if opened is None and self._formats.switched_off_by(prompt):
+            return None
+        # Where the prompt opens no thought, a response may.
+        for tags in self._dropped:
+            if opened in (None, tags):
+                return f"{tags.closing} is a special token and left out of the text"
+        if opened is None or self._lm is not None:
             return None
         if self._knows_arguments and not opened.is_control:
             return None
@@ -130,4 +135,6 @@ def _drops(tokenizer: Any, tag: str) -> bool:
     if not hasattr(tokenizer, "all_special_tokens"):
         return False
     ids = tokenizer(tag, add_special_tokens=False)["input_ids"]
-    return tag not in tokenizer.decode(ids, skip_special_tokens=True)
+    return tag in tokenizer.decode(ids) and tag not in tokenizer.decode(
+        ids, skip_special_tokens=True
+    )

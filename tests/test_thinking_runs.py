@@ -143,11 +143,18 @@ def test_a_model_object_tells_of_its_tag(thinking_model, caplog):
     assert all(one["answer"] for text, one in attempts if answer_in(text))
 
 
-def test_hf_where_decoding_drops_the_tags(thinking_model, caplog):
+@pytest.mark.parametrize("opens", [True, False])
+def test_hf_where_decoding_drops_the_tags(thinking_model, caplog, opens):
     """Ended thoughts and others look alike: nobody may lose an answer for that."""
-    _, attempts = evaluate("hf", {"pretrained": thinking_model(special_tags=True)})
+    model = thinking_model(opens=opens, special_tags=True)
+    _, attempts = evaluate("hf", {"pretrained": model})
     assert any(one["answer"] for text, one in attempts if answer_in(text))
-    assert any("special token" in one.getMessage() for one in caplog.records)
+    assert sum("special token" in one.getMessage() for one in caplog.records) == 1
+
+
+def test_hf_that_shows_the_tags_of_its_completions_says_nothing(thinking_model, caplog):
+    evaluate("hf", {"pretrained": thinking_model(opens=False)})
+    assert not any("cannot be seen" in one.getMessage() for one in caplog.records)
 
 
 def test_a_plain_prompt_that_opens_a_thought(thinking_model):
