@@ -3,7 +3,8 @@
 lm-eval's models behind an API send one seed with every request, so a server that honours it
 answers N repeats with N equal texts. Here the seed that a model sends is raised by the number of
 the attempt among the repeats of its prompt; the first attempt has lm-eval's own. A model that sends
-none, and greedy requests, are left as they are.
+none, greedy requests, and those of tasks that are not `lm_eval_ext.task.AttemptsTask` are left as
+they are.
 
 `lm_eval_ext.bridge` puts `with_own_seeds` around lm-eval's class as that is imported.
 """
@@ -14,9 +15,14 @@ import copy
 from collections import Counter
 from collections.abc import Callable, Sequence
 from functools import partial, wraps
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from lm_eval_ext.task_config import is_greedy
+
+if TYPE_CHECKING:
+    from lm_eval.api.instance import Instance
+
+_MARK = "has_own_seeds"
 
 
 def with_own_seeds(generate_until: Callable[..., list[str]]) -> Callable[..., list[str]]:
@@ -30,21 +36,37 @@ def with_own_seeds(generate_until: Callable[..., list[str]]) -> Callable[..., li
 
     @wraps(generate_until)
     def wrapped(self: Any, requests: Sequence[Any], *rest: Any, **named: Any) -> list[str]:
-        numbers = _numbers([request.args for request in requests])
+        ours = [i for i, request in enumerate(requests) if hasattr(request, _MARK)]
+        numbers = _numbers([requests[i].args for i in ours])
         if not any(numbers):
             return generate_until(self, requests, *rest, **named)
+        parts = [(self, sorted(set(range(len(requests))) - set(ours)))]
         if self._concurrent > 1:  # all attempts at once
-            return generate_until(_concurrent(self), requests, *rest, **named)
+            parts.append((_concurrent(self), ours))
+        else:
+            for number in sorted(set(numbers)):
+                places = [i for i, one in zip(ours, numbers, strict=True) if one == number]
+                parts.append((_numbered(self, number), places))
         responses = [""] * len(requests)
-        for number in sorted(set(numbers)):
-            places = [i for i, one in enumerate(numbers) if one == number]
+        for lm, places in parts:
             asked = [requests[i] for i in places]
-            answers = generate_until(_numbered(self, number), asked, *rest, **named)
+            answers = generate_until(lm, asked, *rest, **named) if asked else []
             for place, answer in zip(places, answers, strict=True):
                 responses[place] = answer
         return responses
 
     return wrapped
+
+
+def ask_with_own_seeds(instance: Instance) -> None:
+    """Mark a request, so that its repeats get seeds of their own.
+
+    Parameters
+    ----------
+    instance
+        The request, of which lm-eval's lists hold one object several times.
+    """
+    setattr(instance, _MARK, True)
 
 
 def _numbers(arguments: Sequence[tuple[Any, ...]]) -> list[int]:

@@ -12,8 +12,8 @@ after the import of             what happens
 ``lm_eval.api.metrics``         likewise ``lm_eval.metrics`` and ``lm_eval.aggregations``; and
                                 ``stderr_for_metric`` is wrapped to ask an aggregation for its own
 ``lm_eval.tasks._index``        ``TaskIndex.build`` is wrapped to add our folder of tasks
-``lm_eval.models.api_models``   ``TemplateAPI.generate_until`` is wrapped, so that sampled repeats
-                                get seeds of their own; see `lm_eval_ext.attempt_seeds`
+``lm_eval.models.api_models``   ``TemplateAPI.generate_until`` is wrapped, so that the attempts of
+                                our tasks get seeds of their own; see `lm_eval_ext.attempt_seeds`
 ==============================  ================================================================
 
 A process that ends with an error of the user's shows one line of it, see `explained`.

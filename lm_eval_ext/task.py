@@ -32,6 +32,7 @@ from lm_eval.api.task import ConfigurableTask
 from tqdm import tqdm
 
 from lm_eval_ext.attempt_details import AttemptDetails, attempt_details
+from lm_eval_ext.attempt_seeds import ask_with_own_seeds
 from lm_eval_ext.attempt_settings import read_settings, single_answer
 from lm_eval_ext.bridge import unsupported_release
 from lm_eval_ext.engine.timing import Timing
@@ -161,6 +162,7 @@ class AttemptsTask(ConfigurableTask):
             instance.repeats = n_attempts
             context, _, *others = instance.arguments
             instance.arguments = (context, deepcopy(generation_kwargs), *others)
+            ask_with_own_seeds(instance)
 
     def _check_share(self, options: Mapping[str, Any]) -> None:
         """Refuse, where all processes do alike, what only those without a question would notice."""

@@ -16,6 +16,7 @@ import pytest
 from lm_eval.api.instance import Instance
 from lm_eval.api.registry import get_model
 
+from lm_eval_ext.attempt_seeds import ask_with_own_seeds
 from lm_eval_ext.tiny import model_path
 
 pytest.importorskip("tenacity", reason="lm-eval's models behind an API need it: make venv")
@@ -92,10 +93,12 @@ def make_lm(server):
     return make
 
 
-def asked(prompts, n_attempts, settings=SAMPLED):
+def asked(prompts, n_attempts, settings=SAMPLED, ours=True):
     requests = []
     for number, prompt in enumerate(prompts):
         instance = Instance("generate_until", {}, (prompt, dict(settings)), 0, ("t", number, 1))
+        if ours:
+            ask_with_own_seeds(instance)
         requests += [instance] * n_attempts
     return requests
 
@@ -153,6 +156,17 @@ def test_what_needs_no_seed_is_asked_as_before(server, make_lm, num_concurrent):
     assert both[:6] == greedy
     assert both[6::2] == single
     assert len(set(both[6:])) == 10
+
+
+@pytest.mark.parametrize("num_concurrent", [1, 6])
+def test_requests_of_other_tasks_are_asked_as_before(server, make_lm, num_concurrent):
+    """With the plugin installed, lm-eval's own tasks send what they send without it."""
+    lm = make_lm(num_concurrent=num_concurrent)
+    theirs = lm.generate_until(asked(PROMPTS, 4, ours=False))
+    assert {payload["seed"] for payload in server.payloads} == {1234}
+    both = lm.generate_until(asked(PROMPTS, 4, ours=False) + asked(PROMPTS, 3))
+    assert both[:20] == theirs
+    assert [int(text.rpartition("#### ")[2]) for text in both[20:]] == [1234, 1235, 1236] * 5
 
 
 def test_a_model_that_sends_no_seed_sends_none(make_lm, server, monkeypatch):
