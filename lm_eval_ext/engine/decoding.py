@@ -14,14 +14,13 @@ from transformers import PreTrainedModel
 from lm_eval_ext.engine.epilogue import CachedReader, Epilogue, FinishedAttempt, Readout
 from lm_eval_ext.engine.private_cache import PrivateCache
 from lm_eval_ext.engine.private_inputs import private_inputs
+from lm_eval_ext.engine.prompt_tree import PromptTree
 from lm_eval_ext.engine.request import AttemptRequest, AttemptResult, statistics_from_columns
 from lm_eval_ext.engine.sampling import Sampler, padded_contexts
 from lm_eval_ext.engine.shared_prefix import (
     PREFILL_TOKENS,
-    PromptCache,
     SharedPrefix,
     forward,
-    prefill,
     shared_prefix_mode,
 )
 from lm_eval_ext.engine.stop_strings import StopStrings
@@ -41,12 +40,14 @@ _PRIVATE_CHUNK = 512
 class _Row:
     """An attempt in progress; `index` is the place of its request.
 
-    `forced` are tokens that come next whatever the model says, and `due` is the number of tokens at
-    which the budget of its thought is looked at.
+    `placed` is the request with only that shared which the tree of prompts holds. `forced` are
+    tokens that come next whatever the model says, and `due` is the number of tokens at which the
+    budget of its thought is looked at.
     """
 
     index: int
     request: AttemptRequest
+    placed: AttemptRequest
     due: int | None = None
     forced: list[int] = field(default_factory=list)
     token_ids: list[int] = field(default_factory=list)
@@ -103,7 +104,7 @@ class Decoder:
         self._budget = budget
         self._reader = None if epilogue is None else CachedReader(model, epilogue)
         self._rows: list[_Row] = []
-        self._prompts: dict[tuple[int, ...], PromptCache] = {}
+        self._tree = PromptTree([])
         self._prefix: SharedPrefix | None = None
         self._cache: PrivateCache | None = None
 
@@ -111,20 +112,16 @@ class Decoder:
     def run(self, requests: Sequence[AttemptRequest]) -> Iterator[tuple[int, AttemptResult]]:
         """Yield (place of the request, result) as finished attempts leave the batch.
 
-        Long prompts go first, so that the most memory is needed at the start, and the attempts of
-        a prompt go together.
-
         Parameters
         ----------
         requests
             The attempts.
         """
-        order = sorted(
-            range(len(requests)),
-            key=lambda i: (-len(requests[i].shared_ids), requests[i].shared_ids),
-        )
+        self._tree = tree = PromptTree(requests)
         due = None if self._budget is None else self._budget.n_tokens
-        waiting = deque(_Row(i, requests[i], due) for i in order)
+        waiting = deque(
+            _Row(i, requests[i], tree.placed(requests[i]), due) for i in tree.order(requests)
+        )
         with shared_prefix_mode(self._model):
             while waiting or self._rows:
                 if waiting and self._has_room():
@@ -144,10 +141,10 @@ class Decoder:
 
     def _next_wave(self, waiting: deque[_Row]) -> list[_Row]:
         """Take as many waiting rows as there is room for, in rows and in private positions."""
-        longest = waiting[0].request.private_length
+        longest = waiting[0].placed.private_length
         wave: list[_Row] = []
         while waiting and len(self._rows) + len(wave) < self._max_rows:
-            longest = max(longest, waiting[0].request.private_length)
+            longest = max(longest, waiting[0].placed.private_length)
             if wave and longest * (len(wave) + 1) > PREFILL_TOKENS:
                 break
             wave.append(waiting.popleft())
@@ -155,15 +152,13 @@ class Decoder:
 
     def _join(self, wave: list[_Row]) -> None:
         """Read the prompts of new rows, sample their first tokens and add them to the batch."""
-        unread = {row.request.shared_ids for row in wave} - self._prompts.keys()
-        prompts = sorted(unread)  # a set has no order of its own, and batches should be the same
-        read = prefill(self._model, prompts, timing=self._timing)
-        self._prompts.update(zip(prompts, read, strict=True))
-        longest = max(row.request.private_length for row in wave)
-        cache = PrivateCache([longest - row.request.private_length for row in wave])
+        requests = [row.placed for row in wave]
+        self._tree.read(self._model, [row.request for row in wave], timing=self._timing)
+        longest = max(request.private_length for request in requests)
+        cache = PrivateCache([longest - request.private_length for request in requests])
         prefix = self._shared_prefix(wave)
-        inputs = private_inputs(self._model, [row.request for row in wave])
-        with self._timing.part("prefill", sum(row.request.private_length for row in wave)):
+        inputs = private_inputs(self._model, requests)
+        with self._timing.part("prefill", sum(request.private_length for request in requests)):
             for chunk in inputs.split(_PRIVATE_CHUNK, dim=1):
                 logits = forward(self._model, chunk, prefix=prefix, cache=cache, logits_to_keep=1)
         with self._timing.part("token choice", len(wave)):
@@ -173,7 +168,7 @@ class Decoder:
         else:
             self._rows = self._rows + wave
             self._cache.append_rows(cache)
-            self._prefix = self._shared_prefix(self._rows)
+            self._prefix = self._shared_prefix(self._rows, reuse=self._prefix)
 
     def _step(self) -> None:
         """Decode one token for every row."""
@@ -227,7 +222,7 @@ class Decoder:
         return None
 
     def _drop_finished(self) -> list[tuple[int, AttemptResult]]:
-        """Take finished rows, and prompts that no row uses any more, out of the batch."""
+        """Take finished rows, and prompts that nobody needs any more, out of the batch."""
         finished = [i for i, row in enumerate(self._rows) if row.finish_reason is not None]
         if not finished:
             return []
@@ -236,17 +231,14 @@ class Decoder:
             for i, readout in zip(finished, self._readouts(finished), strict=True)
         ]
         kept = [i for i, row in enumerate(self._rows) if row.finish_reason is None]
+        self._tree.release([self._rows[i].request for i in finished])
         self._rows = [self._rows[i] for i in kept]
         if not self._rows:
-            self._prompts, self._prefix, self._cache = {}, None, None
+            self._prefix, self._cache = None, None
             return results
         assert self._cache is not None
         self._cache.keep(torch.tensor(kept))
-        in_use = {row.request.shared_ids for row in self._rows}
-        stale = self._prompts.keys() - in_use
-        for prompt in stale:
-            del self._prompts[prompt]
-        self._prefix = self._shared_prefix(self._rows, reuse=None if stale else self._prefix)
+        self._prefix = self._shared_prefix(self._rows, reuse=self._prefix)
         return results
 
     def _readouts(self, finished: list[int]) -> list[Readout | None]:
@@ -260,23 +252,11 @@ class Decoder:
                 [FinishedAttempt(row.request, row.token_ids) for row in rows],
                 rows=finished,
                 cache=self._cache,
-                prefix_of=self._prefix_of,
+                tree=self._tree,
             )
 
     def _shared_prefix(
         self, rows: list[_Row], *, reuse: SharedPrefix | None = None
     ) -> SharedPrefix:
-        """Lay out rows over their prompts; `reuse` was laid out over the same set of prompts."""
-        return self._prefix_of([row.request for row in rows], reuse=reuse)
-
-    def _prefix_of(
-        self, requests: Sequence[AttemptRequest], *, reuse: SharedPrefix | None = None
-    ) -> SharedPrefix:
-        in_use = {request.shared_ids for request in requests}
-        # The order of reading, not of the rows, which changes as rows leave.
-        prompts = [prompt for prompt in self._prompts if prompt in in_use]
-        place = {prompt: i for i, prompt in enumerate(prompts)}
-        prompt_of_row = [place[request.shared_ids] for request in requests]
-        if reuse is not None:
-            return reuse.with_rows(prompt_of_row)
-        return SharedPrefix([self._prompts[prompt] for prompt in prompts], prompt_of_row)
+        """Lay out rows over their prompts; `reuse` is an earlier layout."""
+        return self._tree.prefix([row.request for row in rows], reuse=reuse)

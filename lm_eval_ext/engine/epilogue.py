@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import hashlib
 import inspect
-from collections.abc import Callable, Hashable, Iterator, Sequence
+from collections.abc import Hashable, Iterator, Sequence
 from typing import NamedTuple, Protocol
 
 import numpy as np
@@ -20,6 +20,7 @@ from transformers import PreTrainedModel
 
 from lm_eval_ext.engine.private_cache import PrivateCache
 from lm_eval_ext.engine.private_inputs import private_inputs
+from lm_eval_ext.engine.prompt_tree import PromptTree
 from lm_eval_ext.engine.request import AttemptRequest
 from lm_eval_ext.engine.shared_prefix import SharedPrefix, forward
 from lm_eval_ext.engine.teacher_forcing import teacher_forced_logits
@@ -99,7 +100,7 @@ class CachedReader:
         *,
         rows: Sequence[int],
         cache: PrivateCache,
-        prefix_of: Callable[[Sequence[AttemptRequest]], SharedPrefix],
+        tree: PromptTree,
     ) -> list[Readout | None]:
         """Return the wanted logits behind each finished attempt, or None where none are wanted.
 
@@ -112,8 +113,8 @@ class CachedReader:
         cache
             Keys and values of the attempts' own positions; all but the last token generated must
             be there, and later columns of a row may hold anything. It is left as it is.
-        prefix_of
-            Lays out rows over the prompts of their requests.
+        tree
+            Holds the beginnings of the attempts' prompts.
         """
         wanted = self._epilogue.requests(finished)
         keys = [None if request is None else _key(request) for request in wanted]
@@ -126,13 +127,17 @@ class CachedReader:
             attempt, request = finished[place], wanted[place]
             assert request is not None
             if _same_beginning(attempt.request, request):
-                n_new = request.private_length - _n_cached(attempt, request)
-                continued.append(_Continued(place, rows[place], request, n_new))
+                # Its shared part may lie in the attempt's own cache.
+                placed = tree.placed(request)
+                n_cached = _n_cached(attempt, request)
+                n_cached += placed.private_length - request.private_length
+                n_new = placed.private_length - n_cached
+                continued.append(_Continued(place, rows[place], placed, n_new))
             else:
                 again.append((place, request))
         for batch in _batches(continued, self._tokens_per_pass):
-            requests = [item.request for item in batch]
-            logits = _continue(self._model, batch, cache, prefix_of(requests))
+            prefix = tree.prefix([finished[item.place].request for item in batch])
+            logits = _continue(self._model, batch, cache, prefix)
             for item, values in zip(batch, self._chosen(logits), strict=True):
                 self._known[keys[item.place]] = values
         for place, values in self._read_again(again):

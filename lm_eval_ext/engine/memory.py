@@ -8,11 +8,13 @@ import psutil
 import torch
 from transformers import PreTrainedModel
 
+from lm_eval_ext.engine.prompt_tree import PromptTree
 from lm_eval_ext.engine.request import AttemptRequest
 from lm_eval_ext.engine.row_memory import (
     MOST_ROWS,
     USABLE_SHARE,
     bytes_per_row,
+    common_bytes,
     has_attention,
     key_value_numbers_per_token,
 )
@@ -67,12 +69,15 @@ def fitting_rows(
     config = model.config.get_text_config()
     if not has_attention(config):
         return max(1, min(most, 64))  # no key/value cache to count: a state-space model
+    per_token = key_value_bytes_per_token(model)
+    size = PromptTree(requests).size
     per_row = bytes_per_row(
-        key_value_bytes_per_token(model),
-        own_tokens=max(request.private_length for request in requests) + max_new_tokens,
-        prompt_tokens=max(len(request.shared_ids) for request in requests),
-        attempts_per_prompt=len(requests) / len({request.shared_ids for request in requests}),
+        per_token,
+        own_tokens=size.private + max_new_tokens,
+        prompt_tokens=size.own,
+        attempts_per_prompt=size.attempts_per_prompt,
         vocabulary=config.vocab_size,
     )
-    fitting = int(USABLE_SHARE * free_bytes(model.device) / per_row)
+    usable = USABLE_SHARE * free_bytes(model.device) - common_bytes(per_token, size.common)
+    fitting = int(usable / per_row)
     return max(1, min(most, fitting))

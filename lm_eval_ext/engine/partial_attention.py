@@ -1,10 +1,20 @@
-"""Attention over some of the keys, and the exact merge of two such parts."""
+"""Attention over some of the keys, and the exact merge of such parts."""
 
 from __future__ import annotations
 
+import math
+from collections.abc import Iterator
 from typing import NamedTuple
 
 import torch
+
+from lm_eval_ext.engine.fused_attention import fused_attention
+
+# Scores held at once, as numbers: what stays in the cache of a CPU, and what keeps a GPU busy.
+_SCORES_ON_CPU = 2**18
+_SCORES_ON_GPU = 2**27
+# A pass over fewer queries than this is faster as plain matrix products.
+_FUSED_QUERIES = 8
 
 
 class HiddenKeys(NamedTuple):
@@ -13,9 +23,10 @@ class HiddenKeys(NamedTuple):
     Parameters
     ----------
     first
-        The keys before this one are visible to every query: scores are masked only from here on.
+        The keys before this one are visible to every query.
     mask
-        True where hidden, for the keys from `first` on; broadcasts to (batch, kv_heads, ..., keys).
+        True where hidden, for the keys from `first` on and up to its width; those after it are
+        visible. Broadcasts to (batch, kv_heads, queries, keys).
     """
 
     first: int
@@ -27,8 +38,33 @@ class HiddenKeys(NamedTuple):
         columns = mask.flatten(0, -2).any(dim=0).nonzero()
         if not len(columns):
             return None
-        first = int(columns[0])
-        return cls(first, mask[..., first:])
+        first, last = int(columns[0]), int(columns[-1])
+        return cls(first, mask[..., first : last + 1])
+
+    def to(self, device: torch.device) -> HiddenKeys:
+        """Return the same on another device."""
+        return HiddenKeys(self.first, self.mask.to(device))
+
+    def hide(self, scores: torch.Tensor, queries: slice) -> None:
+        """Set scores of shape (batch, kv_heads, queries, keys) to ``-inf`` where hidden."""
+        mask = self.mask if self.mask.shape[-2] == 1 else self.mask[..., queries, :]
+        columns = slice(self.first, self.first + mask.shape[-1])
+        # Layers of one model may lie on several devices.
+        scores[..., columns].masked_fill_(mask.to(scores.device), -torch.inf)
+
+
+class Scratch:
+    """Memory for scores, the same for all layers of a pass: fresh memory costs page faults."""
+
+    def __init__(self) -> None:
+        self._held: dict[tuple[torch.device, torch.dtype], torch.Tensor] = {}
+
+    def take(self, like: torch.Tensor, shape: tuple[int, ...]) -> torch.Tensor:
+        """Return uninitialised memory, valid until the next call."""
+        key, n = (like.device, like.dtype), math.prod(shape)
+        if key not in self._held or len(self._held[key]) < n:
+            self._held[key] = like.new_empty(n)
+        return self._held[key][:n].view(shape)
 
 
 class PartialAttention(NamedTuple):
@@ -48,58 +84,156 @@ class PartialAttention(NamedTuple):
     largest: torch.Tensor
     total: torch.Tensor
 
+    def normalised(self) -> torch.Tensor:
+        """Return the attention over these keys alone, in the memory of the sum."""
+        return self.weighted.div_(self.total)
+
 
 def attend_partly(
     query: torch.Tensor,
     key: torch.Tensor,
     value: torch.Tensor,
-    hidden: HiddenKeys | None,
-    softcap: float | None,
+    hidden: HiddenKeys | None = None,
+    softcap: float | None = None,
+    scratch: Scratch | None = None,
 ) -> PartialAttention:
     """Attend to some of the keys.
+
+    The two leading dimensions are any; every pair of them has queries and keys of its own.
 
     Parameters
     ----------
     query
-        Scaled queries, shape (batch, kv_heads, ..., head_dim) with any query dimensions.
-    key, value
+        Scaled queries, shape (batch, kv_heads, n_queries, head_dim).
+    key
+        Shape (batch, kv_heads, head_dim, n_keys): the product is faster where a key's numbers stand
+        in a column.
+    value
         Shape (batch, kv_heads, n_keys, head_dim).
     hidden
         The keys that are not visible, or None.
     softcap
         Scores are squashed to this range by tanh.
+    scratch
+        Memory for the scores.
     """
     shape = query.shape
-    stacked = query.flatten(2, -2)
-    scores = torch.matmul(stacked, key.transpose(-1, -2)).float()
-    scores = scores.unflatten(2, shape[2:-1])
+    query, key, value = (states.flatten(0, 1) for states in (query, key, value))
+    scratch = scratch or Scratch()
+    parts = [
+        _attend(query[:, queries], key, value, hidden, softcap, shape[:2], queries, scratch)
+        for queries in _blocks(query, n_keys=key.shape[-1])
+    ]
+    whole = (torch.cat(part, dim=1) for part in zip(*parts, strict=True))
+    flat = parts[0] if len(parts) == 1 else PartialAttention(*whole)
+    return PartialAttention(*(part.unflatten(0, shape[:2]) for part in flat))
+
+
+def _blocks(query: torch.Tensor, n_keys: int) -> Iterator[slice]:
+    """Divide queries of shape (n, n_queries, head_dim) so that the scores stay small."""
+    most = _SCORES_ON_CPU if query.device.type == "cpu" else _SCORES_ON_GPU
+    n_queries = query.shape[1]
+    size = max(16, most // max(1, n_keys * len(query)))
+    size = -(-n_queries // -(-n_queries // size)) if n_queries else 1  # blocks of one size
+    return (slice(first, first + size) for first in range(0, max(1, n_queries), size))
+
+
+def _attend(
+    query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    hidden: HiddenKeys | None,
+    softcap: float | None,
+    leading: torch.Size,
+    queries: slice,
+    scratch: Scratch,
+) -> PartialAttention:
+    scores = scratch.take(query, (*query.shape[:2], key.shape[-1]))
+    scores = torch.bmm(query, key, out=scores).float()
     if softcap is not None:
-        scores = torch.tanh(scores / softcap) * softcap
+        scores = scores.div_(softcap).tanh_().mul_(softcap)
     if hidden is not None:
-        # Layers of one model may lie on several devices.
-        scores[..., hidden.first :].masked_fill_(hidden.mask.to(scores.device), -torch.inf)
-    # A row that sees no key has total weight 0 and drops out of the merge.
-    largest = scores.amax(dim=-1, keepdim=True).clamp_min(torch.finfo(torch.float32).min)
+        hidden.hide(scores.unflatten(0, leading), queries)
+    largest = scores.amax(dim=-1, keepdim=True)
+    if hidden is not None:
+        # A row that sees no key has total weight 0 and drops out of the merge.
+        largest.clamp_min_(torch.finfo(torch.float32).min)
     weights = scores.sub_(largest).exp_()
     total = weights.sum(dim=-1, keepdim=True)
-    weighted = torch.matmul(weights.to(value.dtype).flatten(2, -2), value)
-    return PartialAttention(weighted.unflatten(2, shape[2:-1]).float(), largest, total)
+    weighted = torch.bmm(weights.to(value.dtype), value).float()
+    return PartialAttention(weighted, largest, total)
 
 
-def merge_parts(first: PartialAttention, second: PartialAttention) -> torch.Tensor:
+def attend_to_own(
+    query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    hidden: HiddenKeys | None,
+    softcap: float | None,
+    *,
+    causal: bool,
+    scratch: Scratch | None = None,
+) -> PartialAttention:
+    """Attend to keys that every row has for itself.
+
+    Parameters
+    ----------
+    query
+        Scaled queries, shape (n_rows, kv_heads, group, n_queries, head_dim).
+    key, value
+        Shape (n_rows, kv_heads, n_keys, head_dim).
+    hidden
+        The keys that are not visible, of shape (n_rows, 1, n_queries, keys) or one that broadcasts
+        to it; None where all are, or where `causal` says it all.
+    softcap
+        Scores are squashed to this range by tanh.
+    causal
+        Whether query i sees the keys up to the i-th and no others, which has a fast way.
+    scratch
+        Memory for the scores.
+
+    Returns
+    -------
+    PartialAttention
+        Leading dimensions as those of `query`.
+    """
+    group, n_queries = query.shape[2:4]
+    if n_queries >= _FUSED_QUERIES and softcap is None:
+        mask = None
+        if hidden is not None:
+            mask = query.new_zeros((*hidden.mask.shape[:-1], key.shape[-2]))
+            hidden.hide(mask, slice(None))
+        fused = fused_attention(query.flatten(1, 2), key, value, mask=mask, causal=causal)
+        if fused is not None:
+            output, largest = (part.unflatten(1, query.shape[1:3]).float() for part in fused)
+            largest = largest[..., None]
+            return PartialAttention(output, largest, torch.ones_like(largest))
+    if causal and hidden is None and n_queries > 1:
+        columns = torch.arange(key.shape[-2], device=query.device)
+        hidden = HiddenKeys(0, (columns > columns[:, None])[None, None])
+    if hidden is not None and hidden.mask.shape[-2] > 1 and group > 1:
+        hidden = HiddenKeys(hidden.first, hidden.mask.repeat(1, 1, group, 1))
+    stacked, keys = query.flatten(2, 3), key.transpose(-1, -2)
+    found = attend_partly(stacked, keys, value, hidden, softcap, scratch)
+    return PartialAttention(*(part.unflatten(2, (group, n_queries)) for part in found))
+
+
+def merge_parts(first: PartialAttention, second: PartialAttention) -> PartialAttention:
     """Return the attention over two disjoint sets of keys (exact; Hydragen, eq. 4).
 
     Parameters
     ----------
     first, second
-        The two parts; every query sees a key in at least one of them.
+        The two parts, of equal shapes; the first serves as memory for the result.
     """
     largest = torch.maximum(first.largest, second.largest)
-    weight_first = (first.largest - largest).exp_()
-    weight_second = (second.largest - largest).exp_()
-    total = first.total * weight_first + second.total * weight_second
-    weighted = first.weighted * weight_first + second.weighted * weight_second
-    return weighted / total
+    weight_first = torch.sub(first.largest, largest, out=first.largest).exp_()
+    weight_second = torch.sub(second.largest, largest).exp_()
+    return PartialAttention(
+        first.weighted.mul_(weight_first).addcmul_(second.weighted, weight_second),
+        largest,
+        first.total.mul_(weight_first).addcmul_(second.total, weight_second),
+    )
 
 
 def softcapped_attention(
@@ -131,10 +265,11 @@ def softcapped_attention(
     n_queries, n_keys = query.shape[2], key.shape[2]
     if attention_mask is None:
         visible = torch.ones(n_queries, n_keys, dtype=torch.bool, device=query.device)
-        visible = visible.tril(n_keys - n_queries)[None, None, None]
+        visible = visible.tril(n_keys - n_queries)[None, None]
     else:
-        visible = attention_mask[:, :, None, :, :n_keys]
+        visible = attention_mask[:, :, :, :n_keys]
     scale = query.shape[-1] ** -0.5 if scaling is None else scaling
     grouped = (query * scale).unflatten(1, (key.shape[1], -1))
-    weighted, _, total = attend_partly(grouped, key, value, HiddenKeys.where(~visible), softcap)
-    return (weighted / total).to(value.dtype).flatten(1, 2).transpose(1, 2).contiguous()
+    hidden = HiddenKeys.where(~visible)
+    part = attend_to_own(grouped, key, value, hidden, softcap, causal=False)
+    return part.normalised().to(value.dtype).flatten(1, 2).transpose(1, 2).contiguous()

@@ -16,13 +16,14 @@ class PrivateLayer(DynamicLayer):
     """One layer's keys and values, growing in place.
 
     ``keys`` and ``values`` are views of shape (n_rows, heads, n_columns, head_dim) into buffers
-    with spare columns. transformers' own `DynamicLayer` copies the whole cache at every token.
+    with spare columns. transformers' own `DynamicLayer` copies the whole cache at every token. The
+    numbers of a key stand in a column of memory, which makes their product with few queries faster.
     """
 
     keys: torch.Tensor
     values: torch.Tensor
-    _key_buffer: torch.Tensor
-    _value_buffer: torch.Tensor
+    _key_buffer: torch.Tensor  # (n_rows, heads, head_dim, columns)
+    _value_buffer: torch.Tensor  # (n_rows, heads, columns, head_dim)
 
     def update(
         self, key_states: torch.Tensor, value_states: torch.Tensor, *args: object, **kwargs: object
@@ -30,39 +31,41 @@ class PrivateLayer(DynamicLayer):
         """Append columns and return all keys and values."""
         if not self.is_initialized:
             self.lazy_initialization(key_states, value_states)
-            self._hold(key_states, value_states)
+            self._hold(key_states.transpose(-1, -2).contiguous(), value_states.contiguous())
             return self.keys, self.values
         old = self.keys.shape[-2]
         new = old + key_states.shape[-2]
-        if new > self._key_buffer.shape[-2]:
+        if new > self._value_buffer.shape[-2]:
             spare = max(_MINIMUM_GROWTH, old // 2, new - old)
-            self._key_buffer = _with_spare_columns(self.keys, spare)
-            self._value_buffer = _with_spare_columns(self.values, spare)
-        self._key_buffer[..., old:new, :] = key_states
+            self._key_buffer = _with_spare_columns(self._key_buffer[..., :old], -1, spare)
+            self._value_buffer = _with_spare_columns(self.values, -2, spare)
+        self._key_buffer[..., old:new] = key_states.transpose(-1, -2)
         self._value_buffer[..., old:new, :] = value_states
-        self.keys = self._key_buffer[..., :new, :]
-        self.values = self._value_buffer[..., :new, :]
+        self._show(new)
         return self.keys, self.values
 
     def _hold(self, keys: torch.Tensor, values: torch.Tensor) -> None:
-        self.keys = self._key_buffer = keys
-        self.values = self._value_buffer = values
+        self._key_buffer, self._value_buffer = keys, values
+        self._show(values.shape[-2])
+
+    def _show(self, n_columns: int) -> None:
+        self.keys = self._key_buffer[..., :n_columns].transpose(-1, -2)
+        self.values = self._value_buffer[..., :n_columns, :]
 
     def keep(self, rows: torch.Tensor, first_column: int) -> None:
         """Keep the given rows and the columns from `first_column` on."""
         rows = rows.to(self.keys.device)
         self._hold(
-            self.keys[..., first_column:, :].index_select(0, rows),
+            self.keys.transpose(-1, -2)[..., first_column:].index_select(0, rows),
             self.values[..., first_column:, :].index_select(0, rows),
         )
 
     def append_rows(self, other: PrivateLayer) -> None:
         """Append the rows of another layer, both aligned at their last column."""
         width = max(self.keys.shape[-2], other.keys.shape[-2])
-        self._hold(
-            torch.cat([_pad_left(self.keys, width), _pad_left(other.keys, width)]),
-            torch.cat([_pad_left(self.values, width), _pad_left(other.values, width)]),
-        )
+        keys = [_pad_left(layer.keys.transpose(-1, -2), -1, width) for layer in (self, other)]
+        values = [_pad_left(layer.values, -2, width) for layer in (self, other)]
+        self._hold(torch.cat(keys), torch.cat(values))
 
 
 class PrivateCache(Cache):
@@ -137,12 +140,15 @@ class PrivateCache(Cache):
             layer.append_rows(other_layer)
 
 
-def _with_spare_columns(states: torch.Tensor, spare: int) -> torch.Tensor:
-    rows, heads, columns, size = states.shape
-    buffer = states.new_empty((rows, heads, columns + spare, size))
-    buffer[..., :columns, :] = states
+def _with_spare_columns(states: torch.Tensor, dimension: int, spare: int) -> torch.Tensor:
+    shape = list(states.shape)
+    columns = shape[dimension]
+    shape[dimension] += spare
+    buffer = states.new_empty(shape)
+    buffer.narrow(dimension, 0, columns).copy_(states)
     return buffer
 
 
-def _pad_left(states: torch.Tensor, width: int) -> torch.Tensor:
-    return torch.nn.functional.pad(states, (0, 0, width - states.shape[-2], 0))
+def _pad_left(states: torch.Tensor, dimension: int, width: int) -> torch.Tensor:
+    added = (width - states.shape[dimension], 0)
+    return torch.nn.functional.pad(states, added if dimension == -1 else (0, 0, *added))

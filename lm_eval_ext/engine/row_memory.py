@@ -17,6 +17,8 @@ USABLE_SHARE = 0.5
 _BYTES_PER_LOGIT = 32
 # A growing private cache holds up to half of itself in spare columns, and a copy while it grows.
 _PRIVATE_OVERHEAD = 2.5
+# Beginnings that several prompts share: those of the rows that end, and of those that take over.
+_BEGINNINGS = 2
 # A prompt is held once by itself and once in the padded stack of its batch.
 _PROMPT_COPIES = 2
 
@@ -111,3 +113,16 @@ def bytes_per_row(
         + _PROMPT_COPIES * prompt_tokens * bytes_per_token / attempts_per_prompt
         + _BYTES_PER_LOGIT * vocabulary
     )
+
+
+def common_bytes(bytes_per_token: float, common_tokens: float) -> float:
+    """Return the memory of what prompts have in common, however many attempts there are.
+
+    Parameters
+    ----------
+    bytes_per_token
+        Bytes one token adds to the key/value cache.
+    common_tokens
+        Most tokens that a prompt shares with others.
+    """
+    return _BEGINNINGS * common_tokens * bytes_per_token

@@ -1,10 +1,10 @@
-"""Attention over a shared prompt, computed once per prompt for all its attempts.
+"""Attention over shared prompts, computed once for all rows below them.
 
-Every row (an attempt) attends to the keys of its prompt and to its own. The prompt's part is one
-matrix product per prompt over the stacked queries of its rows; the own part is an ordinary short
-attention; the two are merged by their log-sum-exp, which is exact. This is the decomposition of
-Hydragen (Juravsky et al. 2024, arXiv:2402.05099, section 3) and of cascade attention, written as
-an attention function that transformers calls in place of its own.
+Every row (an attempt) attends to the keys of its prompt and to its own. What rows have in common is
+attended to once: one matrix product over their stacked queries. The parts are merged by their
+log-sum-exp, which is exact. This is the decomposition of Hydragen (Juravsky et al. 2024,
+arXiv:2402.05099, section 3) and of cascade attention, over a tree of prompts, written as an
+attention function that transformers calls in place of its own.
 
 The interface is narrow: `prefill` reads prompts, `SharedPrefix` lays the prompts of a batch out,
 and `forward` runs any number of further positions per row against them. Decoding uses it one
@@ -13,15 +13,12 @@ token at a time; scoring finished responses uses it with the whole response at o
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from typing import Any
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from transformers import AttentionInterface, AttentionMaskInterface, PreTrainedModel
 from transformers.cache_utils import DynamicCache
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
@@ -29,107 +26,21 @@ from transformers.masking_utils import sdpa_mask
 
 from lm_eval_ext.engine.partial_attention import (
     HiddenKeys,
-    PartialAttention,
-    attend_partly,
+    Scratch,
+    attend_to_own,
     merge_parts,
     softcapped_attention,
 )
 from lm_eval_ext.engine.private_cache import PrivateCache
+from lm_eval_ext.engine.prompt_layout import PromptCache, SharedPrefix
 from lm_eval_ext.engine.timing import Timing
 
 ATTENTION_NAME = "lm_eval_ext_shared_prefix"
 
 # Prompts are read in batches of at most this many tokens, padding included.
 PREFILL_TOKENS = 8192
-
-
-class PromptCache(NamedTuple):
-    """Keys and values of one prompt.
-
-    Parameters
-    ----------
-    layers
-        One (keys, values) pair per layer, each of shape (kv_heads, length, head_dim).
-    length
-        Number of prompt tokens.
-    """
-
-    layers: tuple[tuple[torch.Tensor, torch.Tensor], ...]
-    length: int
-
-
-class SharedPrefix:
-    """The prompts of a batch and which row belongs to which.
-
-    Parameters
-    ----------
-    prompts
-        The distinct prompts of the batch.
-    prompt_of_row
-        Index into `prompts` for every row, shape (n_rows,).
-    """
-
-    def __init__(self, prompts: Sequence[PromptCache], prompt_of_row: Sequence[int]) -> None:
-        self.n_prompts = len(prompts)
-        self.lengths = torch.tensor([prompt.length for prompt in prompts])
-        self.longest = max(1, int(self.lengths.max()))  # empty prompts have one hidden column
-        self.layers = [
-            self._stack([prompt.layers[i] for prompt in prompts])
-            for i in range(len(prompts[0].layers))
-        ]
-        self._lay_out(np.asarray(prompt_of_row, dtype=np.int64))
-
-    def with_rows(self, prompt_of_row: Sequence[int]) -> SharedPrefix:
-        """Return the same prompts with other rows, without copying keys and values."""
-        other = copy.copy(self)
-        other._lay_out(np.asarray(prompt_of_row, dtype=np.int64))
-        return other
-
-    def _lay_out(self, prompt_of_row: NDArray[np.int64]) -> None:
-        """Place the rows on a grid of prompts x slots, so that one product serves all prompts.
-
-        Unused cells repeat row 0 and are never read back.
-        """
-        n_rows = len(prompt_of_row)
-        self.row_lengths = self.lengths[torch.from_numpy(prompt_of_row)]
-        order = np.argsort(prompt_of_row, kind="stable")
-        counts = np.bincount(prompt_of_row, minlength=self.n_prompts)
-        first = np.concatenate([[0], np.cumsum(counts)[:-1]])
-        slots = np.empty(n_rows, dtype=np.int64)
-        slots[order] = np.arange(n_rows) - np.repeat(first, counts)
-        self.n_slots = int(counts.max())
-        cells = prompt_of_row * self.n_slots + slots
-        grid = np.zeros(self.n_prompts * self.n_slots, dtype=np.int64)
-        grid[cells] = np.arange(n_rows)
-        in_place = len(grid) == n_rows and bool((cells == np.arange(n_rows)).all())
-        self._row_of_cell = None if in_place else torch.from_numpy(grid)
-        self._cell_of_row = None if in_place else torch.from_numpy(cells)
-
-    def _stack(
-        self, layer: Sequence[tuple[torch.Tensor, torch.Tensor]]
-    ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Pad one layer's prompts on the right to shape (n_prompts, kv_heads, longest, dim)."""
-        stacked = []
-        for states in zip(*layer, strict=True):
-            heads, _, size = states[0].shape
-            padded = states[0].new_zeros((self.n_prompts, heads, self.longest, size))
-            for target, source in zip(padded, states, strict=True):
-                target[:, : source.shape[1]] = source
-            stacked.append(padded)
-        return stacked[0], stacked[1]
-
-    def to_cells(self, rows: torch.Tensor) -> torch.Tensor:
-        """Arrange a tensor of shape (n_rows, ...) as (n_prompts, n_slots, ...)."""
-        if self._row_of_cell is not None:
-            rows = rows.index_select(0, self._row_of_cell.to(rows.device))
-        return rows.unflatten(0, (self.n_prompts, self.n_slots))
-
-    def to_rows(self, cells: torch.Tensor) -> torch.Tensor:
-        """Undo `to_cells`."""
-        rows = cells.flatten(0, 1)
-        if self._cell_of_row is not None:
-            rows = rows.index_select(0, self._cell_of_row.to(rows.device))
-        return rows
+# What follows the beginnings of prompts is read this many positions at a time.
+_CHUNK = 512
 
 
 @dataclass(eq=False)
@@ -137,39 +48,49 @@ class _Step:
     """One forward pass: where the queries stand, and which keys they may see."""
 
     prefix: SharedPrefix
-    query_positions: torch.Tensor  # (n_rows, n_queries)
+    positions: torch.Tensor  # (n_rows, n_queries), on the CPU
     starts: torch.Tensor  # (n_rows,): first real private column
-    masks: dict[tuple[str, int | None], HiddenKeys | None] = field(default_factory=dict)
+    n_columns: int  # private columns, those of this pass included
+    masks: dict[Any, Any] = field(default_factory=dict)
+    scratch: Scratch = field(default_factory=Scratch)
 
-    def prefix_mask(self, window: int | None) -> HiddenKeys | None:
-        """Return which prompt keys are hidden: broadcasts to (prompts, 1, slots, 1, q, keys)."""
-        key = ("prefix", window)
+    @property
+    def causal(self) -> bool:
+        """Whether every query sees the private columns up to its own, and there are no others."""
+        return self.positions.shape[1] == self.n_columns and not bool(self.starts.any())
+
+    def prefix_masks(self, group: int, window: int | None) -> list[list[HiddenKeys | None]]:
+        """Return the hidden keys of the prompts."""
+        key = ("prefix", group, window)
         if key not in self.masks:
-            device = self.query_positions.device
-            lengths = self.prefix.lengths.to(device)
-            columns = torch.arange(self.prefix.longest, device=device)
-            hidden = (columns >= lengths[:, None])[:, None, None, None, None, :]
-            if window is not None:
-                positions = self.prefix.to_cells(self.query_positions)[:, None, :, None, :, None]
-                hidden = hidden | (positions - columns >= window)
-            self.masks[key] = HiddenKeys.where(hidden)
+            self.masks[key] = self.prefix.masks(self.positions, group, window)
         return self.masks[key]
 
-    def private_mask(self, n_columns: int, window: int | None) -> HiddenKeys | None:
-        """Return which own keys are hidden, of shape (n_rows, 1, 1, n_queries, n_columns)."""
-        key = ("private", window)
+    def private_mask(self, window: int | None, device: torch.device) -> HiddenKeys | None:
+        """Return which own keys are hidden, of shape (n_rows, 1, n_queries, keys).
+
+        None where none is, or none but those after a query in a `causal` pass.
+        """
+        key = ("private", window, device)
         if key not in self.masks:
-            device = self.query_positions.device
-            n_queries = self.query_positions.shape[1]
-            columns = torch.arange(n_columns, device=device)
-            queries = columns[n_columns - n_queries :, None]
-            # Padding on the left is hidden, but sees itself: a query without any key would be NaN.
-            padding = (columns < self.starts.to(device)[:, None, None]) & (columns != queries)
-            hidden = (columns > queries) | padding
-            if window is not None:
-                hidden = hidden | (queries - columns >= window)
-            self.masks[key] = HiddenKeys.where(hidden[:, None, None])
+            hidden = self._private_mask(window)
+            self.masks[key] = None if hidden is None else hidden.to(device)
         return self.masks[key]
+
+    def _private_mask(self, window: int | None) -> HiddenKeys | None:
+        n_queries, n_columns = self.positions.shape[1], self.n_columns
+        if window is not None and n_columns <= window:
+            window = None
+        if window is None and (self.causal or (n_queries == 1 and not bool(self.starts.any()))):
+            return None
+        columns = torch.arange(n_columns)
+        queries = columns[n_columns - n_queries :, None]
+        # Padding on the left is hidden, but sees itself: a query without any key would be NaN.
+        hidden = (columns < self.starts[:, None, None]) & (columns != queries)
+        hidden = hidden | (columns > queries)
+        if window is not None:
+            hidden = hidden | (queries - columns >= window)
+        return HiddenKeys.where(hidden[:, None])
 
 
 def shared_prefix_attention(
@@ -185,7 +106,7 @@ def shared_prefix_attention(
     shared_prefix: _Step | None = None,
     **kwargs: Any,
 ) -> tuple[torch.Tensor, None]:
-    """Attend to the shared prompt and to the row's own keys.
+    """Attend to the shared prompts and to the row's own keys.
 
     Has the signature of transformers' attention functions. Without `shared_prefix` (a prefill) it
     is transformers' SDPA.
@@ -205,22 +126,20 @@ def shared_prefix_attention(
         return sdpa_attention_forward(
             module, query, key, value, attention_mask, dropout=dropout, scaling=scaling, **kwargs
         )
-    prefix = shared_prefix.prefix
-    prefix_keys, prefix_values = prefix.layers[module.layer_idx]  # type: ignore[index]
-    n_columns, kv_heads = key.shape[2], key.shape[1]
+    layer: int = module.layer_idx  # type: ignore[assignment]
+    kv_heads = key.shape[1]
     scale = query.shape[-1] ** -0.5 if scaling is None else scaling
     # (n_rows, kv_heads, group, n_queries, head_dim): query heads that share a key/value head.
     query = (query * scale).unflatten(1, (kv_heads, -1))
-
-    cells = prefix.to_cells(query).transpose(1, 2)  # (prompts, kv_heads, slots, group, q, dim)
-    hidden = shared_prefix.prefix_mask(sliding_window)
-    on_prompt = attend_partly(cells, prefix_keys, prefix_values, hidden, softcap)
-    prompt_part = PartialAttention(*(prefix.to_rows(part.transpose(1, 2)) for part in on_prompt))
-
-    hidden = shared_prefix.private_mask(n_columns, sliding_window)
-    own_part = attend_partly(query, key, value, hidden, softcap)
-
-    output = merge_parts(prompt_part, own_part).to(value.dtype)  # (rows, kv_heads, group, q, dim)
+    hidden = shared_prefix.private_mask(sliding_window, query.device)
+    causal = hidden is None and shared_prefix.causal
+    scratch = shared_prefix.scratch
+    found = attend_to_own(query, key, value, hidden, softcap, causal=causal, scratch=scratch)
+    masks = shared_prefix.prefix_masks(query.shape[2], sliding_window)
+    on_prompt = shared_prefix.prefix.attend(layer, query, masks, softcap, scratch)
+    if on_prompt is not None:
+        found = merge_parts(found, on_prompt)
+    output = found.normalised().to(value.dtype)  # (rows, kv_heads, group, q, dim)
     return output.flatten(1, 2).transpose(1, 2).contiguous(), None
 
 
@@ -240,7 +159,11 @@ def shared_prefix_mode(model: PreTrainedModel) -> Iterator[None]:
 
 
 def prefill(
-    model: PreTrainedModel, prompts: Sequence[Sequence[int]], *, timing: Timing | None = None
+    model: PreTrainedModel,
+    prompts: Sequence[Sequence[int]],
+    parents: Sequence[PromptCache | None] | None = None,
+    *,
+    timing: Timing | None = None,
 ) -> list[PromptCache]:
     """Read prompts and return their keys and values.
 
@@ -253,33 +176,64 @@ def prefill(
         A model inside `shared_prefix_mode`.
     prompts
         Token ids; empty prompts are allowed.
+    parents
+        What each follows, or None for the beginnings of texts.
     timing
         Measures it.
     """
     timing = timing or Timing()
+    before = [None] * len(prompts) if parents is None else list(parents)
     caches: list[PromptCache | None] = [None] * len(prompts)
-    order = sorted(range(len(prompts)), key=lambda i: -len(prompts[i]))
+    # Those that follow something are read apart from beginnings, which have a faster way.
+    order = sorted(range(len(prompts)), key=lambda i: (before[i] is None, -len(prompts[i])))
     while order:
         longest = max(1, len(prompts[order[0]]))
-        batch, order = _split_at(order, max(1, PREFILL_TOKENS // longest))
+        follows = before[order[0]] is not None
+        count = sum((before[i] is not None) == follows for i in order)
+        batch, order = _split_at(order, min(count, max(1, PREFILL_TOKENS // longest)))
         ids = torch.zeros((len(batch), longest), dtype=torch.int64)
         for row, i in zip(ids, batch, strict=True):
             row[: len(prompts[i])] = torch.tensor(prompts[i], dtype=torch.int64)
-        cache = DynamicCache()
-        inputs = ids.to(model.device)
+        parents_of_batch = [parent for i in batch if (parent := before[i]) is not None]
         with timing.part("prefill", sum(len(prompts[i]) for i in batch)):
-            model(input_ids=inputs, past_key_values=cache, use_cache=True, logits_to_keep=1)
+            layers = _read(model, ids.to(model.device), parents_of_batch)
         for row_index, i in enumerate(batch):
             length = len(prompts[i])
-            layers = tuple(
+            caches[i] = PromptCache(
                 # Copies: a view would keep the whole padded batch alive.
                 tuple(
-                    states[row_index, :, :length].clone() for states in (layer.keys, layer.values)
-                )
-                for layer in cache.layers
+                    (
+                        keys[row_index, :, :length]
+                        .transpose(-1, -2)
+                        .clone(memory_format=torch.contiguous_format),
+                        values[row_index, :, :length].clone(memory_format=torch.contiguous_format),
+                    )
+                    for keys, values in layers
+                ),
+                length,
+                before[i],
             )
-            caches[i] = PromptCache(layers, length)
     return [cache for cache in caches if cache is not None]
+
+
+def _read(
+    model: PreTrainedModel, ids: torch.Tensor, parents: Sequence[PromptCache]
+) -> list[tuple[torch.Tensor, torch.Tensor]]:
+    """Return keys and values of every layer, shape (n_rows, kv_heads, length, head_dim).
+
+    Rows have a parent each, or there is none.
+    """
+    cache: DynamicCache | PrivateCache
+    if not parents:
+        cache = DynamicCache()
+        model(input_ids=ids, past_key_values=cache, use_cache=True, logits_to_keep=1)
+    else:
+        distinct = list(dict.fromkeys(parents))
+        prefix = SharedPrefix(distinct, [distinct.index(parent) for parent in parents])
+        cache = PrivateCache([0] * len(ids))
+        for chunk in ids.split(_CHUNK, dim=1):
+            forward(model, chunk, prefix=prefix, cache=cache, logits_to_keep=1)
+    return [(layer.keys, layer.values) for layer in cache.layers]
 
 
 def _split_at(items: list[int], count: int) -> tuple[list[int], list[int]]:
@@ -318,8 +272,9 @@ def forward(
     device = inputs.device
     columns = torch.arange(cache.width, cache.width + inputs.shape[1])
     offsets = prefix.row_lengths - cache.starts
-    positions = (columns + offsets[:, None]).clamp_min(0).to(device)
-    step = _Step(prefix=prefix, query_positions=positions, starts=cache.starts)
+    places = (columns + offsets[:, None]).clamp_min(0)
+    positions = places.to(device)
+    step = _Step(prefix, places, cache.starts, cache.width + inputs.shape[1])
     named = {"inputs_embeds": inputs} if inputs.is_floating_point() else {"input_ids": inputs}
     output = model(
         **named,

@@ -6,7 +6,8 @@ import torch
 from transformers import PreTrainedModel
 
 from lm_eval_ext.engine.private_cache import PrivateCache
-from lm_eval_ext.engine.shared_prefix import SharedPrefix, forward, prefill, shared_prefix_mode
+from lm_eval_ext.engine.prompt_layout import PromptCache, SharedPrefix
+from lm_eval_ext.engine.shared_prefix import forward, prefill, shared_prefix_mode
 
 # Masks of other kinds (chunks, blocks) may differ from ours only beyond the length of the probe.
 _KNOWN_LAYER_TYPES = {"full_attention", "sliding_attention"}
@@ -58,16 +59,29 @@ def misfit(model: PreTrainedModel) -> str | None:
 def _probe(model: PreTrainedModel, vocab_size: int) -> float:
     """Return the RMS difference from the plain model over the spread of the logits."""
     generator = torch.Generator().manual_seed(0)
-    prompts = torch.randint(vocab_size, (2, 5), generator=generator).tolist()
-    own = torch.randint(vocab_size, (3, 3), generator=generator)
-    prompt_of_row = [0, 1, 0]
-    full = torch.cat([torch.tensor([prompts[i] for i in prompt_of_row]), own], dim=1)
+    spans = torch.randint(vocab_size, (4, 5), generator=generator).tolist()
+    own = torch.randint(vocab_size, (5, 3), generator=generator)
+    # Span 1 follows span 0, span 2 follows span 1: rows on trees of depth 1 to 3.
+    above = [None, 0, 1, None]
+    span_of_row = [0, 3, 1, 2, 0]
     device = model.device
-    plain = model(input_ids=full.to(device), use_cache=False).logits[:, -3:].float()
+    expected = [
+        model(torch.tensor([_path(above, spans, end) + row.tolist()]).to(device), use_cache=False)
+        for end, row in zip(span_of_row, own, strict=True)
+    ]
+    plain = torch.cat([output.logits[:, -3:] for output in expected]).float()
     with shared_prefix_mode(model):
-        prefix = SharedPrefix(prefill(model, prompts), prompt_of_row)
-        cache = PrivateCache([0, 0, 0])
+        caches: list[PromptCache] = []
+        for span, parent in zip(spans, above, strict=True):
+            caches += prefill(model, [span], [None if parent is None else caches[parent]])
+        prefix = SharedPrefix(caches, span_of_row)
+        cache = PrivateCache([0] * len(own))
         first = forward(model, own[:, :2].to(device), prefix=prefix, cache=cache)
         last = forward(model, own[:, 2:].to(device), prefix=prefix, cache=cache)
     shared = torch.cat([first, last], dim=1).float()
     return float((shared - plain).square().mean().sqrt() / plain.std())
+
+
+def _path(above: list[int | None], spans: list[list[int]], end: int | None) -> list[int]:
+    """Return the tokens from the root to the end of a span."""
+    return [] if end is None else _path(above, spans, above[end]) + spans[end]

@@ -1,4 +1,4 @@
-"""Next-token logits along given continuations, the prompt read once for all its attempts."""
+"""Next-token logits along given continuations, common beginnings of prompts read once."""
 
 from __future__ import annotations
 
@@ -9,8 +9,9 @@ from transformers import PreTrainedModel
 
 from lm_eval_ext.engine.private_cache import PrivateCache
 from lm_eval_ext.engine.private_inputs import private_inputs
+from lm_eval_ext.engine.prompt_tree import PromptTree
 from lm_eval_ext.engine.request import AttemptRequest
-from lm_eval_ext.engine.shared_prefix import SharedPrefix, forward, prefill, shared_prefix_mode
+from lm_eval_ext.engine.shared_prefix import forward, shared_prefix_mode
 
 
 @torch.inference_mode()
@@ -39,11 +40,11 @@ def teacher_forced_logits(
     torch.Tensor
         Shape (n_tokens, vocabulary).
     """
+    tree = PromptTree(requests)
     for start in range(0, len(requests), max_rows):
-        rows = requests[start : start + max_rows]
+        asked = requests[start : start + max_rows]
+        rows = [tree.placed(request) for request in asked]
         tokens = continuations[start : start + max_rows]
-        prompts = list(dict.fromkeys(request.shared_ids for request in rows))
-        place = {prompt: i for i, prompt in enumerate(prompts)}
         # The last token predicts nothing that is asked for.
         inputs = private_inputs(model, rows, [continuation[:-1] for continuation in tokens])
         lengths = [
@@ -51,15 +52,14 @@ def teacher_forced_logits(
             for request, continuation in zip(rows, tokens, strict=True)
         ]
         with shared_prefix_mode(model):
-            prefix = SharedPrefix(
-                prefill(model, prompts), [place[request.shared_ids] for request in rows]
-            )
+            tree.read(model, asked)
             logits = forward(
                 model,
                 inputs,
-                prefix=prefix,
+                prefix=tree.prefix(asked),
                 cache=PrivateCache([inputs.shape[1] - length for length in lengths]),
                 logits_to_keep=max(len(continuation) for continuation in tokens),
             )
+        tree.release(asked)
         for row, continuation in zip(logits, tokens, strict=True):
             yield row[-len(continuation) :]

@@ -131,16 +131,17 @@ def test_rows_leave_and_join(random_model, sequences):
         torch.testing.assert_close(logits, expected[row], atol=1e-3, rtol=1e-3)
 
 
-def test_other_rows_share_keys_and_values(random_model, sequences):
+def test_other_rows_reuse_the_copies_of_keys_and_values(random_model, sequences):
     prompts, _, _ = sequences
     model = random_model("llama")
     with torch.inference_mode(), shared_prefix_mode(model):
         prefix = SharedPrefix(prefill(model, prompts), [0, 1, 2, 3])
-    other = prefix.with_rows([3, 0, 0, 1, 2])
-    assert other.layers is prefix.layers
-    assert other.row_lengths.tolist() == [PROMPT_LENGTHS[i] for i in (3, 0, 0, 1, 2)]
-    rows = torch.arange(5)
-    assert other.to_rows(other.to_cells(rows)).tolist() == rows.tolist()
+    (stack,) = [bundle.stack for bundle in prefix.levels[0].bundles]
+    other = prefix.with_rows([2, 0, 0, 1, 2])
+    assert other.row_lengths.tolist() == [PROMPT_LENGTHS[i] for i in (2, 0, 0, 1, 2)]
+    assert [bundle.stack for bundle in other.levels[0].bundles] == [stack]
+    few = prefix.with_rows([0])  # less than half of it: not worth its products any more
+    assert [bundle.stack.caches for bundle in few.levels[0].bundles] == [stack.caches[:1]]
 
 
 def test_mode_is_restored_after_an_error(random_model):
