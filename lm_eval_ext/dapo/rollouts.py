@@ -15,6 +15,7 @@ from lm_eval_ext.attempt_texts import open_thought, visible_text, with_thought
 from lm_eval_ext.dapo.virtual_vocabulary import VirtualVocabulary
 from lm_eval_ext.embedding_statistics import EmbeddingStatistics
 from lm_eval_ext.engine.memory import fitting_rows
+from lm_eval_ext.engine.packed_weights import release_packed_weights
 from lm_eval_ext.engine.random_stream import attempt_stream
 from lm_eval_ext.engine.request import AttemptRequest
 from lm_eval_ext.engine.sampling import SamplingSettings
@@ -155,6 +156,7 @@ class RolloutLM(RSP):
                     log_probs,
                     record.thought,
                 )
+        release_packed_weights(self.model)  # the update changes the weights and needs the memory
         self._read.clear()
         return [rollouts[i] for i in range(len(requests))]
 

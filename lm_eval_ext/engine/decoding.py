@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from transformers import PreTrainedModel
 
 from lm_eval_ext.engine.epilogue import CachedReader, Epilogue, FinishedAttempt, Readout
+from lm_eval_ext.engine.packed_weights import packed_weights
 from lm_eval_ext.engine.private_cache import PrivateCache
 from lm_eval_ext.engine.private_inputs import private_inputs
 from lm_eval_ext.engine.prompt_tree import PromptTree
@@ -122,7 +123,11 @@ class Decoder:
         waiting = deque(
             _Row(i, requests[i], tree.placed(requests[i]), due) for i in tree.order(requests)
         )
-        with shared_prefix_mode(self._model):
+        rows = min(self._max_rows, len(requests))
+        packed = packed_weights(
+            self._model, rows=rows, passes=self._sampler.settings.max_new_tokens
+        )
+        with packed, shared_prefix_mode(self._model):
             while waiting or self._rows:
                 if waiting and self._has_room():
                     yield from self._drop_finished()

@@ -20,6 +20,7 @@ from transformers import LogitsProcessor, LogitsProcessorList, PreTrainedModel, 
 from transformers.cache_utils import Cache, DynamicCache
 
 from lm_eval_ext.engine.epilogue import Epilogue, FinishedAttempt, read_plainly
+from lm_eval_ext.engine.packed_weights import packed_weights
 from lm_eval_ext.engine.request import AttemptRequest, AttemptResult, statistics_from_columns
 from lm_eval_ext.engine.sampling import Sampler, padded_contexts
 from lm_eval_ext.engine.stop_strings import StopStrings
@@ -246,12 +247,14 @@ class FallbackDecoder:
             range(len(requests)),
             key=lambda i: (-len(requests[i].prompt_ids), requests[i].prompt_ids),
         )
-        for start in range(0, len(order), self._max_rows):
-            batch = order[start : start + self._max_rows]
-            results = self._generate([requests[i] for i in batch])
-            if self._epilogue is not None:
-                results = self._with_readouts([requests[i] for i in batch], results)
-            yield from zip(batch, results, strict=True)
+        rows = min(self._max_rows, len(requests))
+        with packed_weights(self._model, rows=rows, passes=self._sampler.settings.max_new_tokens):
+            for start in range(0, len(order), self._max_rows):
+                batch = order[start : start + self._max_rows]
+                results = self._generate([requests[i] for i in batch])
+                if self._epilogue is not None:
+                    results = self._with_readouts([requests[i] for i in batch], results)
+                yield from zip(batch, results, strict=True)
 
     def _with_readouts(
         self, requests: list[AttemptRequest], results: list[AttemptResult]

@@ -8,6 +8,7 @@ import psutil
 import torch
 from transformers import PreTrainedModel
 
+from lm_eval_ext.engine.packed_weights import bytes_to_pack
 from lm_eval_ext.engine.prompt_tree import PromptTree
 from lm_eval_ext.engine.request import AttemptRequest
 from lm_eval_ext.engine.row_memory import (
@@ -78,6 +79,7 @@ def fitting_rows(
         attempts_per_prompt=size.attempts_per_prompt,
         vocabulary=config.vocab_size,
     )
-    usable = USABLE_SHARE * free_bytes(model.device) - common_bytes(per_token, size.common)
+    free = free_bytes(model.device) - bytes_to_pack(model)
+    usable = USABLE_SHARE * free - common_bytes(per_token, size.common)
     fitting = int(usable / per_row)
     return max(1, min(most, fitting))

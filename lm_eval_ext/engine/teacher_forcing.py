@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 import torch
 from transformers import PreTrainedModel
 
+from lm_eval_ext.engine.packed_weights import packed_weights
 from lm_eval_ext.engine.private_cache import PrivateCache
 from lm_eval_ext.engine.private_inputs import private_inputs
 from lm_eval_ext.engine.prompt_tree import PromptTree
@@ -40,6 +41,18 @@ def teacher_forced_logits(
     torch.Tensor
         Shape (n_tokens, vocabulary).
     """
+    n_positions = sum(map(len, continuations)) // max(1, len(continuations))
+    rows = min(max_rows, len(requests)) * n_positions
+    with packed_weights(model, rows=rows, passes=-(-len(requests) // max_rows)):
+        yield from _forced_logits(model, requests, continuations, max_rows)
+
+
+def _forced_logits(
+    model: PreTrainedModel,
+    requests: Sequence[AttemptRequest],
+    continuations: Sequence[Sequence[int]],
+    max_rows: int,
+) -> Iterator[torch.Tensor]:
     tree = PromptTree(requests)
     for start in range(0, len(requests), max_rows):
         asked = requests[start : start + max_rows]

@@ -17,6 +17,7 @@ from lm_eval_ext.engine.packed import (
     packed_mode,
     plain_logits,
 )
+from lm_eval_ext.engine.packed_weights import packed_weights
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -48,12 +49,16 @@ class ForcedModel:
 
     @contextmanager
     def ready(self) -> Iterator[None]:
-        """Prepare the model for any number of passes."""
-        if self.misfit is not None:
-            yield
-            return
-        with packed_mode(self.model):
-            yield
+        """Prepare the model for any number of passes.
+
+        Passes are long, where packing weights saves nothing; those decoding has packed are used.
+        """
+        with packed_weights(self.model):
+            if self.misfit is not None:
+                yield
+                return
+            with packed_mode(self.model):
+                yield
 
     def logits(self, attempts: Sequence[ForcedAttempt], packed: PackedAttempts) -> torch.Tensor:
         """Return the logits that predict the response tokens, shape (n_tokens, vocabulary).
