@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
 from typing import NamedTuple
 
 import torch
@@ -117,25 +116,30 @@ def attend_partly(
     scratch
         Memory for the scores.
     """
-    shape = query.shape
+    leading = query.shape[:2]
     query, key, value = (states.flatten(0, 1) for states in (query, key, value))
     scratch = scratch or Scratch()
-    parts = [
-        _attend(query[:, queries], key, value, hidden, softcap, shape[:2], queries, scratch)
-        for queries in _blocks(query, n_keys=key.shape[-1])
-    ]
-    whole = (torch.cat(part, dim=1) for part in zip(*parts, strict=True))
-    flat = parts[0] if len(parts) == 1 else PartialAttention(*whole)
-    return PartialAttention(*(part.unflatten(0, shape[:2]) for part in flat))
+    size = _block_size(query, n_keys=key.shape[-1])
+    if size >= query.shape[1]:
+        flat = _attend(query, key, value, hidden, softcap, leading, slice(None), scratch)
+    else:
+        parts = []
+        for first in range(0, query.shape[1], size):
+            queries = slice(first, first + size)
+            block = query[:, queries]
+            parts.append(_attend(block, key, value, hidden, softcap, leading, queries, scratch))
+        flat = PartialAttention(*(torch.cat(part, dim=1) for part in zip(*parts, strict=True)))
+    if leading[1] == 1:  # views of this kind are faster made
+        return PartialAttention(flat[0][:, None], flat[1][:, None], flat[2][:, None])
+    return PartialAttention(*(part.unflatten(0, leading) for part in flat))
 
 
-def _blocks(query: torch.Tensor, n_keys: int) -> Iterator[slice]:
-    """Divide queries of shape (n, n_queries, head_dim) so that the scores stay small."""
+def _block_size(query: torch.Tensor, n_keys: int) -> int:
+    """Return at how many queries of shape (n, n_queries, head_dim) the scores stay small."""
     most = _SCORES_ON_CPU if query.device.type == "cpu" else _SCORES_ON_GPU
-    n_queries = query.shape[1]
     size = max(16, most // max(1, n_keys * len(query)))
-    size = -(-n_queries // -(-n_queries // size)) if n_queries else 1  # blocks of one size
-    return (slice(first, first + size) for first in range(0, max(1, n_queries), size))
+    n_blocks = -(-query.shape[1] // size)
+    return -(-query.shape[1] // n_blocks) if n_blocks else 1  # blocks of one size
 
 
 def _attend(
@@ -149,7 +153,9 @@ def _attend(
     scratch: Scratch,
 ) -> PartialAttention:
     scores = scratch.take(query, (*query.shape[:2], key.shape[-1]))
-    scores = torch.bmm(query, key, out=scores).float()
+    torch.bmm(query, key, out=scores)
+    if scores.dtype != torch.float32:
+        scores = scores.float()
     if softcap is not None:
         scores = scores.div_(softcap).tanh_().mul_(softcap)
     if hidden is not None:
@@ -160,8 +166,9 @@ def _attend(
         largest.clamp_min_(torch.finfo(torch.float32).min)
     weights = scores.sub_(largest).exp_()
     total = weights.sum(dim=-1, keepdim=True)
-    weighted = torch.bmm(weights.to(value.dtype), value).float()
-    return PartialAttention(weighted, largest, total)
+    if weights.dtype != value.dtype:
+        return PartialAttention(torch.bmm(weights.to(value.dtype), value).float(), largest, total)
+    return PartialAttention(torch.bmm(weights, value), largest, total)
 
 
 def attend_to_own(

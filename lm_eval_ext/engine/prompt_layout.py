@@ -150,11 +150,15 @@ class _Bundle:
         n_cells, n_queries = cells.shape[1:3]
         cells = cells.reshape(len(query), n, n_cells // n * n_queries, cells.shape[-1])
         part = attend_partly(cells, keys, values, hidden, softcap, scratch)
-        return PartialAttention(*(self._read_back(states, n_cells) for states in part))
-
-    def _read_back(self, states: torch.Tensor, n_cells: int) -> torch.Tensor:
-        rows = states.reshape(len(states), n_cells, -1, states.shape[-1])
-        return rows if self.used is None else rows.index_select(1, self.used.to(rows.device))
+        weighted, largest, total = (
+            states.reshape(len(query), n_cells, n_queries, states.shape[-1]) for states in part
+        )
+        if self.used is not None:
+            used = self.used.to(query.device)
+            weighted, largest, total = (
+                states.index_select(1, used) for states in (weighted, largest, total)
+            )
+        return PartialAttention(weighted, largest, total)
 
     def hidden(self, positions: torch.Tensor, group: int, window: int | None) -> HiddenKeys | None:
         """Return which keys are hidden; broadcasts to (kv_heads, n, queries of a cache, keys).
