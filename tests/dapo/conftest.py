@@ -43,7 +43,7 @@ def problems():
 
 def parity(family, asked):
     """Grade by the length of the text, which varies among rollouts."""
-    for texts, _ in asked:
+    for texts, *_ in asked:
         yield [Attempt(None, len(text) % 2 == 0) for text in texts]
 
 

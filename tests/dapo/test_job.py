@@ -29,7 +29,7 @@ from lm_eval_ext.dapo import rewards, train
 from lm_eval_ext.grading import Attempt
 torch.set_num_threads(1)
 rewards.grade_questions = lambda family, asked: (
-    [Attempt(None, len(text) % 2 == 0) for text in texts] for texts, _ in asked
+    [Attempt(None, len(text) % 2 == 0) for text in texts] for texts, *_ in asked
 )
 parser = argparse.ArgumentParser()
 train.add_arguments(parser)
@@ -249,7 +249,7 @@ def test_moments_are_frozen_and_in_every_checkpoint(run, tmp_path, model_folder)
 
 
 def test_bound_may_be_raised_to_go_on(run, tmp_path, graded):
-    graded(lambda family, asked: ([Attempt(None, True)] * len(texts) for texts, _ in asked))
+    graded(lambda family, asked: ([Attempt(None, True)] * len(texts) for texts, *_ in asked))
     with pytest.raises(UserError, match="max_refills=1 reached"):
         run(tmp_path, "--max-refills", 1, "--steps", 2)
     graded(lambda family, asked: ([Attempt(None, len(t) % 2 == 0) for t in ts] for ts, _ in asked))

@@ -66,7 +66,7 @@ def test_missing_attempts_are_noticed_and_made_again(make_run, tmp_path):
 @pytest.mark.parametrize(("correct", "label"), [(True, "yes"), (False, "no")])
 def test_labels_of_one_kind_are_warned_of(make_run, tmp_path, monkeypatch, caplog, correct, label):
     def alike(family, questions):
-        for texts, _ in questions:
+        for texts, *_ in questions:
             yield [Attempt(text, correct) for text in texts]
 
     monkeypatch.setattr("lm_eval_ext.self_training.labels.grade_questions", alike)
