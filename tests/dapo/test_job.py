@@ -252,7 +252,7 @@ def test_bound_may_be_raised_to_go_on(run, tmp_path, graded):
     graded(lambda family, asked: ([Attempt(None, True)] * len(texts) for texts, *_ in asked))
     with pytest.raises(UserError, match="max_refills=1 reached"):
         run(tmp_path, "--max-refills", 1, "--steps", 2)
-    graded(lambda family, asked: ([Attempt(None, len(t) % 2 == 0) for t in ts] for ts, _ in asked))
+    graded(lambda family, asked: ([Attempt(None, len(t) % 2 == 0) for t in ts] for ts, *_ in asked))
     run(tmp_path, "--max-refills", 30, "--steps", 2)
     assert (tmp_path / "dapo.json").exists()
 

@@ -227,7 +227,7 @@ def test_no_group_without_variance_enters_the_update(make_trainer, graded, monke
     calls = []
 
     def mixed(family, asked):
-        for texts, _ in asked:
+        for texts, *_ in asked:
             calls.append(len(texts))
             right = {0: [True] * 4, 1: [False] * 4}.get(len(calls) % 3, [True, False] * 2)
             yield [Attempt(None, correct) for correct in right]
@@ -246,7 +246,7 @@ def test_no_group_without_variance_enters_the_update(make_trainer, graded, monke
 
 
 def test_bound_stops_the_run_before_any_update(make_trainer, toy, graded):
-    graded(lambda family, asked: ([Attempt(None, True)] * len(texts) for texts, _ in asked))
+    graded(lambda family, asked: ([Attempt(None, True)] * len(texts) for texts, *_ in asked))
     trainer, before = make_trainer(max_refills=2), weights(toy).clone()
     with pytest.raises(UserError, match=re.escape("max_refills=2 reached: 0 of 3 groups")):
         trainer.train()
@@ -262,7 +262,7 @@ def test_refills_are_further_questions(make_trainer, graded):
         return roll_out(questions)
 
     def first_round_wrong(family, asked):
-        for texts, _ in asked:
+        for texts, *_ in asked:
             verdicts.append(len(verdicts) >= 3)
             yield [Attempt(None, verdicts[-1] and i % 2 == 0) for i in range(len(texts))]
 
@@ -275,7 +275,7 @@ def test_refills_are_further_questions(make_trainer, graded):
 
 
 def test_refills_repeat_no_question_of_the_batch_while_there_are_others(make_trainer, graded):
-    graded(lambda family, asked: ([Attempt(None, True)] * len(texts) for texts, _ in asked))
+    graded(lambda family, asked: ([Attempt(None, True)] * len(texts) for texts, *_ in asked))
     trainer, rounds = make_trainer(max_refills=3, steps=3), []
     roll_out = trainer._roll_out
 
