@@ -373,7 +373,13 @@ class SampledLM(KeyedArguments, HFLM):
                 )
             return int(self.batch_size)
         length = settings.max_new_tokens
-        rows = fitting_rows(self.model, attempts, max_new_tokens=length, limit=self._most_rows)
+        rows = fitting_rows(
+            self.model,
+            attempts,
+            max_new_tokens=length,
+            limit=self._most_rows,
+            shares_beginnings=self.shared_prefix_misfit is None,
+        )
         logger.info("batch_size=auto: decoding up to %d attempts at once", rows)
         return rows
 

@@ -47,6 +47,7 @@ def fitting_rows(
     *,
     max_new_tokens: int,
     limit: int | None = None,
+    shares_beginnings: bool = True,
 ) -> int:
     """Return how many attempts to decode at once.
 
@@ -60,6 +61,8 @@ def fitting_rows(
         Most tokens an attempt may have.
     limit
         Upper bound, or None.
+    shares_beginnings
+        Whether the decoder holds once what several prompts have in common.
 
     Returns
     -------
@@ -72,6 +75,10 @@ def fitting_rows(
         return max(1, min(most, 64))  # no key/value cache to count: a state-space model
     per_token = key_value_bytes_per_token(model)
     size = PromptTree(requests).size
+    if not shares_beginnings:
+        longest = max(len(request.shared_ids) for request in requests)
+        private = max(request.private_length for request in requests)
+        size = size._replace(common=0, own=longest, private=private)
     per_row = bytes_per_row(
         per_token,
         own_tokens=size.private + max_new_tokens,

@@ -8,6 +8,7 @@ where only one does, or where it is short.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import pairwise
@@ -122,11 +123,12 @@ class PromptTree:
         return [] if leaf is None else list(leaf.path())[::-1]
 
     def _size(self, requests: Sequence[AttemptRequest]) -> Size:
+        n_prompts = Counter(node for prompt in self._leaf for node in self._path(prompt))
         common = own = 0
-        for prompt, leaf in self._leaf.items():
-            lengths = [len(node.token_ids) for node in self._path(prompt)]
-            last = lengths.pop() if leaf is not None and sum(lengths) == len(prompt) else 0
-            common, own = max(common, sum(lengths)), max(own, last)
+        for prompt in self._leaf:
+            lengths = {node: len(node.token_ids) for node in self._path(prompt)}
+            of_many = sum(n for node, n in lengths.items() if n_prompts[node] > 1)
+            common, own = max(common, of_many), max(own, sum(lengths.values()) - of_many)
         held = {prompt: sum(len(n.token_ids) for n in self._path(prompt)) for prompt in self._leaf}
         private = max(
             (len(r.shared_ids) - held[r.shared_ids] + r.private_length for r in requests),

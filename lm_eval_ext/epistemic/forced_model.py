@@ -10,13 +10,12 @@ import torch
 
 from lm_eval_ext.engine.memory import free_bytes
 from lm_eval_ext.engine.packed import (
-    ForcedAttempt,
-    PackedAttempts,
     packed_logits,
     packed_misfit,
     packed_mode,
     plain_logits,
 )
+from lm_eval_ext.engine.packed_layout import ForcedAttempt, PackedAttempts, n_common
 from lm_eval_ext.engine.packed_weights import packed_weights
 
 if TYPE_CHECKING:
@@ -105,7 +104,8 @@ def blocks(attempts: Sequence[ForcedAttempt], max_tokens: int) -> Iterator[list[
     attempts
         The attempts.
     max_tokens
-        Most tokens of a block, prompts counted once; an attempt longer than that is alone.
+        Most tokens of a block, prompts and what they have in common counted once; an attempt longer
+        than that is alone.
     """
     longest: dict[tuple[int, ...], int] = {}
     for attempt in attempts:
@@ -120,17 +120,21 @@ def blocks(attempts: Sequence[ForcedAttempt], max_tokens: int) -> Iterator[list[
         ),
     )
     block: list[int] = []
-    prompts: set[tuple[int, ...]] = set()
-    n_tokens = 0
+    prompts: list[tuple[int, ...]] = []
+    n_responses = 0
     for i in order:
         prompt_ids, response_ids = attempts[i]
-        cost = len(response_ids) + (0 if prompt_ids in prompts else len(prompt_ids))
-        if block and n_tokens + cost > max_tokens:
+        new = prompts if prompt_ids in prompts[-1:] else [*prompts, prompt_ids]
+        if block and n_responses + len(response_ids) + _n_tokens(new) > max_tokens:
             yield block
-            block, prompts, n_tokens = [], set(), 0
-            cost = len(response_ids) + len(prompt_ids)
+            block, new, n_responses = [], [prompt_ids], 0
         block.append(i)
-        prompts.add(prompt_ids)
-        n_tokens += cost
+        prompts = new
+        n_responses += len(response_ids)
     if block:
         yield block
+
+
+def _n_tokens(prompts: Sequence[tuple[int, ...]]) -> int:
+    """Return the tokens of distinct prompts, what they have in common counted once."""
+    return sum(map(len, prompts)) - n_common(prompts) * (len(prompts) - 1)

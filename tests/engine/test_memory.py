@@ -44,3 +44,25 @@ def test_bytes_per_token(random_model):
 def test_state_space_models_have_a_budget_too(random_model, make_requests):
     rows = memory.fitting_rows(random_model("mamba"), make_requests(50, 4), max_new_tokens=10)
     assert rows == 64
+
+
+def test_what_prompts_have_in_common_is_counted_once(random_model, make_requests, monkeypatch):
+    from dataclasses import replace
+
+    model, beginning = random_model("llama"), tuple(range(5, 85)) * 20
+
+    def rows(*, common, n_prompts=40, **settings):
+        requests = [
+            # A token of its own in front makes a prompt begin unlike all others.
+            replace(one, shared_ids=(*((i,) if not common else ()), *beginning, *one.shared_ids))
+            for i, one in enumerate(make_requests(n_prompts, 1))
+        ]
+        return memory.fitting_rows(model, requests, max_new_tokens=20, **settings)
+
+    monkeypatch.setattr(memory, "free_bytes", lambda device: 2**26)
+    assert rows(common=True) == 40
+    assert 1 < rows(common=False) < 20
+    assert rows(common=True, shares_beginnings=False) < 20
+    # The beginning alone takes 2 x 1,600 tokens of 1.5 KiB, half of the memory may be used.
+    monkeypatch.setattr(memory, "free_bytes", lambda device: 2**23)
+    assert rows(common=True) == 1

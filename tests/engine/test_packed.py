@@ -43,6 +43,43 @@ def test_packed_equals_plain(random_model, name):
     assert torch.equal(plain(model, attempts()[0]), expected[:3])  # the model is as before
 
 
+def attempts_that_begin_alike():
+    draws = torch.Generator().manual_seed(1)
+
+    def ids(n):
+        return tuple(torch.randint(5, 700, (n,), generator=draws).tolist())
+
+    common = ids(40)
+    prompts = [common + ids(n) for n in (7, 1, 20, 0)]  # one and the last add a token and none
+    return [
+        ForcedAttempt(prompts[i], ids(n)) for i, n in [(0, 3), (0, 17), (1, 1), (2, 9), (3, 30)]
+    ]
+
+
+@pytest.mark.parametrize("name", ["llama", "qwen3", "gemma3", "gpt_neox", "mistral", "granite"])
+@torch.inference_mode()
+def test_what_prompts_have_in_common_is_read_once(random_model, name):
+    model, chosen = random_model(name), attempts_that_begin_alike()
+    expected = torch.cat([plain(model, attempt) for attempt in chosen])
+    packed = PackedAttempts(chosen)
+    n_own = sum(len(prompt) - 1 - 39 for prompt in {a.prompt_ids for a in chosen})
+    assert packed.token_ids.shape[1] == 39 + n_own + packed.n_response_tokens
+    with packed_mode(model):
+        ours = packed_logits(model, packed)
+    torch.testing.assert_close(ours, expected, atol=2e-3, rtol=1e-3)
+
+
+@torch.inference_mode()
+def test_streams_after_a_common_beginning(random_model):
+    """Streams without noise all give the clean logits."""
+    model, chosen = random_model("gemma3"), attempts_that_begin_alike()
+    expected = torch.cat([plain(model, attempt) for attempt in chosen])
+    packed = PackedAttempts(chosen, n_streams=3)
+    with packed_mode(model):
+        for stream in packed_logits(model, packed).split(packed.n_response_tokens):
+            torch.testing.assert_close(stream, expected, atol=2e-3, rtol=1e-3)
+
+
 @pytest.mark.parametrize("name", ["llama", "bloom", "mamba"])
 @torch.inference_mode()
 def test_padded_pass_gives_the_same_rows(random_model, name):
