@@ -1,6 +1,6 @@
 """Linear layers on a CPU whose weights are packed once, not for every product.
 
-A matrix product copies the weights into the order its kernel reads them in, each time anew. For a
+A matrix product copies the weights into the order its kernel reads them in, each time again. For a
 decoding step, a few rows times large weights, that copy takes about as long as the product. MKL can
 keep it: PyTorch has operators for it, which `torch.compile` uses when it freezes a model. Numbers
 are those of the plain product, bit for bit from 16 rows on and to the last digits below.
