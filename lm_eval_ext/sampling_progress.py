@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Sequence
 from itertools import takewhile
@@ -45,7 +46,7 @@ class SamplingProgress:
             total=1.0,
             disable=disable,
             desc="Sampling attempts",
-            mininterval=_IN_A_TERMINAL if sys.stderr.isatty() else _ELSEWHERE,
+            mininterval=_seconds_between_states(),
             miniters=0,  # only the clock decides when to show it
             smoothing=0.1,
             bar_format="{desc}: {percentage:3.0f}%|{bar}| [{elapsed}<{remaining}{postfix}]",
@@ -148,3 +149,9 @@ class SamplingProgress:
             refresh=False,
         )
         self._bar.update(done - self._bar.n)
+
+
+def _seconds_between_states() -> float:
+    usual = _IN_A_TERMINAL if sys.stderr.isatty() else _ELSEWHERE
+    # tqdm's own variable, which an argument would overrule.
+    return float(os.environ.get("TQDM_MININTERVAL", usual))

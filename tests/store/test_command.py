@@ -71,6 +71,9 @@ def outcome(folder, store):
     (path,) = folder.rglob("results_*.json")
     results = json.loads(path.read_text())
     kept = {key: value for key, value in results.items() if key not in TIMES | MACHINE}
+    kept["config"].get("lm_eval_ext", {}).pop("timing", None)
+    for configuration in kept["configs"].values():
+        configuration.pop("timing", None)
     samples = sorted(folder.rglob("samples_*.jsonl"))
     texts = [json.dumps(kept), *(sample.read_text() for sample in samples)]
     assert len(texts) == 2
