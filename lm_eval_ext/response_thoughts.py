@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Mapping, Sequence
+from functools import cache
 from typing import TYPE_CHECKING, Any
 
 from lm_eval_ext.generation import Generation, Thought
@@ -74,13 +75,18 @@ class ResponseThoughts:
         """
         reasons: set[str] = set()
         thoughts = []
+
+        @cache  # one pass over all responses per tag, not per question
+        def shows(tag: str) -> bool:
+            return any(tag in str(one) for each in instances for one in each.resps)
+
         for instance in instances:
             prompt = instance.arguments[0]
             opened = None
             if isinstance(prompt, str):
                 prefix = prefix_of(instance.doc) or ""
                 opened = self._formats.opened_by(prompt, prefix=prefix)
-            hidden = self._why_hidden(prompt, opened, instances)
+            hidden = self._why_hidden(prompt, opened, shows)
             found = [self._thought(one, None if hidden else opened) for one in instance.resps]
             thoughts.append(found)
             if hidden and not all(map(_is_known, instance.resps, found)):
@@ -101,9 +107,12 @@ class ResponseThoughts:
         return None if span is None else Thought(span.finished)
 
     def _why_hidden(
-        self, prompt: Any, opened: ThoughtTags | None, instances: Sequence[Instance]
+        self, prompt: Any, opened: ThoughtTags | None, shows: Callable[[str], bool]
     ) -> str | None:
-        """Return why a thought in the responses to a prompt may leave no trace, or None."""
+        """Return why a thought in the responses to a prompt may leave no trace, or None.
+
+        `shows` tells whether some response of the run holds a tag.
+        """
         if not isinstance(prompt, str):
             return "the server renders the prompts"
         if opened is not None and self._removes_thoughts:
@@ -119,7 +128,7 @@ class ResponseThoughts:
         if self._knows_arguments and not opened.is_control:
             return None
         # The tags of one response show that those of others would be seen.
-        if any(opened.closing in str(one) for each in instances for one in each.resps):
+        if shows(opened.closing):
             return None
         return f"no response has a {opened.closing}"
 
