@@ -71,3 +71,15 @@ def test_ids_beyond_the_tokenizer_are_ignored(tiny_tokenizer):
 
     detector = StopStrings(tiny_tokenizer, ("a",))
     assert not len(detector.candidates(np.array([len(tiny_tokenizer) + 5])))
+
+
+def test_a_token_added_later_is_a_candidate(tiny_tokenizer):
+    import copy
+
+    import numpy as np
+
+    tokenizer = copy.deepcopy(tiny_tokenizer)
+    before = len(tokenizer)
+    assert not len(StopStrings(tokenizer, ("~",)).candidates(np.array([before])))
+    tokenizer.add_tokens(["so~"])
+    assert list(StopStrings(tokenizer, ("~",)).candidates(np.array([before]))) == [0]
