@@ -3,8 +3,10 @@
 Same model, same prompts, same sampling settings and same number of attempts; ``sampled`` and
 ``hf`` both through lm-eval's ``generate_until``. With a model of your own, the prompts are those of
 ``gsm8k_passn`` (eight shots), or with --chat of ``gsm8k_passn_chat``; GSM8K comes from the folder
-that ``LM_EVAL_EXT_DATA`` names, or from the Hub. ``hf`` repeats the prompt for every attempt, so
-that one batch is enough for its rate: each of --hf-rows is tried, and the best one counts.
+that ``LM_EVAL_EXT_DATA`` names, or from the Hub. With --training-shots the shots are GSM8K's first
+eight training problems as published, which are nearly twice as long. ``hf`` repeats the prompt for
+every attempt, so that one batch is enough for its rate: each of --hf-rows is tried, and the best
+one counts.
 
     python benchmarks/passn_throughput.py --quick
     python benchmarks/passn_throughput.py
@@ -12,6 +14,7 @@ that one batch is enough for its rate: each of --hf-rows is tried, and the best 
     $real --vllm-python PYTHON
     $real --vllm-python PYTHON --attempts 64
     $real --vllm-python PYTHON --greedy --questions 32
+    $real --vllm-python PYTHON --training-shots
     $real --chat --questions 4 --attempts 4
     $real --chat --questions 1 --attempts 1
     $real --chat --questions 1 --attempts 4
@@ -45,6 +48,7 @@ from lm_eval.models.huggingface import HFLM
 from transformers import AttentionInterface, AutoTokenizer, LlamaConfig, LlamaForCausalLM
 
 from lm_eval_ext import harness
+from lm_eval_ext.datasets import load_split as load_published
 from lm_eval_ext.model_wrappers.sampled import SampledLM
 from lm_eval_ext.tiny import model_path
 from lm_eval_ext.tiny.formats import prompt, target
@@ -122,6 +126,16 @@ def random_model(folder: str) -> str:
     return folder
 
 
+def training_shot_prompts(n_questions: int) -> list[str]:
+    """Return GSM8K's first test questions after its first training problems."""
+    training, test = (load_published("gsm8k", split) for split in ("train", "test"))
+    head = "\n\n".join(
+        f"Question: {row['question']}\nAnswer: {row['answer']}" for row in training.take(SHOTS)
+    )
+    questions = test.take(n_questions)["question"]
+    return [f"{head}\n\nQuestion: {question}\nAnswer:" for question in questions]
+
+
 def work_of(options: argparse.Namespace, lm: HFLM, n_attempts: int) -> Work:
     """Return the prompts and settings."""
     if options.shipped:
@@ -137,6 +151,9 @@ def work_of(options: argparse.Namespace, lm: HFLM, n_attempts: int) -> Work:
             apply_chat_template=options.chat,
         )
         prompts, settings = [text for text, _ in found], found[0][1]
+        if options.training_shots:
+            prompts = training_shot_prompts(options.questions)
+            settings["until"] = ["Question:"]
     return Work(prompts, {**settings, "max_gen_toks": options.max_gen_toks}, n_attempts)
 
 
@@ -274,6 +291,9 @@ def parse() -> argparse.Namespace:
     )
     parser.add_argument("--greedy", action="store_true", help="one greedy answer for each question")
     parser.add_argument("--chat", action="store_true", help="chat prompts instead of eight shots")
+    parser.add_argument(
+        "--training-shots", action="store_true", help="the shots are GSM8K's own, not the task's"
+    )
     parser.add_argument("--repeats", type=int, default=3, help="where hf makes all in one batch")
     parser.add_argument("--rows", type=int, default=512, help="batch_size of sampled")
     parser.add_argument(
