@@ -23,6 +23,7 @@ from lm_eval_ext.engine.shared_prefix import (
     SharedPrefix,
     forward,
     shared_prefix_mode,
+    tokens_per_pass,
 )
 from lm_eval_ext.engine.stop_strings import StopStrings
 from lm_eval_ext.engine.thinking_budget import ThinkingBudget
@@ -163,9 +164,13 @@ class Decoder:
         cache = PrivateCache([longest - request.private_length for request in requests])
         prefix = self._shared_prefix(wave)
         inputs = private_inputs(self._model, requests)
-        with self._timing.part("prefill", sum(request.private_length for request in requests)):
-            for chunk in inputs.split(_PRIVATE_CHUNK, dim=1):
+        size = max(1, min(_PRIVATE_CHUNK, tokens_per_pass(self._model) // len(wave)))
+        for chunk in inputs.split(size, dim=1):
+            first = cache.width
+            with self._timing.part("prefill"):
                 logits = forward(self._model, chunk, prefix=prefix, cache=cache, logits_to_keep=1)
+            padding = (cache.starts - first).clamp(0, cache.width - first)
+            self._timing.add_tokens("prefill", chunk.shape[:2].numel() - int(padding.sum()))
         with self._timing.part("token choice", len(wave)):
             self._extend(wave, logits[:, -1])
         if self._cache is None:

@@ -39,6 +39,9 @@ ATTENTION_NAME = "lm_eval_ext_shared_prefix"
 
 # Prompts are read in batches of at most this many tokens, padding included.
 PREFILL_TOKENS = 8192
+# On CPUs a pass is shorter for large models, so that a progress bar moves within seconds: so many
+# multiplications, but always enough tokens to fill a matrix product.
+_CPU_MULTIPLICATIONS, _CPU_TOKENS = 2**38, 512
 # What follows the beginnings of prompts is read this many positions at a time.
 _CHUNK = 512
 
@@ -158,6 +161,20 @@ def shared_prefix_mode(model: PreTrainedModel) -> Iterator[None]:
         model.set_attn_implementation(previous)
 
 
+def tokens_per_pass(model: PreTrainedModel) -> int:
+    """Return how many tokens of prompts the model reads in one pass.
+
+    Parameters
+    ----------
+    model
+        Each of its parameters is one multiplication per token.
+    """
+    if model.device.type != "cpu":
+        return PREFILL_TOKENS
+    n_tokens = _CPU_MULTIPLICATIONS // max(1, model.num_parameters())
+    return min(PREFILL_TOKENS, max(_CPU_TOKENS, n_tokens))
+
+
 def prefill(
     model: PreTrainedModel,
     prompts: Sequence[Sequence[int]],
@@ -182,6 +199,7 @@ def prefill(
         Measures it.
     """
     timing = timing or Timing()
+    most = tokens_per_pass(model)
     before = [None] * len(prompts) if parents is None else list(parents)
     caches: list[PromptCache | None] = [None] * len(prompts)
     # Those that follow something are read apart from beginnings, which have a faster way.
@@ -190,7 +208,7 @@ def prefill(
         longest = max(1, len(prompts[order[0]]))
         follows = before[order[0]] is not None
         count = sum((before[i] is not None) == follows for i in order)
-        batch, order = _split_at(order, min(count, max(1, PREFILL_TOKENS // longest)))
+        batch, order = _split_at(order, min(count, max(1, most // longest)))
         ids = torch.zeros((len(batch), longest), dtype=torch.int64)
         for row, i in zip(ids, batch, strict=True):
             row[: len(prompts[i])] = torch.tensor(prompts[i], dtype=torch.int64)

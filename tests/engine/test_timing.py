@@ -5,6 +5,7 @@ import time
 import pytest
 import torch
 
+from lm_eval_ext.engine import shared_prefix
 from lm_eval_ext.engine.decoding import Decoder
 from lm_eval_ext.engine.fallback import FallbackDecoder
 from lm_eval_ext.engine.sampling import Sampler, SamplingSettings
@@ -111,6 +112,30 @@ def test_decoders_count_what_they_read_and_write(
         if max_rows == len(requests):  # otherwise a prompt may be read in two waves
             assert record["prefill"]["tokens"] <= private + shared
         assert record["prefill"]["tokens"] >= private
+
+
+def test_a_long_prompt_of_one_attempt_is_counted_while_it_is_read(
+    monkeypatch, random_model, tiny_tokenizer, make_requests
+):
+    """A progress bar would stand still during one long pass."""
+    monkeypatch.setattr(shared_prefix, "_CPU_MULTIPLICATIONS", 0)
+    monkeypatch.setattr(shared_prefix, "_CPU_TOKENS", 8)
+    told: list[tuple[str, int]] = []
+    timing = Timing(tell=lambda part, n_tokens: told.append((part, n_tokens)))
+    decoder = Decoder(
+        random_model("llama"),
+        sampler=Sampler(SamplingSettings(2, do_sample=False)),
+        stop=StopStrings(tiny_tokenizer, ()),
+        eos_token_ids=[7],
+        max_rows=64,
+        timing=timing,
+    )
+    requests = make_requests(vectors=False)
+    results = dict(decoder.run(requests))
+    assert len(results) == len(requests)
+    read = [n_tokens for part, n_tokens in told if part == "prefill"]
+    assert sum(read) == timing.record()["prefill"]["tokens"]
+    assert max(read) <= max(8, max(len(r.shared_ids) for r in requests), len(requests))
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
