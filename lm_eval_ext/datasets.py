@@ -10,11 +10,12 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from lm_eval_ext import word_problems
 from lm_eval_ext.errors import UserError
 
 if TYPE_CHECKING:
@@ -43,6 +44,13 @@ class Published(NamedTuple):
     belongs
         Whether a record of the local file is in a split, where the file holds more than one split
         or configuration.
+    hub_split
+        What `datasets.load_dataset` is asked for, where the splits on the Hub are not those of
+        ``files``.
+    hub_fields
+        Fields of the records on the Hub, where they are not those of the local file.
+    select
+        Makes the questions of a split from all records, local or of the Hub.
     """
 
     hub_id: str
@@ -50,6 +58,9 @@ class Published(NamedTuple):
     files: Mapping[str, str]
     fields: tuple[str, ...]
     belongs: Callable[[Record, str], bool] | None = None
+    hub_split: str | None = None
+    hub_fields: tuple[str, ...] | None = None
+    select: Callable[[Sequence[Record], str], list[dict[str, Any]]] | None = None
 
 
 MATH_SUBJECTS = {
@@ -117,6 +128,36 @@ PUBLISHED = {
         fields=("task_id", "prompt", "code", "test_imports", "test_list"),
         belongs=_is_of_mbpp_split,
     ),
+    **{
+        name: Published(
+            hub_id="MU-NLPC/Calc-mawps",
+            configuration="original-splits",
+            files=dict.fromkeys(("train", "test"), "mawps.jsonl"),
+            fields=("subset", "question", "answer"),
+            hub_split="train+validation+test",
+            hub_fields=("question", "result", "equation"),
+            select=partial(word_problems.mawps, single_step=single_step),
+        )
+        for name, single_step in (("mawps", False), ("mawps_singleop", True))
+    },
+    **{
+        name: Published(
+            hub_id="ChilleD/SVAMP",
+            configuration="default",
+            files={"test": "svamp.jsonl"},
+            fields=("ID", "Body", "Question", "Answer"),
+            hub_split="train+test",
+            select=partial(word_problems.svamp, untwinned=untwinned),
+        )
+        for name, untwinned in (("svamp", False), ("svamp_untwinned", True))
+    },
+    "aime24": Published(
+        hub_id="HuggingFaceH4/aime_2024",
+        configuration="default",
+        files={"test": "aime24.jsonl"},
+        fields=("id", "problem", "solution", "answer"),
+        hub_split="train",
+    ),
 }
 """Data sets by name."""
 
@@ -160,6 +201,31 @@ def mbpp_sanitized(**metadata: Any) -> dict[str, Dataset]:
     return _splits("mbpp_sanitized", metadata, "test", "prompt")
 
 
+def mawps(**metadata: Any) -> dict[str, Dataset]:
+    """Return the sides ``train`` and ``test`` of MAWPS; see `gsm8k`."""
+    return _splits("mawps", metadata, "train", "test")
+
+
+def mawps_singleop(**metadata: Any) -> dict[str, Dataset]:
+    """Return both sides of the single-step problems of MAWPS; see `gsm8k`."""
+    return _splits("mawps_singleop", metadata, "train", "test")
+
+
+def svamp(**metadata: Any) -> dict[str, Dataset]:
+    """Return the 1,000 questions of SVAMP as split ``test``; see `gsm8k`."""
+    return _splits("svamp", metadata, "test")
+
+
+def svamp_untwinned(**metadata: Any) -> dict[str, Dataset]:
+    """Return the questions of SVAMP without a near-duplicate in MAWPS; see `gsm8k`."""
+    return _splits("svamp_untwinned", metadata, "test")
+
+
+def aime24(**metadata: Any) -> dict[str, Dataset]:
+    """Return the 30 problems of AIME 2024 as split ``test``; see `gsm8k`."""
+    return _splits("aime24", metadata, "test")
+
+
 def _splits(name: str, metadata: Mapping[str, Any], *splits: str) -> dict[str, Dataset]:
     folder = metadata.get("data_folder")
     return {split: load_split(name, split, data_folder=folder) for split in splits}
@@ -181,7 +247,8 @@ def load_split(name: str, split: str, *, data_folder: str | None = None) -> Data
     Returns
     -------
     datasets.Dataset
-        The records as published, in order, with the fields of `PUBLISHED`.
+        The records as published, in order, with the fields of `PUBLISHED`; for MAWPS and SVAMP,
+        what `lm_eval_ext.word_problems` makes of them.
 
     Raises
     ------
@@ -194,7 +261,8 @@ def load_split(name: str, split: str, *, data_folder: str | None = None) -> Data
         data_folder = os.environ.get(DATA_VARIABLE)
         source = f"{DATA_VARIABLE}={data_folder}"
     if not data_folder:
-        return _from_hub(published, split)
+        records = _from_hub(published, split)
+        return _selected(records.to_list(), name, split, source) if published.select else records
 
     from datasets import Dataset
 
@@ -204,15 +272,31 @@ def load_split(name: str, split: str, *, data_folder: str | None = None) -> Data
             f"{source} has no file {path.name}: put it there (the {split} split of "
             f"{published.hub_id} as JSON Lines) or unset {DATA_VARIABLE} to use the Hub"
         )
-    records = read_json_lines(path, fields=published.fields)
+    local = read_json_lines(path, fields=published.fields)
+    if published.select:
+        return _selected(local, name, split, str(path))
     if published.belongs is not None:
-        records = [record for record in records if published.belongs(record, split)]
-        if not records:
-            raise UserError(
-                f"{path} has no records of the {split} split of {name}: replace it by the complete "
-                "file"
-            )
-    return Dataset.from_list([{f: record[f] for f in published.fields} for record in records])
+        local = [record for record in local if published.belongs(record, split)]
+    _check_found(local, name, split, str(path))
+    return Dataset.from_list([{f: record[f] for f in published.fields} for record in local])
+
+
+def _selected(records: list[dict[str, Any]], name: str, split: str, source: str) -> Dataset:
+    from datasets import Dataset
+
+    select = PUBLISHED[name].select
+    assert select is not None
+    questions = select(records, split)
+    _check_found(questions, name, split, source)
+    return Dataset.from_list(questions)
+
+
+def _check_found(records: Sequence[Record], name: str, split: str, source: str) -> None:
+    if not records:
+        raise UserError(
+            f"{source} has no records of the {split} split of {name}: replace it by the complete "
+            "file"
+        )
 
 
 def read_json_lines(path: str | Path, *, fields: tuple[str, ...] = ()) -> list[dict[str, Any]]:
@@ -253,7 +337,9 @@ def _from_hub(published: Published, split: str) -> Dataset:
     from datasets import Dataset, load_dataset
 
     try:
-        dataset = load_dataset(published.hub_id, published.configuration, split=split)
+        dataset = load_dataset(
+            published.hub_id, published.configuration, split=published.hub_split or split
+        )
     # Connection errors, "offline mode" and "not found" are all OSErrors.
     except OSError as error:
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]
@@ -262,13 +348,14 @@ def _from_hub(published: Published, split: str) -> Dataset:
             f"{DATA_VARIABLE} to a folder with {published.files[split]}"
         ) from error
     assert isinstance(dataset, Dataset)
-    missing = sorted(set(published.fields) - set(dataset.column_names))
+    fields = published.hub_fields or published.fields
+    missing = sorted(set(fields) - set(dataset.column_names))
     if missing:
         raise UserError(
             f"{published.hub_id} on the Hugging Face Hub has no {', '.join(missing)} any more: set "
             f"{DATA_VARIABLE} to a folder with {published.files[split]}"
         )
-    return dataset.select_columns(list(published.fields))
+    return dataset.select_columns(list(fields))
 
 
 def _record(line: bytes, place: str, fields: tuple[str, ...]) -> dict[str, Any]:

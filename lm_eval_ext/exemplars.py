@@ -2,6 +2,7 @@
 
 Those of GSM8K and MATH are read from the task files of the installed lm-eval, so that a prompt
 cannot drift from the one the literature and lm-eval use; those of MBPP are in the data set itself.
+Those of MAWPS and SVAMP are ours: one step each, in one line.
 """
 
 from __future__ import annotations
@@ -17,6 +18,27 @@ if TYPE_CHECKING:
 
 MBPP_FIRST = (2, 3, 4)
 """``task_id`` of the three exemplars that MBPP's authors and lm-eval show."""
+
+
+ONE_STEP = (
+    ("A baker fills 6 trays with 8 rolls on each. How many rolls does he bake?",
+     "On the trays are 6 * 8 = 48 rolls.", "48"),
+    ("Nadia's scarf measures 41 cm, and she knits another 27 cm onto it. How long is it then?",
+     "The scarf is then 41 + 27 = 68 cm long.", "68"),
+    ("A tank holds 90 litres of water until 35 litres leak out of it. What is left in the tank?",
+     "The tank still holds 90 - 35 = 55 litres.", "55"),
+    ("Five cousins share a bill of 60 euros evenly. What does each of them owe?",
+     "Each cousin owes 60 / 5 = 12 euros.", "12"),
+    ("A lorry is 12 metres long, which is 7 metres longer than a van. How long is the van?",
+     "The van is 12 - 7 = 5 metres long.", "5"),
+    ("Tickets for the ferry cost 9 dollars. What does a class of 23 pupils pay for the crossing?",
+     "The class pays 9 * 23 = 207 dollars.", "207"),
+    ("Oskar wrote 140 words before lunch and 85 after it. How long is his essay so far?",
+     "His essay has 140 + 85 = 225 words.", "225"),
+    ("A gardener plants 72 tulips in rows of 9. How many rows does that make?",
+     "That makes 72 / 9 = 8 rows.", "8"),
+)  # fmt: skip
+"""Our own solved word problems of one step: question, reasoning, answer."""
 
 
 def gsm8k_exemplars() -> list[dict[str, str]]:
@@ -60,6 +82,34 @@ def gsm8k_boxed_exemplars() -> list[dict[str, str]]:
             }
         )
     return boxed
+
+
+def one_step_exemplars() -> list[dict[str, str]]:
+    """Return our eight word problems of one step, as ``question`` and ``target``.
+
+    Examples
+    --------
+    >>> one_step_exemplars()[0]["target"]
+    'On the trays are 6 * 8 = 48 rolls. #### 48'
+    """
+    return [
+        {"question": question, "target": f"{reasoning} #### {answer}"}
+        for question, reasoning, answer in ONE_STEP
+    ]
+
+
+def one_step_boxed_exemplars() -> list[dict[str, str]]:
+    r"""Return the exemplars of `one_step_exemplars` with their answers in ``\boxed{}``.
+
+    Examples
+    --------
+    >>> one_step_boxed_exemplars()[0]["target"]
+    'On the trays are 6 * 8 = 48 rolls. The answer is $\\boxed{48}$.'
+    """
+    return [
+        {"question": question, "target": f"{reasoning} The answer is $\\boxed{{{answer}}}$."}
+        for question, reasoning, answer in ONE_STEP
+    ]
 
 
 def math_exemplars() -> list[dict[str, str]]:

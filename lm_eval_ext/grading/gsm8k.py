@@ -25,7 +25,9 @@ have an answer, and among N attempts such answers turn into correct ones by luck
 an announced answer is invalid, and ``invalid_rate`` says how many there were.
 
 Units, currency signs and ``%`` are dropped, as GSM8K's own answers have none: ``50%`` is 50. The
-comparison is exact, between rational numbers; see `lm_eval_ext.grading.rational`.
+comparison is exact, between rational numbers (see `lm_eval_ext.grading.rational`), but for a
+reference such as 2/3, which no decimal ends: there 0.67 and 0.667 are right, and 0.7 and 0.66 are
+not (see `lm_eval_ext.grading.rounding`).
 """
 
 from __future__ import annotations
@@ -49,6 +51,7 @@ from lm_eval_ext.grading.extraction import (
     tagged,
 )
 from lm_eval_ext.grading.rational import join_groups, parse_exact, parse_leading, parse_sentence
+from lm_eval_ext.grading.rounding import exact_gold, is_rounded
 from lm_eval_ext.thoughts import after_thinking
 
 Parse: TypeAlias = Callable[[str], Fraction | None]
@@ -126,7 +129,9 @@ def _numbers(candidates: Iterable[str], readings: Sequence[Parse]) -> list[Fract
 
 
 def reference(doc: Mapping[str, Any]) -> Fraction:
-    """Return the reference answer of a record, what follows ``####`` in its ``answer``.
+    """Return the reference answer of a record, what follows any ``####`` in its ``answer``.
+
+    A fraction that was rounded, such as 0.6666666667, is the fraction again.
 
     Raises
     ------
@@ -138,7 +143,7 @@ def reference(doc: Mapping[str, Any]) -> Fraction:
         raise UserError(
             f"answer={doc['answer']!r} ends in no number: a GSM8K record ends with '#### N'"
         )
-    return value
+    return exact_gold(value)
 
 
 def grade_many(
@@ -150,7 +155,12 @@ def grade_many(
     gold = reference(doc)
     reasons = finish_reasons or [None] * len(completions)
     values = [extract(*attempt) for attempt in zip(completions, reasons, strict=True)]
-    return [
-        Attempt(answer=None if value is None else str(value), correct=value == gold)
-        for value in values
-    ]
+    return [_verdict(value, gold) for value in values]
+
+
+def _verdict(value: Fraction | None, gold: Fraction) -> Attempt:
+    if value is None:
+        return Attempt(answer=None, correct=False)
+    correct = value == gold or is_rounded(value, gold)
+    # Right answers vote together, however they are rounded.
+    return Attempt(answer=str(gold if correct else value), correct=correct)

@@ -1,6 +1,7 @@
 r"""Read a number as people and models write it, exactly.
 
 Everything is a `fractions.Fraction`: 18, 18.0 and 36/2 are one number, and no float is involved.
+One with a decimal point also knows its decimals; see `lm_eval_ext.grading.rounding`.
 Nothing is evaluated; text that would have to be (``9 * 2``) is not a number. Nor is text that
 could mean two numbers: ``1 234`` and ``12,50`` (which separator?), ``5 or 6``, ``5 million`` and
 ``5 dozen`` (the question may have asked for millions), ``8:30``, ``5 less than 8``, ``6 = 5``.
@@ -14,6 +15,7 @@ from fractions import Fraction
 from lm_eval_ext.grading.extraction import CUT, UNFINISHED
 from lm_eval_ext.grading.math_notation import without_ordinals
 from lm_eval_ext.grading.math_words import changing_words
+from lm_eval_ext.grading.rounding import WrittenDecimal
 
 MAX_DIGITS = 100
 """Longest number read; the rest of a babbling model's digits is not worth the arithmetic."""
@@ -151,8 +153,8 @@ def parse_exact(text: str) -> Fraction | None:
 
     Examples
     --------
-    >>> parse_exact("$1,234.50"), parse_exact("3/4 of the cake"), parse_exact("18 or 19")
-    (Fraction(2469, 2), Fraction(3, 4), None)
+    >>> parse_exact("$1,234"), parse_exact("3/4 of the cake"), parse_exact("18 or 19")
+    (Fraction(1234, 1), Fraction(3, 4), None)
     """
     text = plain_text(text)
     *left_sides, last = text.replace("≈", "≈=").split("=")
@@ -296,11 +298,12 @@ def _leading_number(text: str) -> tuple[Fraction, str] | None:
 
 def _value(match: re.Match[str]) -> Fraction | None:
     """Return the exact value of a match of `_NUMBER`; None for a division by zero."""
+    sign = match["sign"].strip("+")
     if match["decimal"]:
-        magnitude = Fraction(match["decimal"].replace(",", ""))
-    else:
-        over, under = (int(match[part].replace(",", "")) for part in ("over", "under"))
-        if under == 0:
-            return None
-        magnitude = int(match["whole"] or 0) + Fraction(over, under)
-    return -magnitude if match["sign"] == "-" else magnitude
+        text = sign + match["decimal"].replace(",", "")
+        return WrittenDecimal(text) if "." in text else Fraction(text)
+    over, under = (int(match[part].replace(",", "")) for part in ("over", "under"))
+    if under == 0:
+        return None
+    magnitude = int(match["whole"] or 0) + Fraction(over, under)
+    return -magnitude if sign else magnitude
