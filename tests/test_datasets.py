@@ -5,6 +5,7 @@ import json
 import datasets
 import pytest
 
+from lm_eval_ext import word_problems
 from lm_eval_ext.datasets import (
     DATA_VARIABLE,
     MATH_SUBJECTS,
@@ -189,6 +190,58 @@ def test_the_hub_is_asked_for_the_published_configuration(monkeypatch, name, arg
     )
     assert load_split(name, "test").to_list() == [dict.fromkeys(PUBLISHED[name].fields, "x")]
     assert asked == [(arguments, {"split": "test"})]
+
+
+HUB_RECORDS = {
+    "mawps": {"question": "Ann has 9 pens and loses 5.", "result": "4", "equation": "x=9-5"},
+    "svamp": {"ID": "chal-1", "Body": "Ann has 9 pens.", "Question": "And now?", "Answer": "9"},
+    "aime24": {"id": 60, "problem": "2 + 2?", "solution": "$\\boxed{4}$", "answer": "004"},
+}
+
+
+@pytest.mark.parametrize(
+    ("name", "arguments", "hub_split"),
+    [
+        ("mawps", ("MU-NLPC/Calc-mawps", "original-splits"), "train+validation+test"),
+        ("svamp", ("ChilleD/SVAMP", "default"), "train+test"),
+        ("aime24", ("HuggingFaceH4/aime_2024", "default"), "train"),
+    ],
+)
+def test_all_splits_of_the_hub_are_asked_where_ours_differ(
+    monkeypatch, tmp_path, name, arguments, hub_split
+):
+    record = HUB_RECORDS[name]
+    kept = {"train": [], "test": [word_problems.key(record.get("question", ""))], "svamp_twins": []}
+    (tmp_path / "split.json").write_text(json.dumps(kept))
+    monkeypatch.setattr(word_problems, "SPLIT_FILE", tmp_path / "split.json")
+    monkeypatch.delenv(DATA_VARIABLE, raising=False)
+    asked = []
+    published = datasets.Dataset.from_list([{**record, "a field of no interest": "x"}])
+    monkeypatch.setattr(
+        datasets, "load_dataset", lambda *args, **kwargs: asked.append((args, kwargs)) or published
+    )
+    (found,) = load_split(name, "test").to_list()
+    assert asked == [(arguments, {"split": hub_split})]
+    expected = {
+        "mawps": {"question": record.get("question"), "answer": "#### 4"},
+        "svamp": {
+            "id": "chal-1",
+            "question": "Ann has 9 pens. And now?",
+            "answer": "#### 9",
+            "has_twin": False,
+        },
+        "aime24": record,
+    }
+    assert found == expected[name]
+
+
+def test_a_file_that_the_split_does_not_know_is_reported(tmp_path):
+    record = {"subset": "singleop", "question": "Nobody has asked this before.", "answer": 1.0}
+    (tmp_path / "mawps.jsonl").write_text(json.dumps(record) + "\n")
+    with pytest.raises(
+        ValueError, match=r"mawps\.jsonl has no records of the train split of mawps"
+    ):
+        load_split("mawps", "train", data_folder=str(tmp_path))
 
 
 def test_a_hub_data_set_that_changed_is_reported(monkeypatch):

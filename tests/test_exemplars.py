@@ -1,5 +1,7 @@
 """The solved questions that few-shot prompts show."""
 
+import re
+
 import datasets
 import lm_eval.tasks
 import pytest
@@ -9,6 +11,8 @@ from lm_eval_ext.exemplars import (
     gsm8k_exemplars,
     math_exemplars,
     mbpp_exemplars,
+    one_step_boxed_exemplars,
+    one_step_exemplars,
 )
 from lm_eval_ext.grading import grade
 
@@ -28,6 +32,28 @@ def test_the_boxed_ones_differ_only_in_the_box():
         unboxed = boxed["target"].replace("$\\boxed{", "").replace("}$.", ".")
         assert unboxed == plain["target"]
         assert boxed["target"].count("\\boxed{") == 1
+
+
+def test_those_of_one_step_are_right_in_one_line_and_in_a_box():
+    exemplars = list(zip(one_step_exemplars(), one_step_boxed_exemplars(), strict=True))
+    assert len({plain["question"] for plain, _ in exemplars}) == 8
+    operators = []
+    for plain, boxed in exemplars:
+        one, operator, other, result = re.search(
+            r"([0-9]+) ([-+*/]) ([0-9]+) = ([0-9]+)", plain["target"]
+        ).groups()
+        operators.append(operator)
+        value = {"+": int(one) + int(other), "-": int(one) - int(other)}
+        value |= {"*": int(one) * int(other), "/": int(one) / int(other)}
+        assert value[operator] == int(result)
+        for number in (one, other):
+            assert number in plain["question"] or (number, "Five") == ("5", plain["question"][:4])
+        assert boxed["question"] == plain["question"]
+        assert "\n" not in plain["target"] + plain["question"]
+        assert plain["target"].endswith(f" #### {result}")
+        for target in (plain["target"], boxed["target"]):
+            assert grade("gsm8k", target, {"answer": result}).correct
+    assert sorted(operators) == list("**++--//")
 
 
 def test_those_of_math_are_the_four_of_the_paper():

@@ -49,7 +49,7 @@ def terminates(number: Fraction) -> bool:
 
 
 def is_rounded(answer: Fraction, gold: Fraction) -> bool:
-    """Tell whether an answer is the reference, rounded to the two or more decimals it is written with.
+    """Tell whether an answer is the reference, rounded to the decimals it has, two or more.
 
     Examples
     --------

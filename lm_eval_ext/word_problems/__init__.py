@@ -124,7 +124,7 @@ def mawps(
     Returns
     -------
     list of dict
-        ``question`` and ``answer`` (see `answer`).
+        ``question`` and ``answer``, which ends ``#### N`` as GSM8K's (for N see `answer`).
     """
     sides = {side: keys(side) for side in ("train", "test")}
     known = frozenset[str]().union(*sides.values())
@@ -143,7 +143,7 @@ def mawps(
     return [
         {
             "question": record["question"],
-            "answer": answer(record["answer" if "answer" in record else "result"]),
+            "answer": f"#### {answer(record['answer' if 'answer' in record else 'result'])}",
         }
         for record in chosen.values()
         if not single_step or is_single_step(record)
@@ -183,8 +183,8 @@ def svamp(
     Returns
     -------
     list of dict
-        ``id``, ``question`` (the body, then the question), ``answer`` (see `answer`; where the
-        published one is wrong, that of `CORRECTED_SVAMP`) and ``has_twin``.
+        ``id``, ``question`` (the body, then the question), ``answer`` (``#### N``, where the
+        published one is wrong that of `CORRECTED_SVAMP`) and ``has_twin``.
     """
     twins = keys("svamp_twins")
     questions = []
@@ -194,7 +194,7 @@ def svamp(
             {
                 "id": record["ID"],
                 "question": question,
-                "answer": answer(CORRECTED_SVAMP.get(record["ID"], record["Answer"])),
+                "answer": f"#### {answer(CORRECTED_SVAMP.get(record['ID'], record['Answer']))}",
                 "has_twin": key(question) in twins,
             }
         )

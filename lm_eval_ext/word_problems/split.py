@@ -3,9 +3,10 @@
     python -m lm_eval_ext.word_problems.split FOLDER
 
 reads ``mawps.jsonl`` and ``svamp.jsonl`` from the folder and writes ``split.json`` beside this
-file. Two questions are near-duplicates if their words, with names and numbers masked, have a Jaccard
-similarity of .8 or more. The split joins questions from .7 on, so that near-duplicates are on one
-side also where words or names are told apart in another way.
+file. Two questions are near-duplicates if their words, with names and numbers masked, have a
+Jaccard similarity of .8 or more. The split joins questions from .7 on, and both with names masked
+and with all words written large, so that near-duplicates are on one side also where words or names
+are told apart in another way.
 """
 
 from __future__ import annotations
@@ -32,7 +33,7 @@ def names(questions: Iterable[str]) -> frozenset[str]:
 
     Examples
     --------
-    >>> sorted(names(["Now Ann has 3. Then Mark gives Ann a mark.", "Can Mark mark it?", "Mark 2."]))
+    >>> sorted(names(["Now Ann has 3 pens. Then Mark gives Ann a mark.", "Ann and Mark mark it."]))
     ['Ann']
     """
     large: Counter[str] = Counter()
@@ -47,16 +48,24 @@ def names(questions: Iterable[str]) -> frozenset[str]:
     return frozenset(word for word in large if large[word] > small[word.lower()])
 
 
-def masked_words(question: str, names: frozenset[str]) -> frozenset[str]:
+def masked_words(question: str, names: frozenset[str] | None = None) -> frozenset[str]:
     """Return the set of a question's words, names as ``NAME`` and numbers as ``0``.
+
+    Parameters
+    ----------
+    question
+        The text.
+    names
+        The words that are names; by default every word that is written large.
 
     Examples
     --------
-    >>> sorted(masked_words("Ann's dog ate 7.5 treats.", frozenset({"Ann"})))
-    ['0', 'NAME', 'ate', 'dog', 's', 'treats']
+    >>> sorted(masked_words("The dog ate 7.5 treats of Ann.", frozenset({"Ann"})))
+    ['0', 'NAME', 'ate', 'dog', 'of', 'the', 'treats']
     """
     words = re.findall(r"[A-Za-z]+|0", NUMBER.sub(" 0 ", question))
-    return frozenset("NAME" if word in names else word.lower() for word in words)
+    masked = (word[0].isupper() if names is None else word in names for word in words)
+    return frozenset("NAME" if m else w.lower() for m, w in zip(masked, words, strict=True))
 
 
 def similar_pairs(
@@ -74,6 +83,15 @@ def similar_pairs(
                 yield i, j
 
 
+def related(
+    left: Sequence[str], right: Sequence[str], names: frozenset[str]
+) -> Iterator[tuple[int, int]]:
+    """Yield the places of all pairs of questions that the split joins, some of them twice."""
+    for known in (names, None):
+        words = ([masked_words(question, known) for question in side] for side in (left, right))
+        yield from similar_pairs(*words, JOINED_FROM)
+
+
 def groups(questions: Sequence[str], names: frozenset[str]) -> list[list[int]]:
     """Return the places of the questions by group: near-duplicates, and theirs, are in one."""
     parents = list(range(len(questions)))
@@ -84,8 +102,7 @@ def groups(questions: Sequence[str], names: frozenset[str]) -> list[list[int]]:
             place = parents[place]
         return place
 
-    words = [masked_words(question, names) for question in questions]
-    for i, j in similar_pairs(words, words, JOINED_FROM):
+    for i, j in related(questions, questions, names):
         parents[root(i)] = root(j)
     found = defaultdict(list)
     for place in range(len(questions)):
@@ -120,13 +137,12 @@ def compute(
 ) -> dict[str, list[str]]:
     """Return the hashes of `lm_eval_ext.word_problems.SPLIT_FILE` from the published records."""
     problems = list({plain(record["question"]): record for record in [*mawps][::-1]}.values())[::-1]
+    texts = [problem["question"] for problem in problems]
     questions = [svamp_question(record) for record in svamp]
-    known = names([*(problem["question"] for problem in problems), *questions])
+    known = names([*texts, *questions])
     sides = halves(problems, known)
-    words = [masked_words(question, known) for question in questions]
-    others = [masked_words(problem["question"], known) for problem in problems]
-    twins = {i for i, _ in similar_pairs(words, others, JOINED_FROM)}
-    kept = {side: {key(problems[i]["question"]) for i in sides[side]} for side in sides}
+    twins = {i for i, _ in related(questions, texts, known)}
+    kept = {side: {key(texts[i]) for i in sides[side]} for side in sides}
     kept["svamp_twins"] = {key(questions[i]) for i in twins}
     return {name: sorted(hashes) for name, hashes in kept.items()}
 

@@ -5,6 +5,8 @@ from pathlib import Path
 
 import pytest
 
+from lm_eval_ext import word_problems
+
 FOLDER = Path(__file__).resolve().parents[2] / "tasks"
 
 SUBJECTS = {
@@ -33,6 +35,12 @@ def _code(task_id, text_field):
     }
 
 
+WORD_PROBLEMS = {
+    "train": "Ann has 9 pens and loses 5. How many are left?",
+    "test": "A box holds 2 red and 2 blue balls. How many does it hold?",
+}
+
+
 def _published_files():
     """Return name -> records; the seven subjects have 1, 2, ... 7 questions."""
     mbpp = {"test_setup_code": "", "challenge_test_list": []}
@@ -47,6 +55,19 @@ def _published_files():
             for size, subject in enumerate(SUBJECTS, start=1)
             for number in range(size)
         ],
+        "mawps.jsonl": [
+            {"subset": "singleop", "question": question, "answer": 4.0}
+            for question in WORD_PROBLEMS.values()
+        ],
+        "svamp.jsonl": [
+            {
+                "ID": "chal-1",
+                "Body": "A box holds 2 red and 2 blue balls.",
+                "Question": "How many are in it?",
+                "Answer": 4.0,
+            }
+        ],
+        "aime24.jsonl": [{**PROBLEM, "id": 60, "answer": "004"}],
         "mbpp.jsonl": [{**_code(number, "text"), **mbpp} for number in numbers],
         "mbpp_sanitized.jsonl": [
             {**_code(number, "prompt"), "source_file": "a.ipynb", "test_imports": []}
@@ -63,7 +84,20 @@ def small_data(tmp_path_factory):
     for name, records in _published_files().items():
         lines = [json.dumps(record) for record in records]
         (folder / name).write_text("\n".join(lines) + "\n")
+    split = {side: [word_problems.key(text)] for side, text in WORD_PROBLEMS.items()}
+    (folder / "split.json").write_text(json.dumps({**split, "svamp_twins": []}))
     return folder
+
+
+@pytest.fixture(scope="session")
+def use_small_data(small_data):
+    """Return a function that lets tasks load the small copies, and MAWPS their split."""
+
+    def use(patch):
+        patch.setenv("LM_EVAL_EXT_DATA", str(small_data))
+        patch.setattr(word_problems, "SPLIT_FILE", small_data / "split.json")
+
+    return use
 
 
 @pytest.fixture(scope="session")
@@ -84,9 +118,9 @@ def manager(task_manager):
 
 
 @pytest.fixture
-def load(manager, small_data, monkeypatch):
+def load(manager, use_small_data, monkeypatch):
     """Return a function that loads a task on the small copies."""
-    monkeypatch.setenv("LM_EVAL_EXT_DATA", str(small_data))
+    use_small_data(monkeypatch)
     return lambda name: manager.load(name)["tasks"][name]
 
 

@@ -22,7 +22,9 @@ ASSISTANT = "<|im_start|>assistant\n"
 CHAT_TASKS = ["gsm8k_passn_chat", "gsm8k_calib_chat", "math500_passn_chat", "math500_calib_chat"]
 CHAT_TASKS += ["math_algebra_passn_chat", "math_algebra_calib_chat"]
 CHAT_TASKS += ["mbpp_instruct_passn", "mbpp_instruct_calib"]
+CHAT_TASKS += ["mawps_passn_chat", "svamp_calib_chat", "aime24_passn", "aime24_calib"]
 FEWSHOT_TASKS = {"gsm8k_passn": 8, "math500_calib": 4, "mbpp_passn": 3, "mbpp_sanitized_calib": 3}
+FEWSHOT_TASKS |= {"mawps_passn": 8, "svamp_calib": 8}
 RIGHT = {
     "gsm8k": "It is 2 + 2, so \\boxed{4}.",
     "math": "It is $\\boxed{4}$.",

@@ -1,6 +1,7 @@
 """The prompts, letter by letter, and their equality with those of lm-eval's own tasks."""
 
 import ast
+import re
 from pathlib import Path
 
 import lm_eval.tasks
@@ -76,6 +77,36 @@ def test_gsm8k_chat_asks_for_a_box(load, prompt_of, chat, kind):
     assert prompt_of(load(f"gsm8k_{kind}_chat"), **chat()) == (
         "[user]2 + 2?\n\nThink step by step, then give the final answer as a single number in "
         "\\boxed{}.[assistant]"
+    )
+
+
+@pytest.mark.parametrize("name", ["mawps", "mawps_singleop", "mawps_train", "svamp"])
+def test_word_problems_show_eight_of_one_step_in_one_line_each(load, prompt_of, name):
+    task = load(f"{name}_passn")
+    *shots, last = prompt_of(task).split("\n\n")
+    assert len(shots) == 8
+    for shot in shots:
+        question, answer = shot.split("\n")
+        assert question.startswith("Question: ")
+        assert re.fullmatch(
+            r"Answer: [^=]+ [0-9]+ [-+*/] [0-9]+ = [0-9]+ [^#]+ #### [0-9]+", answer
+        )
+    assert last == f"Question: {task.eval_docs[0]['question']}\nAnswer:"
+
+
+def test_the_training_side_is_not_the_test_side(load):
+    for name in ("mawps", "mawps_singleop"):
+        sides = [load(f"{name}{side}_passn").eval_docs for side in ("", "_train")]
+        assert [[doc["question"].split()[0] for doc in side] for side in sides] == [["A"], ["Ann"]]
+
+
+@KINDS
+@pytest.mark.parametrize("name", ["mawps", "svamp_untwinned"])
+def test_word_problems_in_a_chat_ask_for_a_box(load, prompt_of, chat, name, kind):
+    task = load(f"{name}_{kind}_chat")
+    assert prompt_of(task, **chat()) == (
+        f"[user]{task.eval_docs[0]['question']}\n\nThink step by step, then give the final answer "
+        "as a single number in \\boxed{}.[assistant]"
     )
 
 
@@ -177,6 +208,9 @@ def test_the_token_limit_of_a_tiny_task_holds_every_solution(load, tiny_tokenize
     [
         ("gsm8k_passn", 3, "The answer is "),
         ("gsm8k_passn_chat", 2, "The answer is $\\boxed{"),
+        ("mawps_singleop_calib", 3, " #### "),
+        ("svamp_passn_chat", 2, "The answer is $\\boxed{"),
+        ("aime24_passn", 2, "I hope it is correct."),
         ("math500_calib", 1, "I hope it is correct."),
         ("math500_passn_chat", 2, "I hope it is correct."),
         ("math_algebra_passn", 4, "I hope it is correct."),
@@ -195,7 +229,8 @@ def test_the_number_of_shots_is_free(load, prompt_of, name, n_shots, mark):
 
 
 def test_no_shot_of_a_chat_task_comes_from_the_test_split(load):
-    for name in ("gsm8k_passn_chat", "math500_passn_chat", "mbpp_instruct_passn"):
+    chats = ("gsm8k_passn_chat", "math500_passn_chat", "mbpp_instruct_passn", "mawps_passn_chat")
+    for name in chats:
         task = load(name)
         tested = [task.doc_to_text(doc) for doc in task.eval_docs]
         shown = [task.doc_to_text(doc) for doc in task.fewshot_docs()]
