@@ -88,8 +88,8 @@ def related(
 ) -> Iterator[tuple[int, int]]:
     """Yield the places of all pairs of questions that the split joins, some of them twice."""
     for known in (names, None):
-        words = ([masked_words(question, known) for question in side] for side in (left, right))
-        yield from similar_pairs(*words, JOINED_FROM)
+        words = [[masked_words(question, known) for question in side] for side in (left, right)]
+        yield from similar_pairs(words[0], words[1], JOINED_FROM)
 
 
 def groups(questions: Sequence[str], names: frozenset[str]) -> list[list[int]]:
