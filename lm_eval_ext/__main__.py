@@ -50,9 +50,6 @@ COMMANDS = {
     "leaderboard compare": Command(
         "lm_eval_ext.leaderboard.compare", "compare runs on the same questions in one table"
     ),
-    "leaderboard serve": Command(
-        "lm_eval_ext.leaderboard.serve", "show a built leaderboard page on this machine only"
-    ),
     "leaderboard sources": Command(
         "lm_eval_ext.leaderboard.sources", "compare the confidence sources of one run"
     ),

@@ -1,5 +1,6 @@
 """The scripts for Hugging Face `evaluate`, loaded by path into a cache of their own."""
 
+import inspect
 import os
 import subprocess
 import sys
@@ -61,7 +62,8 @@ def test_info_and_features(load, name):
     assert set(module.features) == {"predictions", "references"}
     for text in (module.description, module.citation, module.inputs_description):
         assert text.strip()
-    assert module.info.description in type(module).__doc__
+    assert module.description in inspect.getdoc(type(module))
+    assert ">>> " in module.inputs_description
 
 
 def test_values_are_those_of_the_library(load):
