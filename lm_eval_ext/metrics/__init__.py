@@ -12,13 +12,9 @@ from lm_eval_ext.metrics.bootstrap import (
 from lm_eval_ext.metrics.calibration import debiased_ece, ece
 from lm_eval_ext.metrics.checks import UndefinedMetricWarning
 from lm_eval_ext.metrics.comparison import (
-    McNemarResult,
     PairedDifference,
-    PermutationResult,
-    mcnemar,
     minimum_detectable_effect,
     paired_bootstrap,
-    paired_permutation,
 )
 from lm_eval_ext.metrics.discrimination import auprc, auroc
 from lm_eval_ext.metrics.estimation import (
@@ -39,7 +35,7 @@ from lm_eval_ext.metrics.intervals import (
     t_interval,
     wilson_interval,
 )
-from lm_eval_ext.metrics.multiple_tests import benjamini_hochberg, holm
+from lm_eval_ext.metrics.multiple_tests import holm
 from lm_eval_ext.metrics.pass_at_k import avg_at_k, eligible_count, pass_at_k, pass_hat_k
 from lm_eval_ext.metrics.reliability import ReliabilityCurve, reliability_curve
 from lm_eval_ext.metrics.roc import RocCurve, roc_curve
@@ -60,11 +56,9 @@ __all__ = [
     "AffineFit",
     "BootstrapInterval",
     "Interval",
-    "McNemarResult",
     "MeanInterval",
     "Murphy",
     "PairedDifference",
-    "PermutationResult",
     "ReliabilityCurve",
     "RiskCoverage",
     "RocCurve",
@@ -77,7 +71,6 @@ __all__ = [
     "aurc",
     "auroc",
     "avg_at_k",
-    "benjamini_hochberg",
     "brier",
     "cluster_bootstrap",
     "clustered_standard_error",
@@ -91,13 +84,11 @@ __all__ = [
     "holm",
     "mae",
     "maj_at_k",
-    "mcnemar",
     "mean_over_questions",
     "minimum_detectable_effect",
     "murphy_decomposition",
     "nll",
     "paired_bootstrap",
-    "paired_permutation",
     "partial_correlation",
     "pass_at_k",
     "pass_hat_k",

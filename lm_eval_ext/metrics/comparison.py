@@ -1,9 +1,9 @@
-"""Tests between two runs on the same questions, corrections for many tests, and planning."""
+"""Paired tests between two runs on the same questions, and what they could have found."""
 
 from __future__ import annotations
 
 from functools import partial
-from typing import Any, Literal, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -11,12 +11,8 @@ from numpy.typing import ArrayLike
 from lm_eval_ext.metrics.bootstrap import mean_over_questions
 from lm_eval_ext.metrics.checks import (
     FloatArray,
-    as_binary,
-    as_float,
     at_least,
-    one_of,
     open_unit,
-    same_shape,
     scalar_or_array,
 )
 from lm_eval_ext.metrics.resampling import (
@@ -30,9 +26,6 @@ from lm_eval_ext.metrics.resampling import (
     resampler_of,
     too_undefined,
 )
-
-MAX_EXACT_FLIPS = 1 << 16
-"""Largest number of sign assignments that the permutation test enumerates."""
 
 
 class PairedDifference(NamedTuple):
@@ -53,26 +46,6 @@ class PairedDifference(NamedTuple):
     n_undefined: int
     confidence_level: float
     n_left_out: int = 0
-
-
-class McNemarResult(NamedTuple):
-    """Outcome of McNemar's test: questions only one run answers right, and the p-value."""
-
-    only_a: int
-    only_b: int
-    p_value: float
-    n_questions: int
-    method: str
-
-
-class PermutationResult(NamedTuple):
-    """Outcome of a paired permutation test; `exact` says whether all sign flips were counted."""
-
-    difference: float
-    p_value: float
-    n_questions: int
-    n_flips: int
-    exact: bool
 
 
 def _paired_questions(
@@ -219,121 +192,6 @@ def _resampled(
     rng = np.random.default_rng(state)
     values = resampled_values(resampler, estimate, questions.n_questions, n_resamples, rng)
     return float(estimate), values
-
-
-def mcnemar(
-    correct_a: ArrayLike,
-    correct_b: ArrayLike,
-    *,
-    method: Literal["exact", "mid_p", "chi2"] = "exact",
-) -> McNemarResult:
-    """Test whether two runs answer equally many of the same questions right (McNemar).
-
-    Only discordant questions count: under the null each is as likely to favor either run. For one
-    verdict per question; with several attempts use `paired_bootstrap` or `paired_permutation`.
-
-    Parameters
-    ----------
-    correct_a, correct_b
-        Verdicts 0/1 in the same order of questions, shape (n_questions,).
-    method
-        ``"exact"`` two-sided binomial, never too small a p-value; ``"mid_p"`` less conservative;
-        ``"chi2"`` with continuity correction, for many discordant questions.
-
-    Returns
-    -------
-    McNemarResult
-        p-value 1 when no question is discordant.
-
-    References
-    ----------
-    McNemar 1947, Psychometrika 12:153-157; Fagerland, Lydersen and Laake 2013, BMC Medical
-    Research Methodology 13:91 (mid-p).
-
-    Examples
-    --------
-    >>> result = mcnemar([1] * 9 + [0] * 11, [0] * 8 + [1] * 2 + [0] * 10)
-    >>> result.only_a, result.only_b, round(result.p_value, 4)
-    (8, 1, 0.0391)
-    """
-    from scipy.special import bdtr, chdtrc
-
-    one_of("method", method, ("exact", "mid_p", "chi2"))
-    a, b = as_binary("correct_a", correct_a), as_binary("correct_b", correct_b)
-    same_shape(correct_a=a, correct_b=b)
-    if a.ndim != 1:
-        raise ValueError(f"correct_a must be one verdict per question, got shape {a.shape}")
-    only_a, only_b = int((a > b).sum()), int((a < b).sum())
-    n, fewer = only_a + only_b, min(only_a, only_b)
-    if method == "chi2":
-        p_value = float(chdtrc(1, max(0, abs(only_a - only_b) - 1) ** 2 / n)) if n else 1.0
-    else:
-        p_value = 2 * float(bdtr(fewer, n, 0.5))
-        if method == "mid_p":
-            point = float(bdtr(fewer, n, 0.5) - (bdtr(fewer - 1, n, 0.5) if fewer else 0.0))
-            p_value = 1.0 if only_a == only_b else p_value - point
-    return McNemarResult(only_a, only_b, min(1.0, p_value), len(a), method)
-
-
-def paired_permutation(
-    values_a: ArrayLike,
-    values_b: ArrayLike,
-    *,
-    n_resamples: int = 10_000,
-    seed: int | np.random.Generator = 0,
-) -> PermutationResult:
-    """Test whether the mean of per-question values differs between two runs, by sign flips.
-
-    Under the null the two values of a question are exchangeable. All flips are counted while there
-    are at most `MAX_EXACT_FLIPS` (questions with equal values need none), random ones otherwise.
-
-    Parameters
-    ----------
-    values_a, values_b
-        Per-question values in the same order, shape (n_questions,).
-    n_resamples
-        Random flips where the exact test is not feasible.
-    seed
-        Seed of those flips, or a numpy Generator.
-
-    Returns
-    -------
-    PermutationResult
-        Mean difference a - b and the two-sided p-value.
-
-    References
-    ----------
-    Fisher 1935, The Design of Experiments; Phipson and Smyth 2010, arXiv:1603.05766 (why a
-    sampled p-value counts the observed flip).
-
-    Examples
-    --------
-    >>> paired_permutation([1, 1, 1, 1, 1], [0, 0, 0, 0, 1])
-    PermutationResult(difference=0.8, p_value=0.125, n_questions=5, n_flips=16, exact=True)
-    """
-    at_least("n_resamples", n_resamples, 1)
-    a, b = as_float("values_a", values_a), as_float("values_b", values_b)
-    same_shape(values_a=a, values_b=b)
-    if a.ndim != 1:
-        raise ValueError(f"values_a must be one value per question, got shape {a.shape}")
-    gaps = (a - b)[a != b]
-    # Sums of the same numbers may differ in their last bits with the order of addition.
-    observed = abs(gaps.sum()) - 1e-12 * np.abs(gaps).sum()
-    exact = 2 ** len(gaps) <= MAX_EXACT_FLIPS
-    if exact:
-        totals = np.zeros(1)
-        for gap in gaps:
-            totals = np.concatenate([totals + gap, totals - gap])
-        p_value = float((np.abs(totals) >= observed).mean())
-    else:
-        rng = np.random.default_rng(seed)
-        extreme = 1
-        for _ in range(n_resamples):
-            signs = rng.integers(0, 2, size=len(gaps), dtype=np.int8) * 2.0 - 1
-            extreme += abs(signs @ gaps) >= observed
-        p_value = extreme / (n_resamples + 1)
-    n_flips = len(totals) if exact else n_resamples
-    return PermutationResult(float((a - b).mean()), float(p_value), len(a), n_flips, exact)
 
 
 def minimum_detectable_effect(

@@ -54,33 +54,3 @@ def holm(p_values: ArrayLike) -> FloatArray:
     # searchsorted finds the first of equal p-values, whose adjusted value may be exceeded by no
     # other of them: the factor only falls along a run of ties.
     return _lookup(array, known, adjusted)
-
-
-def benjamini_hochberg(p_values: ArrayLike) -> FloatArray:
-    """Adjust p-values so that rejecting those <= q bounds the false discovery rate.
-
-    Valid for independent or positively dependent tests. NaN stays NaN and is not counted.
-
-    Parameters
-    ----------
-    p_values
-        Any shape, values in [0, 1] or NaN.
-
-    Returns
-    -------
-    numpy.ndarray
-        Adjusted p-values, same shape, each at least its p-value and at most 1.
-
-    References
-    ----------
-    Benjamini and Hochberg 1995, Journal of the Royal Statistical Society B 57:289-300.
-
-    Examples
-    --------
-    >>> benjamini_hochberg([0.01, 0.04, 0.03])
-    array([0.03, 0.04, 0.04])
-    """
-    array, known = _p_values(p_values)
-    m = len(known)
-    raw = known * m / np.arange(1, m + 1)
-    return _lookup(array, known, np.minimum.accumulate(raw[::-1])[::-1])

@@ -1,20 +1,15 @@
 """Paired tests against enumeration, SciPy and their error rates."""
 
 from functools import partial
-from itertools import product
 
 import numpy as np
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 from scipy import stats
 
 from lm_eval_ext.metrics import (
-    mcnemar,
     mean_over_questions,
     minimum_detectable_effect,
     paired_bootstrap,
-    paired_permutation,
 )
 
 
@@ -107,70 +102,17 @@ def test_runs_may_differ_in_attempts_but_not_in_questions():
         )
 
 
-def test_bootstrap_and_permutation_keep_their_level_without_a_difference():
+def test_bootstrap_keeps_its_level_without_a_difference():
     rng = np.random.default_rng(5)
-    n_pairs = 400
-    rejected = np.zeros(3)
+    n_pairs, rejected = 400, 0
     for i in range(n_pairs):
         p = rng.beta(0.7, 0.7, size=150)
         a, b = rng.binomial(4, p) / 4, rng.binomial(4, p) / 4
         bootstrap = paired_bootstrap(mean_over_questions, {"values": a}, {"values": b}, seed=i)
-        permutation = paired_permutation(a, b, n_resamples=400, seed=i)
-        both = mcnemar(a > 0.5, b > 0.5)
-        rejected += [r.p_value <= 0.05 for r in (bootstrap, permutation, both)]
+        rejected += bootstrap.p_value <= 0.05
         assert (bootstrap.low > 0 or bootstrap.high < 0) <= (bootstrap.p_value <= 0.06)
     # Three binomial standard errors of 400 pairs above 5% is 8.3%.
-    assert (rejected / n_pairs < 0.083).all()
-    assert (rejected[:2] / n_pairs > 0.02).all()
-
-
-@given(st.integers(0, 40), st.integers(0, 40))
-def test_mcnemar_equals_the_binomial_test(only_a, only_b):
-    a = np.r_[np.ones(only_a), np.zeros(only_b), np.ones(3), np.zeros(2)]
-    b = np.r_[np.zeros(only_a), np.ones(only_b), np.ones(3), np.zeros(2)]
-    exact = mcnemar(a, b)
-    n = only_a + only_b
-    reference = stats.binomtest(only_a, n).pvalue if n else 1.0
-    assert exact.p_value == pytest.approx(reference, abs=1e-12)
-    assert (exact.only_a, exact.only_b, exact.n_questions) == (only_a, only_b, n + 5)
-    assert mcnemar(b, a).p_value == exact.p_value
-    mid_p = mcnemar(a, b, method="mid_p").p_value
-    if only_a == only_b:
-        assert mid_p == 1.0
-    else:
-        reference -= stats.binom.pmf(min(only_a, only_b), n, 0.5)
-        assert mid_p == pytest.approx(reference, abs=1e-12)
-    if n:
-        statistic = max(0, abs(only_a - only_b) - 1) ** 2 / n
-        chi2 = mcnemar(a, b, method="chi2").p_value
-        assert chi2 == pytest.approx(stats.chi2.sf(statistic, 1), abs=1e-12)
-
-
-@given(st.lists(st.tuples(st.integers(0, 4), st.integers(0, 4)), min_size=1, max_size=8))
-def test_permutation_equals_all_sign_flips(pairs):
-    a, b = np.array(pairs).T / 4
-    gaps = a - b
-    flips = np.array([np.dot(s, gaps) for s in product([1, -1], repeat=len(gaps))])
-    expected = (np.abs(flips) >= abs(gaps.sum()) - 1e-9).mean()
-    result = paired_permutation(a, b)
-    assert result.exact
-    assert result.p_value == pytest.approx(expected)
-    assert result.difference == pytest.approx(gaps.mean())
-
-
-def test_sampled_permutation_is_near_the_exact_one():
-    rng = np.random.default_rng(6)
-    a, b = rng.random(16), rng.random(16) + 0.15
-    exact = paired_permutation(a, b)
-    tail = np.zeros(100)
-    sampled = paired_permutation(np.r_[a, tail], np.r_[b, tail])
-    assert sampled.exact, "questions with equal values need no flip"
-    assert sampled.p_value == exact.p_value
-    noise = rng.normal(size=200) * 1e-9
-    sampled = paired_permutation(np.r_[a, noise], np.r_[b, np.zeros(200)])
-    assert not sampled.exact
-    assert sampled.n_flips == 10_000
-    assert sampled.p_value == pytest.approx(exact.p_value, abs=0.02)
+    assert 0.02 < rejected / n_pairs < 0.083
 
 
 def test_the_detectable_effect_is_detected_with_the_stated_power():
@@ -184,12 +126,6 @@ def test_the_detectable_effect_is_detected_with_the_stated_power():
 @pytest.mark.parametrize(
     ("call", "message"),
     [
-        (lambda: mcnemar([1, 0], [1]), "same shape"),
-        (lambda: mcnemar([1, 2], [1, 0]), "correct_a must hold only 0 and 1"),
-        (lambda: mcnemar([[1]], [[0]]), "one verdict per question"),
-        (lambda: mcnemar([1], [0], method="yates"), "method must be one of"),
-        (lambda: paired_permutation([1.0], [1.0, 2.0]), "same shape"),
-        (lambda: paired_permutation([float("nan")], [1.0]), "values_a has 1 NaN"),
         (lambda: minimum_detectable_effect(-1.0), "standard_error must not be negative"),
         (lambda: minimum_detectable_effect(1.0, power=1.0), "power must lie"),
         (
