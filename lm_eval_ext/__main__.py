@@ -59,7 +59,7 @@ COMMANDS = {
     "path": Command("lm_eval_ext.path", "print the folder of a model shipped with the package"),
     "plan": Command(
         "lm_eval_ext.planning.command",
-        "estimate time, memory and rows of a run before it is started",
+        "say how many attempts fit at once and how long a run takes",
     ),
     "prune analyse": Command(
         "lm_eval_ext.pruning.analyse", "set ablations of single heads against their sink scores"

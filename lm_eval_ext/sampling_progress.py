@@ -128,6 +128,11 @@ class SamplingProgress:
         self._show()
 
     @property
+    def done(self) -> float:
+        """Work that is done, in generated tokens."""
+        return self._n_kept_tokens + self._n_generated + _READ * self._n_read
+
+    @property
     def left(self) -> float:
         """Estimated work that is left, in generated tokens."""
         n_left = self._n_attempts - self._n_ended
@@ -142,13 +147,12 @@ class SamplingProgress:
     def _show(self) -> None:
         if self._bar.disable:
             return
-        done = self._n_kept_tokens + self._n_generated + _READ * self._n_read
-        self._bar.total = done + self.left
+        self._bar.total = self.done + self.left
         self._bar.set_postfix_str(
             f"{self._n_ended}/{self._n_attempts} attempts, {self._n_generated:,} tokens",
             refresh=False,
         )
-        self._bar.update(done - self._bar.n)
+        self._bar.update(self.done - self._bar.n)
 
 
 def _seconds_between_states() -> float:

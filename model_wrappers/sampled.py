@@ -80,7 +80,7 @@ class SampledLM(KeyedArguments, HFLM):
     device
         As for ``--model hf``; by default a GPU where there is one.
     self_eval
-        Let the model judge each attempt behind it, as ``--model epicar`` does: the probability
+        Let the model judge each attempt after it, as ``--model epicar`` does: the probability
         ``self_eval``. It judges what it saw and wrote, injected vectors included.
     thinking_budget
         Most tokens of a thought: then its closing tag is forced and the answer decoded. The limit
@@ -199,7 +199,7 @@ class SampledLM(KeyedArguments, HFLM):
         for i, request in enumerate(wanted):
             by_settings[repr((*request,)[2:])].append(i)
         generations: list[Generation] = [Generation()] * len(requests)
-        progress = SamplingProgress(wanted, disable=disable_tqdm or self.rank != 0)
+        progress = self.show_progress(wanted, disable=disable_tqdm or self.rank != 0)
         self._timing = Timing(self.device, tell=progress.count)
         with self._timing.part("everything else"):
             with stopped_cleanly(self.store), progress:
@@ -217,6 +217,12 @@ class SampledLM(KeyedArguments, HFLM):
         if not disable_tqdm and self.rank == 0:
             shown.info("%d attempts: %s", len(requests), self._timing.line())
         return generations
+
+    def show_progress(
+        self, requests: Sequence[GenerationRequest], *, disable: bool
+    ) -> SamplingProgress:
+        """Begin the progress bar of a run; `lm-eval-ext plan --measure` ends the run with it."""
+        return SamplingProgress(requests, disable=disable)
 
     @property
     def annotates(self) -> bool:
@@ -273,12 +279,7 @@ class SampledLM(KeyedArguments, HFLM):
     ) -> list[Generation]:
         """Add annotations to finished attempts; wrappers that score attempts override this.
 
-        Parameters
-        ----------
-        requests
-            What was asked for.
-        generations
-            The finished attempts, in the same order.
+        Both lists have the same order, as the result must have.
         """
         return generations
 

@@ -1,6 +1,6 @@
-"""How long a run with N attempts per question takes, and how much memory, before it is started.
+"""What a run with N attempts per question takes, before it is started or from its first minute.
 
-`hardware` and `cpu` describe the machine, `model_shape` the model, `workload` and `task_workload`
-the task; `cost` combines them, and `command` is ``lm-eval-ext plan``. The formulas are in
-docs/scaling.md.
+`hardware` describes the machine, `model_shape` the model, `workload` and `task_workload` the task;
+`cost` has rows, memory and the least time, `measure` times a real run, and `command` is
+``lm-eval-ext plan``. The formulas are in docs/scaling.md.
 """

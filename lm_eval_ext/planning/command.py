@@ -1,4 +1,4 @@
-"""``lm-eval-ext plan``: time, memory and rows of a run with N attempts, before it is started."""
+"""``lm-eval-ext plan``: rows, memory and time of a run with N attempts, before it is started."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import json
 
 from lm_eval_ext.errors import UserError
 from lm_eval_ext.planning.cost import Run
-from lm_eval_ext.planning.hardware import GPUS, Device, find_device
+from lm_eval_ext.planning.hardware import GPUS, find_device
 from lm_eval_ext.planning.task_workload import task_workload
 from lm_eval_ext.planning.workload import Stated, Workload, stated_workload
 
@@ -18,7 +18,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--model-config",
         required=True,
         metavar="MODEL",
-        help="Hub id, folder, config.json or shipped name; no weights are read",
+        help="Hub id, folder, config.json or shipped name; weights are read by --measure only",
     )
     parser.add_argument(
         "--task", help="task of lm-eval, for its questions, prompts and token limit"
@@ -30,13 +30,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--prompt-tokens", type=float, help="mean tokens of a prompt")
     parser.add_argument("--response-tokens", type=float, help="mean tokens of a response")
     parser.add_argument("--max-gen-toks", type=int, help="most tokens of a response")
-    parser.add_argument(
-        "--gpu", help=f"{', '.join(GPUS)}, or cpu: this machine's, measured in some seconds"
-    )
+    parser.add_argument("--gpu", help=f"{', '.join(GPUS)}, or cpu: this machine's")
     parser.add_argument("--gpus", type=int, default=1, help="how many, data parallel (%(default)s)")
     parser.add_argument("--memory-gb", type=float, help="memory of a GPU that is not in the table")
     parser.add_argument("--bandwidth-gb-s", type=float, help="its memory bandwidth")
-    parser.add_argument("--tflops", type=float, help="its dense peak in the run's data type")
     parser.add_argument(
         "--dtype",
         choices=("auto", "float32", "bfloat16", "float16"),
@@ -44,18 +41,60 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="of weights and cache; auto: as stored",
     )
     parser.add_argument("--batch-size", type=int, help="most rows per GPU (as many as fit)")
+    parser.add_argument(
+        "--measure",
+        type=float,
+        nargs="?",
+        const=60.0,
+        metavar="SECONDS",
+        help="begin the run on this machine, end it after so long (%(const)s), and say how long "
+        "it would take",
+    )
+    parser.add_argument(
+        "--apply-chat-template", action="store_true", help="with --measure: as lm-eval's option"
+    )
     parser.add_argument("--json", action="store_true", help="print every number as JSON")
 
 
 def run(args: argparse.Namespace) -> int:
     """Print the plan; return the exit status."""
-    for option in ("gpus", "batch_size"):
+    for option in ("gpus", "batch_size", "measure"):
         value = getattr(args, option)
-        if value is not None and value < 1:
+        if value is not None and not value >= 1:
             raise UserError(f"--{option.replace('_', '-')}={value} must be 1 or more")
+    stated = Stated(
+        attempts=args.attempts,
+        questions=args.questions,
+        prompt_tokens=args.prompt_tokens,
+        max_new_tokens=args.max_gen_toks,
+        response_tokens=args.response_tokens,
+    )
+    return _plan(args, stated) if args.measure is None else _measure(args, stated)
+
+
+def _measure(args: argparse.Namespace, stated: Stated) -> int:
+    if args.task is None:
+        raise UserError("--measure needs --task, whose questions it asks")
+    from lm_eval_ext.planning.measure import measure
+
+    found = measure(
+        args.model_config,
+        args.task,
+        stated,
+        seconds=args.measure,
+        n_devices=args.gpus,
+        apply_chat_template=args.apply_chat_template,
+        dtype=args.dtype,
+        batch_size="auto" if args.batch_size is None else args.batch_size,
+    )
+    print(json.dumps(found._asdict(), indent=1) if args.json else found.text())
+    return 0
+
+
+def _plan(args: argparse.Namespace, stated: Stated) -> int:
     # Wrong options are told before anything slow is imported.
-    device = None if args.gpu == "cpu" else _gpu(args)
-    workload = _workload(args)
+    device = find_device(args.gpu, memory_gb=args.memory_gb, bandwidth_gb_s=args.bandwidth_gb_s)
+    workload = _workload(args, stated)
 
     from lm_eval_ext.planning.model_shape import BYTES_OF_DTYPE, read_shape
     from lm_eval_ext.planning.report import as_json, plan_of, text
@@ -67,7 +106,7 @@ def run(args: argparse.Namespace) -> int:
     plan = plan_of(
         Run(
             shape=shape,
-            device=device or _cpu(),
+            device=device,
             workload=workload,
             number_bytes=BYTES_OF_DTYPE[dtype],
             n_devices=args.gpus,
@@ -78,29 +117,7 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
-def _workload(args: argparse.Namespace) -> Workload:
-    stated = Stated(
-        attempts=args.attempts,
-        questions=args.questions,
-        prompt_tokens=args.prompt_tokens,
-        max_new_tokens=args.max_gen_toks,
-        response_tokens=args.response_tokens,
-    )
+def _workload(args: argparse.Namespace, stated: Stated) -> Workload:
     if args.task is None:
         return stated_workload(stated)
     return task_workload(args.task, args.model_config, stated)
-
-
-def _gpu(args: argparse.Namespace) -> Device:
-    return find_device(
-        args.gpu,
-        memory_gb=args.memory_gb,
-        bandwidth_gb_s=args.bandwidth_gb_s,
-        tflops=args.tflops,
-    )
-
-
-def _cpu() -> Device:
-    from lm_eval_ext.planning.cpu import measured_cpu
-
-    return measured_cpu()

@@ -1,30 +1,22 @@
-"""Time and memory of a run, from the sizes of its model, its machine and its task.
+"""Rows, memory and the least time of a run, from the sizes of its model, machine and task.
 
-The formulas are derived in docs/scaling.md. Each is evaluated in three cases; none is a promise.
+The formulas are derived in docs/scaling.md.
 """
 
 from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 from lm_eval_ext.engine.row_memory import MOST_ROWS, USABLE_SHARE, bytes_per_row
 from lm_eval_ext.errors import UserError
-from lm_eval_ext.planning.hardware import Device, Efficiency
+from lm_eval_ext.planning.hardware import Device
 from lm_eval_ext.planning.model_shape import ModelShape
 from lm_eval_ext.planning.workload import Workload
 
-Case = Literal["best", "expected", "worst"]
-CASES: tuple[Case, ...] = ("best", "expected", "worst")
-
-PREFILL_TOKENS = 8192
-"""Prompts are read in batches of at most so many tokens, as the engine does."""
-
-# What the driver and the libraries take of a device.
+# What the driver and the libraries leave of a device.
 _FREE_SHARE = 0.95
-# The longest response beside the mean one; the token limit bounds it.
-_LONGEST = {"best": 1.5, "expected": 4.0, "worst": math.inf}
 
 
 @dataclass(frozen=True)
@@ -33,12 +25,8 @@ class Run:
 
     Parameters
     ----------
-    shape
-        The model.
-    device
-        One of the devices.
-    workload
-        What there is to do.
+    shape, device, workload
+        The model, one of the devices, and what there is to do.
     number_bytes
         Bytes of a weight and of a cached number.
     n_devices
@@ -59,9 +47,9 @@ class Run:
     shared_prefix: bool = True
 
     @property
-    def device_questions(self) -> int:
-        """Questions of the device that has the most."""
-        return math.ceil(self.workload.questions / self.n_devices)
+    def device_attempts(self) -> float:
+        """Attempts of the device that has the most questions."""
+        return math.ceil(self.workload.questions / self.n_devices) * self.workload.attempts
 
     @property
     def weight_bytes(self) -> int:
@@ -81,36 +69,16 @@ class Run:
         )
 
 
-class Estimate(NamedTuple):
-    """What a run takes in one case.
+class Roof(NamedTuple):
+    """The least that decoding takes on the device with the most questions.
 
-    Parameters
-    ----------
-    prefill_seconds, decode_seconds, grading_seconds
-        Time of the device with the most questions, which grades their attempts.
-    steps
-        Forward passes that add a token, per device.
-    step_seconds
-        Mean time of one of them.
-    mean_rows
-        Mean running attempts in a step.
-    limited_by
-        What a step spends the most time on: ``"memory"`` (bandwidth), ``"compute"``, ``"launch"``
-        (kernels waiting for Python), ``"sampling"`` (logits and rows).
+    `rows` attempts at once, `steps` forward passes that add a token, and the `seconds` it takes to
+    read weights and caches in all of them at the device's full memory bandwidth.
     """
 
-    prefill_seconds: float
-    decode_seconds: float
-    grading_seconds: float
+    rows: int
     steps: float
-    step_seconds: float
-    mean_rows: float
-    limited_by: str
-
-    @property
-    def seconds(self) -> float:
-        """Time of the run, without loading the model."""
-        return self.prefill_seconds + self.decode_seconds + self.grading_seconds
+    seconds: float
 
 
 def rows_per_device(run: Run) -> int:
@@ -134,118 +102,25 @@ def rows_per_device(run: Run) -> int:
             f"{free / 1e9:.1f} GB beside the weights: lower --max-gen-toks, or choose a larger "
             "device"
         )
-    attempts = run.device_questions * run.workload.attempts
-    most = min(MOST_ROWS if run.batch_size is None else run.batch_size, math.ceil(attempts))
+    limit = MOST_ROWS if run.batch_size is None else run.batch_size
+    most = min(limit, math.ceil(run.device_attempts))
     return max(1, min(most, int(USABLE_SHARE * free / run.row_bytes)))
 
 
-def estimate(run: Run, case: Case) -> Estimate:
-    """Return what a run takes.
+def bandwidth_roof(run: Run) -> Roof:
+    """Return the least time of decoding: every step reads the weights and the caches once.
 
-    Parameters
-    ----------
-    run
-        The run.
-    case
-        Which of the three.
+    Raises
+    ------
+    UserError
+        As `rows_per_device`.
     """
-    efficiency: Efficiency = getattr(run.device.scenarios, case)
-    response: float = getattr(run.workload.response_tokens, case)
-    longest = max(response, min(_LONGEST[case] * response, run.workload.max_new_tokens))
-    rows = rows_per_device(run)
-    tokens = run.device_questions * run.workload.attempts * response
-    # The last rows fade out over the longest response; before, freed rows are taken again.
-    steps = max(0.0, tokens - rows * response) / (rows * efficiency.rows_in_use) + longest
+    rows, workload, shape = rows_per_device(run), run.workload, run.shape
+    tokens = run.device_attempts * workload.response_tokens
+    steps = max(tokens / rows, workload.response_tokens)
     mean_rows = tokens / steps
-    own = {"best": response / 2, "expected": longest / 2, "worst": longest}[case]
-    parts = step_parts(run, efficiency, rows=mean_rows, own_tokens=own)
-    computing = max(parts["memory"], parts["compute"])
-    on_device = computing + parts["sampling"]
-    if run.device.asynchronous:
-        step = max(on_device, parts["launch"]) + parts["host"]
-    else:
-        step = on_device + parts["launch"] + parts["host"]
-    # Every process of lm-eval filters and judges what it generated.
-    attempts = run.device_questions * run.workload.attempts
-    named = {**parts, "sampling": parts["sampling"] + parts["host"]}
-    del named["host"]
-    return Estimate(
-        prefill_seconds=prefill_seconds(run, efficiency),
-        decode_seconds=steps * step,
-        grading_seconds=attempts * float(getattr(run.workload.grading, case)),
-        steps=steps,
-        step_seconds=step,
-        mean_rows=mean_rows,
-        limited_by=max(named, key=lambda name: named[name]),
-    )
-
-
-def step_parts(
-    run: Run, efficiency: Efficiency, *, rows: float, own_tokens: float
-) -> dict[str, float]:
-    """Return what one decoding step takes, in seconds.
-
-    Parameters
-    ----------
-    run
-        The run.
-    efficiency
-        What the device reaches.
-    rows
-        Running attempts.
-    own_tokens
-        Cached tokens of an attempt of its own.
-
-    Returns
-    -------
-    dict
-        ``memory`` and ``compute``, of which the larger counts; ``sampling``: attention scores and
-        logits, which are written and read several times; ``launch``; ``host``.
-    """
-    shape, workload = run.shape, run.workload
-    bandwidth = run.device.bandwidth * efficiency.bandwidth
-    keys = workload.prompt_tokens + own_tokens
     # A shared prompt is read once for all its attempts.
-    prompts = rows / workload.attempts if run.shared_prefix else rows
-    prompts = min(rows, max(1.0, prompts))
-    cached = prompts * workload.prompt_tokens + rows * own_tokens
-    traffic = run.number_bytes * (shape.weights_read(rows) + shape.cache_numbers * cached)
-    scores = rows * shape.heads * shape.layers * keys * efficiency.score_bytes
-    logits = rows * shape.vocabulary * efficiency.logit_bytes
-    operations = rows * (2 * shape.active + 4 * shape.query_width * shape.layers * keys)
-    return {
-        "memory": traffic / bandwidth,
-        "compute": operations / (run.device.peak(run.number_bytes) * efficiency.compute),
-        "sampling": (scores + logits) / bandwidth,
-        "launch": efficiency.step_seconds + shape.layers * efficiency.layer_seconds,
-        "host": rows * efficiency.row_seconds,
-    }
-
-
-def prefill_operations(run: Run) -> float:
-    """Return the floating-point operations of reading a device's prompts.
-
-    The output layer works on one position of a prompt; causal attention sees half of all pairs.
-    """
-    length, shape = run.workload.prompt_tokens, run.shape
-    per_prompt = (
-        2 * (shape.active - shape.head) * length
-        + 2 * shape.head
-        + 2 * shape.query_width * shape.layers * length**2
-    )
-    copies = 1 if run.shared_prefix else run.workload.attempts
-    return run.device_questions * copies * per_prompt
-
-
-def prefill_seconds(run: Run, efficiency: Efficiency) -> float:
-    """Return the time of reading a device's prompts."""
-    copies = 1 if run.shared_prefix else run.workload.attempts
-    tokens = run.device_questions * copies * run.workload.prompt_tokens
-    passes = math.ceil(tokens / PREFILL_TOKENS)
-    weights = passes * run.shape.weights_read(PREFILL_TOKENS) * run.number_bytes
-    computing = max(
-        prefill_operations(run) / (run.device.peak(run.number_bytes) * efficiency.compute),
-        weights / (run.device.bandwidth * efficiency.bandwidth),
-    )
-    launch = passes * (efficiency.step_seconds + run.shape.layers * efficiency.layer_seconds)
-    return max(computing, launch) if run.device.asynchronous else computing + launch
+    prompts = max(1.0, mean_rows / workload.attempts) if run.shared_prefix else mean_rows
+    cached = prompts * workload.prompt_tokens + mean_rows * workload.response_tokens / 2
+    numbers = shape.weights_read(mean_rows) + shape.cache_numbers * cached
+    return Roof(rows, steps, steps * numbers * run.number_bytes / run.device.bandwidth)

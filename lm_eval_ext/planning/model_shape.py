@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import re
-import statistics
 from dataclasses import dataclass
 from typing import Any
 
 from lm_eval_ext.engine.row_memory import (
-    head_width,
     key_value_numbers_per_token,
     layer_configurations,
 )
@@ -33,7 +31,7 @@ _ROUTED_EXPERT = re.compile(r"\.experts\.")
 
 @dataclass(frozen=True)
 class ModelShape:
-    """What a forward pass reads, computes and keeps.
+    """What a forward pass reads and keeps.
 
     Parameters
     ----------
@@ -44,18 +42,10 @@ class ModelShape:
     embedding
         Weights of embeddings that a pass only looks up: of tokens, of positions, of layers (Gemma
         3n). Not those that are also the output layer.
-    head
-        Weights of the output layer.
     routed
         Weights of experts a token is routed to; 0 without experts.
     experts, experts_per_token
         Routed experts of a layer, and how many of them a token passes; 1 and 1 without.
-    layers
-        Layers.
-    query_width
-        Heads times head dimension of the queries, the mean of all layers.
-    heads
-        Query heads, likewise.
     cache_numbers
         Numbers that one token adds to the key/value cache.
     vocabulary
@@ -67,13 +57,10 @@ class ModelShape:
     name: str
     parameters: int
     embedding: int
-    head: int
     routed: int
     experts: int
     experts_per_token: int
     layers: int
-    query_width: float
-    heads: float
     cache_numbers: int
     vocabulary: int
     dtype: str
@@ -130,22 +117,17 @@ def shape_of(config: Any, *, name: str) -> ModelShape:
     text = config.get_text_config()
     _refuse_uncounted(config, text, name)
     model = _empty_model(text, name)
-    outputs = model.get_output_embeddings().weight
-    layers = layer_configurations(text)
     routed = sum(p.numel() for path, p in model.named_parameters() if _ROUTED_EXPERT.search(path))
     experts, per_token = _routing(text, routed, name)
     stored = getattr(text, "dtype", None) or getattr(config, "dtype", None)
     return ModelShape(
         name=name,
         parameters=sum(p.numel() for p in model.parameters()),
-        embedding=_looked_up(model, outputs),
-        head=outputs.numel(),
+        embedding=_looked_up(model, model.get_output_embeddings().weight),
         routed=routed,
         experts=experts,
         experts_per_token=per_token,
-        layers=len(layers),
-        query_width=statistics.mean(one.num_attention_heads * head_width(one) for one in layers),
-        heads=statistics.mean(one.num_attention_heads for one in layers),
+        layers=len(layer_configurations(text)),
         cache_numbers=_cache_numbers(text, name),
         vocabulary=text.vocab_size,
         dtype="float32" if stored is None else str(stored).removeprefix("torch."),

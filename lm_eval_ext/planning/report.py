@@ -5,38 +5,18 @@ from __future__ import annotations
 from dataclasses import asdict, replace
 from typing import Any, NamedTuple
 
-from lm_eval_ext.planning.cost import (
-    CASES,
-    Case,
-    Estimate,
-    Run,
-    estimate,
-    prefill_operations,
-    rows_per_device,
-)
+from lm_eval_ext.planning.cost import Roof, Run, bandwidth_roof
 
 
 class Plan(NamedTuple):
-    """A run with everything that was computed of it.
+    """A run, the least it takes, and the same with a copy of the prompt for every attempt.
 
-    Parameters
-    ----------
-    run
-        The run.
-    rows
-        Attempts a device decodes at once.
-    estimates
-        What the run takes, by case.
-    copied_rows, copied
-        The same with a copy of the prompt for every attempt; ``copied`` is None where that does
-        not fit.
+    ``copied`` is None where that does not fit.
     """
 
     run: Run
-    rows: int
-    estimates: dict[Case, Estimate]
-    copied_rows: int
-    copied: dict[Case, Estimate] | None
+    roof: Roof
+    copied: Roof | None
 
 
 def plan_of(run: Run) -> Plan:
@@ -47,14 +27,11 @@ def plan_of(run: Run) -> Plan:
     UserError
         If the run does not fit.
     """
-    rows = rows_per_device(run)
-    estimates = {case: estimate(run, case) for case in CASES}
-    other = replace(run, shared_prefix=False)
+    roof = bandwidth_roof(run)
     try:
-        copied_rows = rows_per_device(other)
+        return Plan(run, roof, bandwidth_roof(replace(run, shared_prefix=False)))
     except ValueError:
-        return Plan(run, rows, estimates, 0, None)
-    return Plan(run, rows, estimates, copied_rows, {case: estimate(other, case) for case in CASES})
+        return Plan(run, roof, None)
 
 
 def duration(seconds: float) -> str:
@@ -79,63 +56,37 @@ def duration(seconds: float) -> str:
 
 def text(plan: Plan) -> list[str]:
     """Return the lines of the report."""
-    run, middle = plan.run, plan.estimates["expected"]
+    run, roof = plan.run, plan.roof
     shape, workload, device = run.shape, run.workload, run.device
-    attempts = workload.all_attempts
     devices = f"{run.n_devices} x {device.name}" if run.n_devices > 1 else device.name
-    memory = run.weight_bytes + plan.rows * run.row_bytes
-    lines = [
+    attempts = roof.rows * run.row_bytes
+    return [
         f"model     {shape.name}: {_count(shape.parameters)} parameters"
         + (f", {_count(shape.active)} active per token" if shape.routed else "")
         + f", {shape.layers} layers, {run.number_bytes} bytes per number",
-        f"run       {workload.questions:,} questions x {workload.attempts:.4g} = {attempts:,} "
-        f"attempts, {workload.prompt_tokens:.0f} prompt tokens, at most "
+        f"run       {workload.questions:,} questions x {workload.attempts:.4g} = "
+        f"{workload.all_attempts:,} attempts, {workload.prompt_tokens:.0f} prompt tokens, at most "
         f"{workload.max_new_tokens} new ones",
-        f"machine   {devices}: {device.memory / 1e9:.0f} GB, {device.bandwidth / 1e9:,.0f} GB/s, "
-        f"{device.peak(run.number_bytes) / 1e12:,.3g} TFLOP/s"
+        f"machine   {devices}: {device.memory / 1e9:.0f} GB, {device.bandwidth / 1e9:,.0f} GB/s"
         + (" each" if run.n_devices > 1 else ""),
         "",
-        f"time      {_range(plan, 'seconds')}",
-        f"  prefill {_range(plan, 'prefill_seconds')}, {prefill_operations(run):.2g} FLOP "
-        "per device",
-        f"  decode  {_range(plan, 'decode_seconds')}, {middle.steps:,.0f} steps of "
-        f"{1e3 * middle.step_seconds:.1f} ms with {middle.mean_rows:.0f} rows in the mean; most "
-        f"of a step: {_LIMITS[middle.limited_by]}",
-        f"  grading {_range(plan, 'grading_seconds')}, {workload.grader}",
-        f"rate      {attempts / middle.seconds:,.1f} attempts/s "
-        f"({attempts / plan.estimates['worst'].seconds:,.1f} to "
-        f"{attempts / plan.estimates['best'].seconds:,.1f})",
-        f"rows      {plan.rows} per device at once, {_size(run.row_bytes)} each",
-        f"memory    {_size(memory)} per device: weights {_size(run.weight_bytes)}, attempts "
-        f"{_size(plan.rows * run.row_bytes)}",
+        f"rows      {roof.rows} per device at once, {_size(run.row_bytes)} each",
+        f"memory    {_size(run.weight_bytes + attempts)} per device: weights "
+        f"{_size(run.weight_bytes)}, attempts {_size(attempts)}",
+        f"time      at least {duration(roof.seconds)}: {roof.steps:,.0f} steps that read weights "
+        "and caches",
         f"no share  {_copied(plan)}",
         "",
         "assumed",
+        *(f"  {line}" for line in assumptions(run)),
     ]
-    return lines + [f"  {line}" for line in assumptions(plan)]
 
 
-_LIMITS = {
-    "memory": "reading weights and caches",
-    "compute": "matrix products",
-    "launch": "starting kernels from Python",
-    "sampling": "scores, logits and rows",
-}
-
-
-def assumptions(plan: Plan) -> list[str]:
+def assumptions(run: Run) -> list[str]:
     """Return what the plan rests on, a line each."""
-    run = plan.run
-    device = (
-        "device: published peaks and assumed shares of them, not measured on a GPU"
-        if run.device.asynchronous
-        else "device: measured just now, while other programs may have been running"
-    )
     lines = [
-        "time: expected (best case to worst case); loading the model is not in it",
-        device,
+        "time: decoding at full memory bandwidth; --measure times a real run",
         *run.workload.notes,
-        f"grading: by each process what it generated, of the grader {run.workload.grader}",
         "memory: the engine's own estimate, which fills half of what the weights leave",
     ]
     if run.n_devices > 1:
@@ -148,59 +99,27 @@ def assumptions(plan: Plan) -> list[str]:
 def as_json(plan: Plan) -> dict[str, Any]:
     """Return the plan with every number, in seconds, bytes and tokens."""
     run = plan.run
-    return {
-        "model": {**asdict(run.shape), "active": run.shape.active},
-        "workload": _workload(run),
-        "device": {
-            "name": run.device.name,
-            "count": run.n_devices,
-            "memory": run.device.memory,
-            "bandwidth": run.device.bandwidth,
-            "flops": run.device.peak(run.number_bytes),
-            "efficiency": {case: getattr(run.device.scenarios, case)._asdict() for case in CASES},
-        },
-        "number_bytes": run.number_bytes,
-        "rows_per_device": plan.rows,
-        "row_bytes": run.row_bytes,
-        "memory_per_device": run.weight_bytes + plan.rows * run.row_bytes,
-        "prefill_operations": prefill_operations(run),
-        "estimates": _estimates(plan.estimates),
-        "without_sharing": None
-        if plan.copied is None
-        else {"rows_per_device": plan.copied_rows, "estimates": _estimates(plan.copied)},
-        "assumptions": assumptions(plan),
-    }
-
-
-def _workload(run: Run) -> dict[str, Any]:
     workload = asdict(run.workload)
     del workload["notes"]
     return {
-        **workload,
-        "response_tokens": run.workload.response_tokens._asdict(),
-        "grading": run.workload.grading._asdict(),
+        "model": {**asdict(run.shape), "active": run.shape.active},
+        "workload": workload,
+        "device": {**run.device._asdict(), "count": run.n_devices},
+        "number_bytes": run.number_bytes,
+        "row_bytes": run.row_bytes,
+        "memory_per_device": run.weight_bytes + plan.roof.rows * run.row_bytes,
+        "least": plan.roof._asdict(),
+        "least_without_sharing": None if plan.copied is None else plan.copied._asdict(),
+        "assumptions": assumptions(run),
     }
-
-
-def _estimates(estimates: dict[Case, Estimate]) -> dict[str, Any]:
-    return {
-        case: {**found._asdict(), "seconds": found.seconds} for case, found in estimates.items()
-    }
-
-
-def _range(plan: Plan, name: str) -> str:
-    best, expected, worst = (duration(getattr(plan.estimates[case], name)) for case in CASES)
-    return expected if best == worst else f"{expected} ({best} to {worst})"
 
 
 def _copied(plan: Plan) -> str:
     if plan.copied is None:
         return "does not fit with a copy of the prompt for every attempt"
-    seconds, rows = plan.copied["expected"].seconds, plan.copied_rows
-    ratio = seconds / plan.estimates["expected"].seconds
     return (
-        f"with a copy of the prompt for every attempt {duration(seconds)}, {ratio:.1f} times as "
-        f"long, {rows} rows"
+        f"with a copy of the prompt for every attempt at least {duration(plan.copied.seconds)}, "
+        f"{plan.copied.rows} rows"
     )
 
 

@@ -7,16 +7,7 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 from lm_eval_ext.errors import UserError
-from lm_eval_ext.planning.workload import (
-    GRADING,
-    GradingSeconds,
-    Lengths,
-    Stated,
-    Workload,
-    check,
-    response_lengths,
-    response_note,
-)
+from lm_eval_ext.planning.workload import Stated, Workload, check, response_note
 from lm_eval_ext.tiny import SHIPPED, model_path
 
 logger = logging.getLogger(__name__)
@@ -45,7 +36,7 @@ def task_workload(task: str, model: str, stated: Stated) -> Workload:
         If lm-eval knows no such task, or its data cannot be loaded here.
     """
     check(stated)
-    tasks = loaded_tasks(task, stated.attempts)
+    tasks = task_numbers(task, stated.attempts)
     questions = sum(one.questions for one in tasks)
     tokens = stated.prompt_tokens
     notes = attempts_notes(tasks, stated.attempts)
@@ -58,18 +49,14 @@ def task_workload(task: str, model: str, stated: Stated) -> Workload:
         for one in tasks
     ]
     attempts = [one.questions * one.attempts for one in tasks]
-    each = [response_lengths(stated.response_tokens, limit)[0] for limit in limits]
-    lengths = Lengths(*(mean(attempts, values) for values in zip(*each, strict=True)))
-    grading = [GRADING.get(one.grader, GRADING["gsm8k"]) for one in tasks]
+    response = mean(attempts, [stated.response_length(limit) for limit in limits])
     return Workload(
         questions=questions if stated.questions is None else stated.questions,
         prompt_tokens=tokens,
         max_new_tokens=max(limits),
         attempts=sum(attempts) / questions,
-        response_tokens=lengths,
-        grader=", ".join(sorted({one.grader for one in tasks})),
-        grading=GradingSeconds(*(mean(attempts, values) for values in zip(*grading, strict=True))),
-        notes=(*notes, response_note(stated.response_tokens, lengths)),
+        response_tokens=response,
+        notes=(*notes, response_note(stated.response_tokens, response)),
     )
 
 
@@ -87,28 +74,30 @@ def mean(weights: Sequence[float], values: Sequence[float]) -> float:
 
 
 class TaskNumbers(NamedTuple):
-    """What a task says of a run.
-
-    Parameters
-    ----------
-    name
-        Its name.
-    questions, attempts, max_new_tokens, grader
-        As in `Workload`.
-    prompts
-        Rendered prompts of some of the questions.
-    """
+    """What a task says of a run: numbers as in `Workload`, and the prompts of some questions."""
 
     name: str
     questions: int
     attempts: int
     prompts: list[str]
     max_new_tokens: int
-    grader: str
 
 
-def loaded_tasks(task: str, attempts: int | None) -> list[TaskNumbers]:
-    """Load a task, or all tasks of a group or tag, with so many attempts where they take that."""
+def task_numbers(task: str, attempts: int | None) -> list[TaskNumbers]:
+    """Read a task, or all tasks of a group or tag, with so many attempts where they take that."""
+    return [
+        _numbers_of(name, loaded, attempts) for name, loaded in load_tasks(task, attempts).items()
+    ]
+
+
+def load_tasks(task: str, attempts: int | None) -> dict[str, Any]:
+    """Load the tasks of lm-eval that a run is made of, by name.
+
+    Raises
+    ------
+    UserError
+        If lm-eval knows no such task, its data cannot be loaded here, or it generates nothing.
+    """
     from lm_eval.tasks import TaskManager
 
     # As of ``--metadata`` on lm-eval's command line: tasks with a single answer ignore it.
@@ -119,27 +108,30 @@ def loaded_tasks(task: str, attempts: int | None) -> list[TaskNumbers]:
         tasks = manager.load([task])["tasks"]
     except (OSError, UserError) as error:
         raise UserError(_without_data(task, str(error))) from error
-    return [_numbers_of(task, name, loaded, attempts) for name, loaded in tasks.items()]
+    for name, loaded in tasks.items():
+        if loaded.OUTPUT_TYPE != "generate_until":
+            what = "" if name == task else f"{name} of "
+            raise UserError(f"{what}--task={task} generates nothing: only sampled runs are planned")
+    return tasks
 
 
-def _numbers_of(asked: str, name: str, loaded: Any, attempts: int | None) -> TaskNumbers:
-    if loaded.OUTPUT_TYPE != "generate_until":
-        what = "" if name == asked else f"{name} of "
-        raise UserError(f"{what}--task={asked} generates nothing: only sampled runs are planned")
-    loaded.build_all_requests(limit=_TOKENIZED_PROMPTS)
-    # One instance per question: lm-eval repeats it later.
-    repeats = loaded.instances[0].repeats
+def repeats(loaded: Any, attempts: int | None) -> int:
+    """Return the attempts per question of a task whose requests are built."""
     if attempts is not None and not hasattr(loaded, "settings"):
-        repeats = attempts  # lm-eval's own class: a group around it gives it attempts
+        return attempts  # lm-eval's own class: a group around it gives it attempts
+    return int(loaded.instances[0].repeats)
+
+
+def _numbers_of(name: str, loaded: Any, attempts: int | None) -> TaskNumbers:
+    loaded.build_all_requests(limit=_TOKENIZED_PROMPTS)
     return TaskNumbers(
         name=name,
         questions=len(loaded.eval_docs),
-        attempts=int(repeats),
+        attempts=repeats(loaded, attempts),
         prompts=[instance.args[0] for instance in loaded.instances],
         max_new_tokens=int(
             (loaded.config.generation_kwargs or {}).get("max_gen_toks", _MAX_GEN_TOKS)
         ),
-        grader=(loaded.config.metadata or {}).get("grader") or "gsm8k",
     )
 
 

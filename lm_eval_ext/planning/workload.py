@@ -1,4 +1,4 @@
-"""What a run has to do: questions, lengths of prompts and responses, grading.
+"""What a run has to do: questions, attempts, lengths of prompts and responses.
 
 `task_workload` reads them from a task of lm-eval.
 """
@@ -11,33 +11,6 @@ from typing import NamedTuple
 
 from lm_eval_ext.attempt_settings import DEFAULT_ATTEMPTS
 from lm_eval_ext.errors import UserError
-
-
-class Lengths(NamedTuple):
-    """Tokens of a response: a favourable, an expected and an unfavourable mean."""
-
-    best: float
-    expected: float
-    worst: float
-
-
-class GradingSeconds(NamedTuple):
-    """Seconds to grade an attempt and to compute its metrics, per process that grades."""
-
-    best: float
-    expected: float
-    worst: float
-
-
-# A number is compared in microseconds and the metrics of a question take longer; answers of MATH
-# and programs as their benchmarks print them, with a slow machine for the worst case:
-# benchmarks/plan_accuracy.py, benchmarks/math_grader.py, benchmarks/code_grader.py.
-GRADING = {
-    "gsm8k": GradingSeconds(20e-6, 100e-6, 1e-3),
-    "math": GradingSeconds(100e-6, 500e-6, 5e-3),
-    "mbpp": GradingSeconds(4e-3, 10e-3, 50e-3),
-}
-"""By grader; others are taken for the first."""
 
 
 @dataclass(frozen=True)
@@ -56,10 +29,6 @@ class Workload:
         Attempts per question; of several tasks, the mean over all questions.
     response_tokens
         Mean tokens of a response.
-    grader
-        Name of the grader, or of several.
-    grading
-        What it takes, or the mean of several.
     notes
         What was assumed.
     """
@@ -68,9 +37,7 @@ class Workload:
     prompt_tokens: float
     max_new_tokens: int
     attempts: float
-    response_tokens: Lengths
-    grader: str = "gsm8k"
-    grading: GradingSeconds = GRADING["gsm8k"]
+    response_tokens: float
     notes: tuple[str, ...] = ()
 
     @property
@@ -79,47 +46,27 @@ class Workload:
         return round(self.questions * self.attempts)
 
 
-def response_lengths(stated: float | None, max_new_tokens: int) -> tuple[Lengths, str]:
-    """Return the mean length of responses in three cases, and a line that says why.
+def response_note(stated: float | None, tokens: float) -> str:
+    """Return why responses are taken to be so long.
 
     Examples
     --------
-    >>> response_lengths(None, 512)[0]
-    Lengths(best=128.0, expected=256.0, worst=512.0)
-    >>> response_lengths(100, 512)[0].worst, response_lengths(100, 512)[1]
-    (100.0, 'responses: 100 tokens in the mean, as given')
+    >>> response_note(100, 100)
+    'responses: 100 tokens in the mean, as given'
     """
     if stated is None:
-        lengths = Lengths(max_new_tokens / 4, max_new_tokens / 2, float(max_new_tokens))
+        reason = "the token limit, as their length is unknown (--response-tokens gives a mean)"
+    elif tokens == stated:
+        reason = "as given"
     else:
-        lengths = Lengths(*[min(float(stated), float(max_new_tokens))] * 3)
-    return lengths, response_note(stated, lengths)
-
-
-def response_note(stated: float | None, lengths: Lengths) -> str:
-    """Return why responses are taken to be so long."""
-    if stated is None:
-        return (
-            f"responses: nobody knows yet; {lengths.best:g} to {lengths.worst:g} tokens in the "
-            "mean (--response-tokens narrows the range; a run with --limit 10 tells)"
-        )
-    reason = (
-        "as given"
-        if lengths.expected == stated
-        else f"not the {stated:g} of --response-tokens: an attempt ends at the token limit"
-    )
-    return f"responses: {lengths.expected:g} tokens in the mean, {reason}"
+        reason = f"not the {stated:g} of --response-tokens: an attempt ends at the token limit"
+    return f"responses: {tokens:g} tokens in the mean, {reason}"
 
 
 class Stated(NamedTuple):
     """What the command line says of a run; None where it does not.
 
-    Parameters
-    ----------
-    attempts
-        Attempts per question; without a task, 16 where it is None.
-    questions, prompt_tokens, max_new_tokens, response_tokens
-        As in `Workload`; ``response_tokens`` is one mean.
+    The names are those of `Workload`. Without a task, ``attempts`` is 16 where it is None.
     """
 
     attempts: int | None = None
@@ -127,6 +74,10 @@ class Stated(NamedTuple):
     prompt_tokens: float | None = None
     max_new_tokens: int | None = None
     response_tokens: float | None = None
+
+    def response_length(self, limit: int) -> float:
+        """Return the mean tokens of a response under a token limit."""
+        return float(limit if self.response_tokens is None else min(self.response_tokens, limit))
 
 
 def stated_workload(stated: Stated) -> Workload:
@@ -152,9 +103,10 @@ def stated_workload(stated: Stated) -> Workload:
         if length is None:
             raise UserError("--max-gen-toks and --response-tokens are not given: give one of them")
         limit = math.ceil(2 * length)
-    lengths, note = response_lengths(length, limit)
+    tokens = stated.response_length(limit)
     attempts = DEFAULT_ATTEMPTS if stated.attempts is None else stated.attempts
-    return Workload(stated.questions, stated.prompt_tokens, limit, attempts, lengths, notes=(note,))
+    notes = (response_note(length, tokens),)
+    return Workload(stated.questions, stated.prompt_tokens, limit, attempts, tokens, notes)
 
 
 def check(stated: Stated) -> None:
