@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 import errno
-import io
 import os
 import secrets
 import socket
 import time
+import weakref
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import jsonlines
-
 from lm_eval_ext.store.key import Context
-from lm_eval_ext.store.lines import dumps, sealed
+from lm_eval_ext.store.lines import encode_line
 
 PATTERN = "attempts-*.jsonl"
 """Files of a store within its folder."""
@@ -61,8 +59,8 @@ class Place(NamedTuple):
     length: int
 
 
-class WholeLines(io.RawIOBase):
-    """A binary file that takes a line at a time, and takes it back where there is no room.
+class WholeLines:
+    """A file that takes a line at a time, and takes it back where there is no room.
 
     Parameters
     ----------
@@ -71,25 +69,13 @@ class WholeLines(io.RawIOBase):
     """
 
     def __init__(self, path: Path) -> None:
-        super().__init__()
         self.path = path
         self.size = 0
         self._fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_APPEND, 0o644)
-        self._pending = b""
+        weakref.finalize(self, os.close, self._fd)
 
-    def writable(self) -> bool:
-        """Return True."""
-        return True
-
-    def write(self, data: Any) -> int:
-        """Take a part of a line; its end writes the line."""
-        self._pending += bytes(data)
-        if self._pending.endswith(b"\n"):
-            line, self._pending = self._pending, b""
-            self._write_line(line)
-        return len(data)
-
-    def _write_line(self, line: bytes) -> None:
+    def write(self, line: bytes) -> None:
+        """Write a line, or raise an `OSError` and leave the file as it was."""
         rest = memoryview(line)
         try:
             while rest:  # one call, unless the disk is almost full
@@ -102,12 +88,6 @@ class WholeLines(io.RawIOBase):
     def sync(self) -> None:
         """Wait until everything is on the disk."""
         os.fsync(self._fd)
-
-    def close(self) -> None:
-        """Close the file."""
-        if not self.closed:
-            os.close(self._fd)
-        super().close()
 
 
 class AttemptFile:
@@ -124,7 +104,6 @@ class AttemptFile:
         self._contexts: set[str] = set()
         self._pid = os.getpid()
         self._file: WholeLines | None = None
-        self._writer: Any = None
 
     def append(self, context: Context, name: str, value: Any) -> Place:
         """Write an attempt, and return where.
@@ -143,13 +122,13 @@ class AttemptFile:
         OSError
             If it cannot be written; the file ends with the last whole line.
         """
-        writer, file = self._open()
+        file = self._open()
         if context.name not in self._contexts:
             described = {"settings": context.settings, "about": context.about}
-            writer.write(sealed("context", context.name, described))
+            file.write(encode_line("context", context.name, described))
             self._contexts.add(context.name)
         start = file.size
-        writer.write(sealed("key", name, value))
+        file.write(encode_line("key", name, value))
         return Place(file.path, start, file.size - start - 1)
 
     def append_group(self, name: str, value: Any) -> None:
@@ -167,16 +146,15 @@ class AttemptFile:
         OSError
             If it cannot be written.
         """
-        self._open()[0].write(sealed("group", name, value))
+        self._open().write(encode_line("group", name, value))
 
-    def _open(self) -> tuple[Any, WholeLines]:
+    def _open(self) -> WholeLines:
         if self._pid != os.getpid():  # a fork has a file of its own
             self._pid, self._file, self._contexts = os.getpid(), None, set()
         if self._file is None:
             self._file = WholeLines(self._folder / new_file_name())
-            self._writer = jsonlines.Writer(self._file, dumps=dumps)
             sync_folder(self._folder)
-        return self._writer, self._file
+        return self._file
 
     def sync(self) -> None:
         """Wait until everything is on the disk."""

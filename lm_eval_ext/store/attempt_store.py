@@ -15,7 +15,7 @@ from lm_eval_ext.generation import Generation
 from lm_eval_ext.store.appending import PATTERN, AttemptFile, Place
 from lm_eval_ext.store.encoding import decode_generation, encode_generation
 from lm_eval_ext.store.key import AttemptKey, Context
-from lm_eval_ext.store.lines import opened, read_lines
+from lm_eval_ext.store.lines import decode_line, read_lines
 
 logger = logging.getLogger(__name__)
 
@@ -124,7 +124,7 @@ class AttemptStore:
 
     def _read_group(self, data: bytes) -> None:
         try:
-            _, name, value = opened(data)
+            _, name, value = decode_line(data)
             self._rows.setdefault(name, int(value["rows"]))
         except (ValueError, KeyError, TypeError):
             return  # as if it had never been written
@@ -150,7 +150,7 @@ class AttemptStore:
         try:
             with place.path.open("rb") as file:
                 file.seek(place.offset)
-                value = opened(file.read(place.length))[2]
+                value = decode_line(file.read(place.length))[2]
             return StoredAttempt(decode_generation(value["record"]), value["tally"], value["batch"])
         except (OSError, ValueError, KeyError, TypeError):
             del self._places[key.name]

@@ -12,7 +12,7 @@ from lm_eval_ext.errors import UserError
 from lm_eval_ext.store.appending import PATTERN
 from lm_eval_ext.store.encoding import decode_generation
 from lm_eval_ext.store.key import AttemptKey, canonical, digest
-from lm_eval_ext.store.lines import opened, read_lines
+from lm_eval_ext.store.lines import decode_line, read_lines
 
 UNDESCRIBED = "{} attempts have settings that no sound line describes; runs use them all the same"
 """What is said of attempts whose context is missing."""
@@ -119,7 +119,7 @@ def checked(data: bytes) -> SoundLine:
     KeyError, TypeError, ValueError
         If not.
     """
-    kind, name, value = opened(data)
+    kind, name, value = decode_line(data)
     if kind == "context":
         if digest("context", canonical(value["settings"])) != name:
             raise ValueError("the settings are not those of the context's name")

@@ -13,9 +13,7 @@ from lm_eval_ext.store.key import digest
 
 logger = logging.getLogger(__name__)
 
-dumps = partial(json.dumps, ensure_ascii=True, separators=(",", ":"))
-"""How lines of a store are written."""
-
+_dumps = partial(json.dumps, ensure_ascii=True, separators=(",", ":"))
 
 KINDS = ("key", "context", "group")
 """What a line of a store holds: an attempt, what attempts have in common, how they were divided."""
@@ -90,8 +88,8 @@ def drop_unfinished_line(path: Path, *, what: str = "what it held") -> bool:
     return True
 
 
-def sealed(kind: str, name: str, value: Any) -> dict[str, Any]:
-    """Return what a line holds: a name and a value with its checksum.
+def encode_line(kind: str, name: str, value: Any) -> bytes:
+    """Return a line with its end: a name and a value with its checksum.
 
     Parameters
     ----------
@@ -102,10 +100,11 @@ def sealed(kind: str, name: str, value: Any) -> dict[str, Any]:
     value
         Plain JSON values.
     """
-    return {kind: name, "sum": digest(dumps(value))[:16], "value": value}
+    line = {kind: name, "sum": digest(_dumps(value))[:16], "value": value}
+    return _dumps(line).encode("ascii") + b"\n"
 
 
-def opened(data: bytes) -> tuple[str, str, Any]:
+def decode_line(data: bytes) -> tuple[str, str, Any]:
     """Return (kind, name, value) of a line, checked.
 
     Parameters
@@ -122,6 +121,6 @@ def opened(data: bytes) -> tuple[str, str, Any]:
     if not isinstance(line, Mapping) or len(line) != 3:
         raise ValueError("no line of a store")
     kind = next(iter(line))
-    if kind not in KINDS or digest(dumps(line.get("value")))[:16] != line.get("sum"):
+    if kind not in KINDS or digest(_dumps(line.get("value")))[:16] != line.get("sum"):
         raise ValueError("damaged")
     return kind, line[kind], line["value"]

@@ -6,15 +6,14 @@ import argparse
 import os
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any, BinaryIO
 
-import jsonlines
 from tqdm import tqdm
 
 from lm_eval_ext.errors import UserError
 from lm_eval_ext.store.appending import PATTERN, new_file_name, sync_folder
 from lm_eval_ext.store.inspection import UNDESCRIBED, checked, store_files
-from lm_eval_ext.store.lines import dumps, read_lines, sealed
+from lm_eval_ext.store.lines import encode_line, read_lines
 
 _CONTEXT = b'{"context":"'
 
@@ -94,7 +93,7 @@ def merge(stores: list[Path], output: Path) -> Merged:
     contexts = _contexts(files)
     try:
         output.mkdir(parents=True, exist_ok=True)
-        with scratch.open("x", encoding="ascii") as file:
+        with scratch.open("xb") as file:
             done = _write(files, contexts, file)
             file.flush()
             os.fsync(file.fileno())
@@ -126,9 +125,9 @@ def _contexts(files: list[Path]) -> dict[str, Any]:
     return found
 
 
-def _write(files: list[Path], contexts: dict[str, Any], output: TextIO) -> Merged:
+def _write(files: list[Path], contexts: dict[str, Any], output: BinaryIO) -> Merged:
     """Write what is sound, and each context before its first attempt."""
-    writer, done = jsonlines.Writer(output, dumps=dumps), Merged()
+    done = Merged()
     seen: set[tuple[str, str]] = set()
     for path in tqdm(files, desc="Merging", unit="file", disable=None):
         for line in read_lines(path):
@@ -151,6 +150,6 @@ def _write(files: list[Path], contexts: dict[str, Any], output: TextIO) -> Merge
                 done.n_undescribed += context not in contexts
                 if context in contexts and ("context", context) not in seen:
                     seen.add(("context", context))
-                    writer.write(sealed("context", context, contexts[context]))
-            writer.write(sealed(kind, name, value))
+                    output.write(encode_line("context", context, contexts[context]))
+            output.write(encode_line(kind, name, value))
     return done
