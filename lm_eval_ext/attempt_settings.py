@@ -7,6 +7,7 @@ from collections.abc import Collection, Mapping, Sequence
 from difflib import get_close_matches
 from typing import Any, NamedTuple
 
+from lm_eval_ext.checks import is_number
 from lm_eval_ext.errors import UserError
 
 RESERVED = ("attempts", "ks", "vote_ks", "tau", "n_bins", "data_folder")
@@ -153,7 +154,7 @@ def _positive(name: str, value: Any) -> int:
 
 
 def _above_zero(name: str, value: Any) -> float:
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 < value < math.inf:
+    if not is_number(value) or not 0 < value < math.inf:
         raise UserError(f"{name} must be a number above 0, got {value!r}")
     return float(value)
 

@@ -6,11 +6,11 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, NamedTuple
 
+from lm_eval_ext.checks import whole_number
 from lm_eval_ext.engine.thinking_budget import ThinkingBudget, n_tokens_until
 from lm_eval_ext.errors import UserError
 from lm_eval_ext.generation import Generation, GenerationRecord, Thought
 from lm_eval_ext.harness import GenerationRequest, cut_at_stops, end_of_user_turn
-from lm_eval_ext.model_loading import whole_number
 from lm_eval_ext.thoughts import ThoughtFormats, ThoughtTags
 
 if TYPE_CHECKING:

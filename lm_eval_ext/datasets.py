@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from lm_eval_ext import word_problems
+from lm_eval_ext.checks import check_choice
 from lm_eval_ext.errors import UserError
 
 if TYPE_CHECKING:
@@ -186,8 +187,7 @@ def math(**metadata: Any) -> dict[str, Dataset]:
         For a missing or unknown subject, and as `load_split`.
     """
     subject = metadata.get("subject")
-    if subject not in MATH_SUBJECTS:
-        raise UserError(f"subject={subject!r} is unknown: use one of {', '.join(MATH_SUBJECTS)}")
+    check_choice("subject", subject, MATH_SUBJECTS)
     return _splits(f"math_{subject}", metadata, "test")
 
 
@@ -325,11 +325,9 @@ def read_json_lines(path: str | Path, *, fields: tuple[str, ...] = ()) -> list[d
 
 
 def _lookup(name: str, split: str) -> Published:
-    if name not in PUBLISHED:
-        raise UserError(f"name={name!r} is unknown: use one of {', '.join(sorted(PUBLISHED))}")
+    check_choice("name", name, sorted(PUBLISHED))
     published = PUBLISHED[name]
-    if split not in published.files:
-        raise UserError(f"split={split!r} is unknown: use one of {', '.join(published.files)}")
+    check_choice("split", split, published.files)
     return published
 
 

@@ -17,8 +17,8 @@ from lm_eval_ext import metrics
 from lm_eval_ext.aggregations import Aggregation, attempts_by_question, with_lengths
 from lm_eval_ext.attempt_details import Question
 from lm_eval_ext.attempt_settings import AttemptSettings
+from lm_eval_ext.checks import check_choice
 from lm_eval_ext.confidence_sources import Source
-from lm_eval_ext.errors import UserError
 from lm_eval_ext.question import MetricSuite, QuestionMetric, SourceMetric
 from lm_eval_ext.token_aggregations import cross_fitted, token_pairs, token_ranks
 from lm_eval_ext.token_estimates import TokenEstimate, token_estimates
@@ -115,8 +115,7 @@ def suite(name: str, settings: AttemptSettings) -> MetricSuite:
     UserError
         For an unknown name.
     """
-    if name not in SUITES:
-        raise UserError(f"metrics={name!r} is unknown: use one of {', '.join(sorted(SUITES))}")
+    check_choice("metrics", name, sorted(SUITES))
     return SUITES[name](settings)
 
 

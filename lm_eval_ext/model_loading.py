@@ -13,35 +13,6 @@ if TYPE_CHECKING:
     from lm_eval.models.huggingface import HFLM
 
 
-def whole_number(name: str, value: object) -> int:
-    """Read an argument that must be a whole number.
-
-    Parameters
-    ----------
-    name
-        Of the argument.
-    value
-        Its value; a text is read.
-
-    Raises
-    ------
-    UserError
-        If it is none.
-
-    Examples
-    --------
-    >>> whole_number("seed", "7")
-    7
-    """
-    try:
-        number = int(value)  # type: ignore[call-overload]
-    except (OverflowError, TypeError, ValueError) as error:
-        raise UserError(f"{name}={value!r} must be a whole number") from error
-    if isinstance(value, bool) or (isinstance(value, float) and number != value):
-        raise UserError(f"{name}={value!r} must be a whole number")
-    return number
-
-
 @contextmanager
 def readable_load_errors(
     pretrained: Any, wrapper: str, argument: str = "pretrained"

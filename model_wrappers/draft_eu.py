@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
+from lm_eval_ext.checks import check_choice
 from lm_eval_ext.engine.decoding import Decoder
 from lm_eval_ext.engine.fallback import FallbackDecoder
 from lm_eval_ext.engine.kept_logits import KeepingDecoder, LogitStore
@@ -136,10 +137,7 @@ class DraftEU(SampledLM):
         corrected: bool = False,
         **sampled_arguments: Any,
     ) -> None:
-        if aggregate not in get_args(Aggregate):
-            raise UserError(
-                f"aggregate={aggregate!r} is not one of {', '.join(get_args(Aggregate))}"
-            )
+        check_choice("aggregate", aggregate, get_args(Aggregate))
         if reference not in (None, "none", "tokur"):
             raise UserError(f"reference={reference!r} is not one of none, tokur")
         if sampled_arguments.get("box_completion"):

@@ -13,6 +13,7 @@ import torch
 from numpy.typing import NDArray
 
 from lm_eval_ext import harness
+from lm_eval_ext.checks import check_choice, check_flag, is_number
 from lm_eval_ext.embedding_statistics import EmbeddingStatistics, embedding_statistics
 from lm_eval_ext.engine.random_stream import attempt_stream
 from lm_eval_ext.engine.request import AttemptRequest, Vectors, common_prefix_split
@@ -98,12 +99,11 @@ class RSP(SampledLM):
     ) -> None:
         _check_number("length", length, whole=True)
         _check_number("scale", scale)
-        _check_choice("position", position, get_args(Position))
-        _check_choice("resample", resample, get_args(Resample))
-        _check_choice("distribution", distribution, get_args(Distribution))
-        _check_choice("control", control, get_args(Control))
-        if not isinstance(loglikelihood, bool):
-            raise UserError(f"loglikelihood={loglikelihood!r} must be true or false")
+        check_choice("position", position, get_args(Position))
+        check_choice("resample", resample, get_args(Resample))
+        check_choice("distribution", distribution, get_args(Distribution))
+        check_choice("control", control, get_args(Control))
+        check_flag("loglikelihood", loglikelihood)
         super().__init__(pretrained, **sampled_arguments)
         self.length = int(length)
         self.scale = float(scale)
@@ -273,14 +273,8 @@ class RSP(SampledLM):
         }
 
 
-def _check_choice(name: str, value: object, choices: tuple[str, ...]) -> None:
-    if value not in choices:
-        raise UserError(f"{name}={value!r} is not one of {', '.join(choices)}")
-
-
 def _check_number(name: str, value: object, *, whole: bool = False) -> None:
-    number = isinstance(value, (int, float)) and not isinstance(value, bool)
     # lm-eval reads some whole numbers of --model_args as floats.
-    if not number or not 0 <= value < math.inf or (whole and value % 1):  # type: ignore[operator]
+    if not is_number(value) or not 0 <= value < math.inf or (whole and value % 1):
         what = "an integer" if whole else "a number"
         raise UserError(f"{name}={value!r} must be {what} of at least 0")

@@ -24,6 +24,7 @@ from lm_eval_ext.attempt_texts import (
     with_thinking_budget,
     with_thought,
 )
+from lm_eval_ext.checks import whole_number
 from lm_eval_ext.engine.decoding import Decoder
 from lm_eval_ext.engine.epilogue import Epilogue
 from lm_eval_ext.engine.fallback import FallbackDecoder, fallback_for
@@ -38,7 +39,7 @@ from lm_eval_ext.engine.timing import Timing
 from lm_eval_ext.errors import UserError
 from lm_eval_ext.generation import Generation
 from lm_eval_ext.harness import GenerationRequest
-from lm_eval_ext.model_loading import readable_load_errors, require_causal, whole_number
+from lm_eval_ext.model_loading import readable_load_errors, require_causal
 from lm_eval_ext.sampling_group import Sampled, SamplingGroup, fitted_prompts, resolved_settings
 from lm_eval_ext.sampling_progress import SamplingProgress
 from lm_eval_ext.self_evaluation.conclusion import Conclusion, Texts, read_conclusion

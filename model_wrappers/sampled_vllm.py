@@ -12,6 +12,7 @@ import torch
 from lm_eval.api.model import TemplateLM
 
 from lm_eval_ext.attempt_texts import budget_of_thoughts, read_tag, read_thinking_budget
+from lm_eval_ext.checks import whole_number
 from lm_eval_ext.engine.epilogue import Epilogue
 from lm_eval_ext.engine.request import AttemptRequest, AttemptResult
 from lm_eval_ext.engine.sampling import SamplingSettings
@@ -19,7 +20,6 @@ from lm_eval_ext.engine.stop_strings import StopStrings
 from lm_eval_ext.engine.timing import Timing
 from lm_eval_ext.errors import UserError
 from lm_eval_ext.generation import Generation
-from lm_eval_ext.model_loading import whole_number
 from lm_eval_ext.model_wrappers.sampled import SampledLM
 from lm_eval_ext.self_evaluation.conclusion import Conclusion, read_conclusion
 from lm_eval_ext.store.argument_effects import SAMPLED_ARGUMENTS

@@ -14,14 +14,13 @@ from typing import Literal, NamedTuple
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from transformers import PreTrainedModel
 
 from lm_eval_ext.attention_sinks.batches import Batch, PaddingSide, batches
 from lm_eval_ext.attention_sinks.probe import probed_forward, sink_probe
 from lm_eval_ext.errors import UserError
+from lm_eval_ext.metrics.checks import FloatArray
 
-FloatArray = NDArray[np.float64]
 Queries = Literal["all", "after_first"]
 Window = Literal["zero", "visible"]
 

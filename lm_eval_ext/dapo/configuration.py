@@ -15,6 +15,7 @@ from transformers import get_scheduler
 from transformers.training_args import OptimizerNames
 from trl import GRPOConfig
 
+from lm_eval_ext.checks import check_at_least, check_choice
 from lm_eval_ext.errors import UserError
 from lm_eval_ext.training.adapters import ALL_LINEAR, causal_adapters
 
@@ -77,27 +78,17 @@ class Optimization:
     lora_modules: str = ALL_LINEAR
 
     def __post_init__(self) -> None:
-        for name, least in (
-            ("steps", 1),
-            ("groups_per_step", 1),
-            ("group_size", 2),
-            ("updates_per_rollout", 1),
-            ("micro_batch_size", 1),
-            ("warmup_steps", 0),
-            ("weight_decay", 0),
-            ("lora_rank", 0),
-            ("lora_alpha", 1),
-        ):
-            if not getattr(self, name) >= least:
-                raise UserError(f"{name}={getattr(self, name)} must be at least {least}")
+        check_at_least(
+            self, steps=1, groups_per_step=1, group_size=2, updates_per_rollout=1,
+            micro_batch_size=1, warmup_steps=0, weight_decay=0, lora_rank=0, lora_alpha=1,
+        )  # fmt: skip
         if self.trainable and self.lora_rank:
             raise UserError(
                 f"trainable={self.trainable} and lora_rank={self.lora_rank} exclude each other: "
                 "adapters are trained, or parameters of the model"
             )
         known = [name.value for name in OptimizerNames]
-        if self.optimizer not in known:
-            raise UserError(f"optimizer={self.optimizer} is unknown: use one of {', '.join(known)}")
+        check_choice("optimizer", self.optimizer, known)
         for name in ("learning_rate", "max_grad_norm"):
             if not getattr(self, name) > 0:
                 raise UserError(f"{name}={getattr(self, name)} must be positive")

@@ -15,6 +15,7 @@ from datasets import Dataset
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, ProgressCallback
 from trl import GRPOConfig
 
+from lm_eval_ext.checks import check_at_least, check_choice
 from lm_eval_ext.dapo.checkpoints import SaveState, latest_checkpoint
 from lm_eval_ext.dapo.checks import (
     check_adapted_modules,
@@ -97,12 +98,8 @@ class DapoJob:
     def __post_init__(self) -> None:
         if not self.temperature > 0:
             raise UserError(f"temperature={self.temperature} must be positive")
-        for name, least in (("max_new_tokens", 1), ("rsp_length", 0), ("rsp_scale", 0)):
-            value = getattr(self, name)
-            if value is not None and not value >= least:
-                raise UserError(f"{name}={value} must be at least {least}")
-        if self.dtype not in _DTYPES:
-            raise UserError(f"dtype={self.dtype} is unknown: use one of {', '.join(_DTYPES)}")
+        check_at_least(self, max_new_tokens=1, rsp_length=0, rsp_scale=0)
+        check_choice("dtype", self.dtype, _DTYPES)
         if self.max_new_tokens is not None:
             check_overlong_buffer(self.max_new_tokens, self.overlong_buffer)
 
@@ -148,9 +145,7 @@ class Upkeep:
     trust_remote_code: bool = False
 
     def __post_init__(self) -> None:
-        for name, least in (("checkpoint_every", 1), ("max_refills", 0)):
-            if getattr(self, name) < least:
-                raise UserError(f"{name}={getattr(self, name)} must be at least {least}")
+        check_at_least(self, checkpoint_every=1, max_refills=0)
 
 
 def train_dapo(job: DapoJob, output: Path, upkeep: Upkeep | None = None) -> None:

@@ -15,15 +15,13 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 
 from lm_eval_ext.engine.request import AttemptRequest
 from lm_eval_ext.engine.teacher_forcing import teacher_forced_logits
+from lm_eval_ext.metrics.checks import FloatArray
 from lm_eval_ext.model_wrappers.sampled import SampledLM
 
 _MAX_ROWS = 64
-
-FloatArray = NDArray[np.float64]
 
 
 class EntropySplit(NamedTuple):

@@ -11,6 +11,7 @@ import numpy as np
 from tqdm import tqdm
 
 from lm_eval_ext import harness
+from lm_eval_ext.checks import check_at_least
 from lm_eval_ext.diagnose.early_tokens import (
     FloatArray,
     attention_on_vectors,
@@ -59,9 +60,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Measure, print a table, and save the plot and the numbers."""
-    for name, least in (("limit", 1), ("attempts", 2), ("tokens", 1)):
-        if getattr(args, name) < least:
-            raise UserError(f"--{name}={getattr(args, name)} must be at least {least}")
+    check_at_least(args, prefix="--", limit=1, attempts=2, tokens=1)
     lm = RSP(**harness.parse_model_args(args.model_args))
     reason = lm.shared_prefix_misfit
     if reason is not None:

@@ -21,6 +21,7 @@ from typing import Literal, NamedTuple, get_args
 import numpy as np
 import torch
 
+from lm_eval_ext.checks import check_choice
 from lm_eval_ext.engine.packed import ForcedAttempt, PackedAttempts, packed_logits
 from lm_eval_ext.engine.random_stream import attempt_stream
 from lm_eval_ext.epistemic.ensemble import EnsembleSum, EnsembleUncertainty
@@ -81,10 +82,7 @@ class TokurReference:
                 f"reference_samples={samples} must be a whole number of at least 2: the clean "
                 "model is one of them"
             )
-        if noise_scope not in get_args(NoiseScope):
-            raise UserError(
-                f"noise_scope={noise_scope!r} is not one of {', '.join(get_args(NoiseScope))}"
-            )
+        check_choice("noise_scope", noise_scope, get_args(NoiseScope))
         if noise_scope == "token" and model.misfit is not None:
             raise UserError(
                 f"noise_scope=token does not work here: {type(model.model).__name__} "

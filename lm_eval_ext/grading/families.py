@@ -8,7 +8,7 @@ from importlib import import_module
 from types import ModuleType
 from typing import Any, TypeAlias
 
-from lm_eval_ext.errors import UserError
+from lm_eval_ext.checks import check_choice
 from lm_eval_ext.grading.attempt import UNFINISHED_THOUGHT, Attempt
 
 FAMILIES = {
@@ -33,8 +33,7 @@ Question: TypeAlias = (
 
 def check_family(family: str) -> None:
     """Raise `UserError` unless ``family`` is one of `FAMILIES`."""
-    if family not in FAMILIES:
-        raise UserError(f"family={family!r} is unknown: use one of {', '.join(sorted(FAMILIES))}")
+    check_choice("family", family, sorted(FAMILIES))
 
 
 def grade(

@@ -8,6 +8,7 @@ from datetime import datetime, timezone
 from fnmatch import fnmatchcase
 from typing import Any
 
+from lm_eval_ext.checks import is_number
 from lm_eval_ext.leaderboard.entry import digest_of
 from lm_eval_ext.leaderboard.formatting import one_line, printed
 from lm_eval_ext.leaderboard.ranking import places
@@ -125,7 +126,7 @@ def _details(runs: Sequence[RunOutput], ids: Sequence[str]) -> list[dict[str, An
 
 
 def _date(seconds: Any) -> str | None:
-    if not isinstance(seconds, (int, float)) or isinstance(seconds, bool):
+    if not is_number(seconds):
         return None
     return datetime.fromtimestamp(seconds, timezone.utc).strftime("%Y-%m-%dT%H:%M:%SZ")
 

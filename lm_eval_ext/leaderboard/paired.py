@@ -12,12 +12,10 @@ import math
 from typing import NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
 
 from lm_eval_ext.metrics import minimum_detectable_effect
+from lm_eval_ext.metrics.checks import FloatArray
 from lm_eval_ext.rescoring import Score
-
-FloatArray = NDArray[np.float64]
 
 LEVEL = 0.95
 MANY_UNDEFINED = 0.25

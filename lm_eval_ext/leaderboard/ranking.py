@@ -13,14 +13,12 @@ from itertools import combinations
 from typing import NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
 
 from lm_eval_ext.leaderboard.comparison import compare_tasks
 from lm_eval_ext.leaderboard.paired import TIE
 from lm_eval_ext.leaderboard.run_data import TaskOutput
 from lm_eval_ext.metrics import holm
-
-FloatArray = NDArray[np.float64]
+from lm_eval_ext.metrics.checks import FloatArray
 
 ALPHA = 0.05
 

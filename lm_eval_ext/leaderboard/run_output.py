@@ -6,8 +6,9 @@ import logging
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, TypeGuard
+from typing import Any
 
+from lm_eval_ext.checks import is_number
 from lm_eval_ext.errors import UserError
 from lm_eval_ext.leaderboard.paired import NORMAL_95
 from lm_eval_ext.leaderboard.run_data import RunOutput, TaskDetails, TaskOutput
@@ -174,10 +175,10 @@ def _reported(
     found = {}
     for key, value in rows.items():
         name, comma, filter_name = key.rpartition(",")
-        if not comma or name.endswith("_stderr") or name == "bypass" or not _is_number(value):
+        if not comma or name.endswith("_stderr") or name == "bypass" or not is_number(value):
             continue
         error = rows.get(f"{name}_stderr,{filter_name}")
-        spread = float(error) if _is_number(error) else math.nan
+        spread = float(error) if is_number(error) else math.nan
         bounds = (float(value) - NORMAL_95 * spread, float(value) + NORMAL_95 * spread)
         full = key if len(filters) > 1 else name
         found[full] = Score(float(value), spread, *bounds, n, directions.get(name))
@@ -202,16 +203,12 @@ def _temperature(settings: Mapping[str, Any]) -> float | None:
     stated = settings.get("temperature")
     if settings.get("do_sample") is False or (stated is None and "do_sample" not in settings):
         return 0.0 if settings else None
-    return float(stated) if _is_number(stated) else None
+    return float(stated) if is_number(stated) else None
 
 
 def _rate(metrics: Mapping[str, Score], name: str) -> float | None:
     values = [s.value for n, s in metrics.items() if n == name or n.startswith(name + ",")]
     return values[0] if values else None
-
-
-def _is_number(value: Any) -> TypeGuard[float]:
-    return isinstance(value, (int, float)) and not isinstance(value, bool)
 
 
 def _agree(a: float, b: float) -> bool:

@@ -13,12 +13,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 from tqdm import tqdm
 
 from lm_eval_ext.attention_sinks.sink_scores import SinkScores
 from lm_eval_ext.errors import UserError
 from lm_eval_ext.metrics import cluster_bootstrap, spearman
+from lm_eval_ext.metrics.checks import FloatArray
 from lm_eval_ext.pruning.analysis_plots import plot_analysis
 from lm_eval_ext.pruning.command_options import (
     Subject,
@@ -38,7 +38,6 @@ from lm_eval_ext.pruning.selection import Removal
 from lm_eval_ext.pruning.statistics import collect_statistics
 from lm_eval_ext.pruning.task_values import TaskRunner
 
-FloatArray = NDArray[np.float64]
 _LENGTHS = (8, 16, 32, 64, 128, 256, 512)
 
 

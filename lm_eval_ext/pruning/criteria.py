@@ -12,13 +12,12 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 
 from lm_eval_ext.errors import UserError
+from lm_eval_ext.metrics.checks import FloatArray
 from lm_eval_ext.pruning.layout import Layout, projection_weight
 from lm_eval_ext.pruning.statistics import CalibrationStatistics, HeadOutputs, Part
 
-FloatArray = NDArray[np.float64]
 Score = Callable[[Layout, CalibrationStatistics, int], FloatArray]
 
 

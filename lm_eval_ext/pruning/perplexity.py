@@ -7,13 +7,11 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from transformers import PreTrainedModel
 
 from lm_eval_ext.attention_sinks.batches import batches
 from lm_eval_ext.metrics import t_interval
-
-FloatArray = NDArray[np.float64]
+from lm_eval_ext.metrics.checks import FloatArray
 
 # Logits are kept for every position of a batch.
 _MOST_TOKENS = 2048

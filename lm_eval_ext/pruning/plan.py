@@ -7,9 +7,10 @@ from dataclasses import asdict, dataclass
 from typing import Any, NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
 
+from lm_eval_ext.checks import check_choice
 from lm_eval_ext.errors import UserError
+from lm_eval_ext.metrics.checks import FloatArray
 from lm_eval_ext.pruning.criteria import find_criterion
 from lm_eval_ext.pruning.layout import Layout
 from lm_eval_ext.pruning.selection import (
@@ -21,8 +22,6 @@ from lm_eval_ext.pruning.selection import (
     select_evenly,
 )
 from lm_eval_ext.pruning.statistics import CalibrationStatistics, Part
-
-FloatArray = NDArray[np.float64]
 
 
 @dataclass(frozen=True)
@@ -63,12 +62,8 @@ class PruningSettings:
 
     def __post_init__(self) -> None:
         check_ratio(self.ratio)
-        if self.unit not in UNITS:
-            raise UserError(f"unit={self.unit!r} is not one of {', '.join(UNITS)}")
-        if self.allocation not in ALLOCATIONS:
-            raise UserError(
-                f"allocation={self.allocation!r} is not one of {', '.join(ALLOCATIONS)}"
-            )
+        check_choice("unit", self.unit, UNITS)
+        check_choice("allocation", self.allocation, ALLOCATIONS)
         find_criterion(self.criterion, self.unit)
         for name in ("skip_first", "seed"):
             value = getattr(self, name)

@@ -5,10 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
-
-FloatArray = NDArray[np.float64]
+from lm_eval_ext.metrics.checks import FloatArray
 
 
 def pyplot() -> Any:

@@ -6,12 +6,12 @@ import math
 from typing import Literal, NamedTuple, get_args
 
 import numpy as np
-from numpy.typing import NDArray
 
+from lm_eval_ext.checks import is_number
 from lm_eval_ext.errors import UserError
+from lm_eval_ext.metrics.checks import FloatArray
 from lm_eval_ext.pruning.layout import Layout
 
-FloatArray = NDArray[np.float64]
 Unit = Literal["head", "kv_group", "block", "attention"]
 Allocation = Literal["global", "even"]
 UNITS: tuple[str, ...] = get_args(Unit)
@@ -185,6 +185,5 @@ def as_removal(chosen: list[tuple[int, int]], unit: str, layout: Layout) -> Remo
 
 def check_ratio(ratio: object) -> None:
     """Check that a pruning ratio is a number of at least 0 and below 1."""
-    number = isinstance(ratio, (int, float)) and not isinstance(ratio, bool)
-    if not number or not 0 <= ratio < 1:  # type: ignore[operator]
+    if not is_number(ratio) or not 0 <= ratio < 1:
         raise UserError(f"ratio={ratio!r} must be a number of at least 0 and below 1")

@@ -9,7 +9,6 @@ from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import nn
 from tqdm import tqdm
 from transformers import PreTrainedModel
@@ -22,9 +21,9 @@ from lm_eval_ext.attention_sinks.sink_scores import (
     SinkScores,
     check_lengths,
 )
+from lm_eval_ext.metrics.checks import FloatArray
 from lm_eval_ext.pruning.layout import Layout, find_layout
 
-FloatArray = NDArray[np.float64]
 Part = Literal["sinks", "outputs", "blocks"]
 
 

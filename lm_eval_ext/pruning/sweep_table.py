@@ -6,12 +6,11 @@ from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
 
 from lm_eval_ext.errors import UserError
 from lm_eval_ext.metrics import proportion_interval, t_interval
+from lm_eval_ext.metrics.checks import FloatArray
 
-FloatArray = NDArray[np.float64]
 Cells = list[dict[str, Any]]
 
 DENSE = "dense"

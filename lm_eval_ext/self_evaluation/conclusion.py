@@ -8,6 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
+from lm_eval_ext.checks import check_flag
 from lm_eval_ext.engine.epilogue import Epilogue, FinishedAttempt
 from lm_eval_ext.engine.request import AttemptRequest, AttemptResult
 from lm_eval_ext.engine.sampling import SamplingSettings
@@ -134,9 +135,8 @@ def read_conclusion(
     UserError
         For a value that cannot be, or one that would have no effect.
     """
-    for name, flag in (("self_eval", self_eval), ("box_completion", box_completion)):
-        if not isinstance(flag, bool):
-            raise UserError(f"{name}={flag!r} must be true or false")
+    check_flag("self_eval", self_eval)
+    check_flag("box_completion", box_completion)
     if self_eval:
         template = read_template(prompt, labels)
         return ConclusionSettings(template, read_temperature(temperature), bool(box_completion))

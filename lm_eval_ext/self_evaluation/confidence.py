@@ -7,6 +7,7 @@ import math
 from pathlib import Path
 from typing import NamedTuple
 
+from lm_eval_ext.checks import is_number
 from lm_eval_ext.errors import UserError
 
 FILE_NAME = "temperature.json"
@@ -87,7 +88,6 @@ def read_temperature(stated: float | str | Path | None) -> Temperature | None:
 
 
 def _above_zero(value: object, name: str) -> float:
-    number = isinstance(value, (int, float)) and not isinstance(value, bool)
-    if not number or not 0 < value < math.inf:  # type: ignore[operator]
+    if not is_number(value) or not 0 < value < math.inf:
         raise UserError(f"{name} must be a number above 0, or a file that holds one")
-    return float(value)  # type: ignore[arg-type]
+    return float(value)

@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from typing import Any, Literal, get_args
 
+from lm_eval_ext.checks import check_at_least, check_choice
 from lm_eval_ext.errors import UserError
 from lm_eval_ext.self_evaluation.template import SelfEvalTemplate, read_template
 
@@ -26,19 +27,6 @@ Balance = Literal["none", "undersample", "oversample"]
 
 BoxCompletion = Literal["auto", "on", "off"]
 """Whether attempts without a closed box are completed; ``auto`` is for problems of MATH only."""
-
-
-def _check_choice(name: str, value: str, choices: object) -> None:
-    if value not in get_args(choices):
-        raise UserError(f"{name}={value!r} is unknown: use one of {', '.join(get_args(choices))}")
-
-
-def _check_at_least(settings: object, **least: float) -> None:
-    for name, bound in least.items():
-        value = getattr(settings, name)
-        if value is not None and not bound <= value < math.inf:
-            end = "" if value != math.inf else " and finite"
-            raise UserError(f"{name}={value} must be at least {bound}{end}")
 
 
 @dataclass(frozen=True)
@@ -72,8 +60,8 @@ class SamplingSettings:
     generator_args: str = ""
 
     def __post_init__(self) -> None:
-        _check_at_least(self, attempts=1, temperature=0, max_new_tokens=1)
-        _check_choice("box_completion", self.box_completion, BoxCompletion)
+        check_at_least(self, attempts=1, temperature=0, max_new_tokens=1)
+        check_choice("box_completion", self.box_completion, get_args(BoxCompletion))
         if self.temperature == 0 and self.attempts > 1:
             raise UserError(
                 f"temperature=0 gives {self.attempts} equal attempts: set attempts to 1 or raise "
@@ -111,8 +99,8 @@ class RowSettings:
     self_eval_labels: tuple[str, ...] | None = None
 
     def __post_init__(self) -> None:
-        _check_at_least(self, max_length=8)
-        _check_choice("balance", self.balance, Balance)
+        check_at_least(self, max_length=8)
+        check_choice("balance", self.balance, get_args(Balance))
         self.template()
 
     def template(self) -> SelfEvalTemplate:
@@ -176,8 +164,8 @@ class TuningSettings:
     gradient_checkpointing: bool = False
 
     def __post_init__(self) -> None:
-        _check_choice("schedule", self.schedule, Schedule)
-        _check_at_least(
+        check_choice("schedule", self.schedule, get_args(Schedule))
+        check_at_least(
             self, steps=1, warmup_ratio=0, weight_decay=0, batch_size=1, gradient_accumulation=1,
             num_processes=1, lora_rank=0,
         )  # fmt: skip
@@ -242,9 +230,9 @@ class SelfTraining:
     tuning: TuningSettings = TuningSettings()
 
     def __post_init__(self) -> None:
-        _check_choice("method", self.method, Method)
-        _check_choice("init_from", self.init_from, InitFrom)
-        _check_at_least(self, rounds=1, num_problems=1)
+        check_choice("method", self.method, get_args(Method))
+        check_choice("init_from", self.init_from, get_args(InitFrom))
+        check_at_least(self, rounds=1, num_problems=1)
         if not 0 <= self.held_out_share < 1:
             raise UserError(f"held_out_share={self.held_out_share} must be in [0, 1)")
         if self.method == "star" and self.tuning.alpha is not None:
@@ -316,4 +304,4 @@ class Workings:
     trust_remote_code: bool = False
 
     def __post_init__(self) -> None:
-        _check_at_least(self, attempts_per_save=1, steps_per_checkpoint=1)
+        check_at_least(self, attempts_per_save=1, steps_per_checkpoint=1)

@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from itertools import islice
 from typing import TYPE_CHECKING, Any
 
+from lm_eval_ext.checks import check_choice
 from lm_eval_ext.tiny.code_problems import code_problem
 from lm_eval_ext.tiny.formats import check_family
 from lm_eval_ext.tiny.math_problems import math_problem
@@ -115,8 +116,7 @@ def iter_problems(
         For an unknown family or split, or when a split has no further problems.
     """
     check_family(family)
-    if split not in SPLITS:
-        raise ValueError(f"split={split!r} is unknown: use one of {', '.join(SPLITS)}")
+    check_choice("split", split, SPLITS)
     mix = mix or (TRAIN_MIX if split == "train" else TEST_MIX)[family]
     rng = random.Random(f"{seed}:{family}:{split}")
     seen: set[str] = set()

@@ -19,6 +19,7 @@ from typing import Literal, NamedTuple, get_args
 import torch
 from transformers import PreTrainedModel
 
+from lm_eval_ext.checks import check_choice
 from lm_eval_ext.epistemic.weight_perturbation import WeightPerturbation
 from lm_eval_ext.errors import UserError
 from lm_eval_ext.training.responses import Example
@@ -148,8 +149,7 @@ class TeacherSettings:
     samples: int = 10
 
     def __post_init__(self) -> None:
-        if self.kind not in TEACHERS:
-            raise UserError(f"teacher={self.kind!r} is unknown: use one of {', '.join(TEACHERS)}")
+        check_choice("teacher", self.kind, TEACHERS)
         if self.samples < 1:
             raise UserError(f"teacher_samples={self.samples} must be at least 1")
 

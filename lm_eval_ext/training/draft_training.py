@@ -15,6 +15,7 @@ import torch
 from tqdm import tqdm
 from transformers import PreTrainedModel
 
+from lm_eval_ext.checks import check_at_least, check_choice
 from lm_eval_ext.errors import UserError
 from lm_eval_ext.training.distillation import (
     DIRECTIONS,
@@ -65,16 +66,13 @@ class OptimizationSettings:
     kl: Direction = "forward"
 
     def __post_init__(self) -> None:
-        for name, least in (("steps", 1), ("batch_size", 1), ("warmup_steps", 0)):
-            if getattr(self, name) < least:
-                raise UserError(f"{name}={getattr(self, name)} must be at least {least}")
+        check_at_least(self, steps=1, batch_size=1, warmup_steps=0)
         if not (self.learning_rate > 0 and self.weight_decay >= 0):
             raise UserError(
                 f"learning_rate={self.learning_rate} must be positive and "
                 f"weight_decay={self.weight_decay} not negative"
             )
-        if self.kl not in DIRECTIONS:
-            raise UserError(f"kl={self.kl!r} is unknown: use one of {', '.join(DIRECTIONS)}")
+        check_choice("kl", self.kl, DIRECTIONS)
 
     def rate(self, step: int) -> float:
         """Return the learning rate of a step.

@@ -12,7 +12,7 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from lm_eval_ext.errors import UserError
+from lm_eval_ext.checks import check_at_least
 
 if TYPE_CHECKING:
     from lm_eval_ext.training.draft_job import DraftJob
@@ -83,22 +83,17 @@ def _add_optimization_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Train the drafts and return the exit status."""
+    check_at_least(args, num_drafts=1, checkpoint_every=1)
     from lm_eval_ext.training.draft_job import train_drafts
 
     train_drafts(
         job_from(args),
         Path(args.output),
-        checkpoint_every=_positive("checkpoint_every", args.checkpoint_every),
+        checkpoint_every=args.checkpoint_every,
         generation_batch_size=args.generation_batch_size,
         trust_remote_code=args.trust_remote_code,
     )
     return 0
-
-
-def _positive(name: str, value: int) -> int:
-    if value < 1:
-        raise UserError(f"{name}={value} must be at least 1")
-    return value
 
 
 def job_from(args: argparse.Namespace) -> DraftJob:
@@ -111,7 +106,7 @@ def job_from(args: argparse.Namespace) -> DraftJob:
     return DraftJob(
         target=args.target,
         draft_init=args.draft_init,
-        num_drafts=_positive("num_drafts", args.num_drafts),
+        num_drafts=args.num_drafts,
         prompts=args.prompts,
         num_prompts=args.num_prompts,
         split=args.split,

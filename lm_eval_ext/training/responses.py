@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 from tqdm import tqdm
 
 from lm_eval_ext import harness
+from lm_eval_ext.checks import check_at_least
 from lm_eval_ext.errors import UserError
 from lm_eval_ext.store.lines import drop_unfinished_line, read_lines
 from lm_eval_ext.training.shards import prompt_hash
@@ -55,9 +56,7 @@ class ResponseSettings:
     stop: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
-        for name, least in (("per_prompt", 1), ("temperature", 0), ("max_new_tokens", 1)):
-            if not getattr(self, name) >= least:
-                raise UserError(f"{name}={getattr(self, name)} must be at least {least}")
+        check_at_least(self, per_prompt=1, temperature=0, max_new_tokens=1)
         if self.temperature == 0 and self.per_prompt > 1:
             raise UserError(
                 f"temperature=0 gives {self.per_prompt} equal responses: set responses_per_prompt "

@@ -6,6 +6,7 @@ import hashlib
 import random
 from typing import Literal, get_args
 
+from lm_eval_ext.checks import check_choice
 from lm_eval_ext.errors import UserError
 
 Split = Literal["disjoint", "same", "bootstrap"]
@@ -48,8 +49,7 @@ def split_prompts(
     >>> split_prompts(3, 2, "same", seed=0)
     [(0, 1, 2), (0, 1, 2)]
     """
-    if split not in SPLITS:
-        raise UserError(f"split={split!r} is unknown: use one of {', '.join(SPLITS)}")
+    check_choice("split", split, SPLITS)
     if n_drafts < 1:
         raise UserError(f"num_drafts={n_drafts} must be at least 1")
     if n_prompts < (n_drafts if split == "disjoint" else 1):

@@ -330,7 +330,7 @@ def test_vectors_and_adapters_of_the_embeddings_get_along(run, tmp_path, model_f
     [
         (["--schedule", "linaer"], "schedule=linaer cannot be used: "),
         (["--schedule", "reduce_lr_on_plateau"], "schedule=reduce_lr_on_plateau cannot be used"),
-        (["--dtype", "float23"], "dtype=float23 is unknown: use one of float32"),
+        (["--dtype", "float23"], "dtype='float23' is unknown: use one of float32"),
         (["--report-to", "tensorbord"], "report_to=tensorbord: tensorbord is not supported"),
         (["--lora-alpha", 0], "lora_alpha=0 must be at least 1"),
         (["--max-new-tokens", 600], "max_new_tokens=600 and rsp_length=2 leave no room"),
@@ -344,7 +344,7 @@ def test_vectors_and_adapters_of_the_embeddings_get_along(run, tmp_path, model_f
         (["--rsp-length", -1], "rsp_length=-1 must be at least 0"),
         (["--learning-rate", 0], "learning_rate=0.0 must be positive"),
         (["--max-refills", -1], "max_refills=-1 must be at least 0"),
-        (["--optimizer", "adam"], "optimizer=adam is unknown: use one of adamw_torch"),
+        (["--optimizer", "adam"], "optimizer='adam' is unknown: use one of adamw_torch"),
         (["--trainable", "nrom"], "trainable=nrom is in no parameter's name"),
         (["--trainable", "norm", "--lora-rank", 2], "exclude each other"),
         (["--pretrained", "/no/where"], "pretrained=/no/where: "),

@@ -67,5 +67,5 @@ def test_user_error_is_one_line(tmp_path):
     with pytest.raises(subprocess.CalledProcessError) as failure:
         lm_eval(tmp_path, "rsp", {"control": "noise"})
     last = failure.value.stderr.decode().strip().splitlines()[-1]
-    assert "error: control='noise' is not one of none, mean" in last
+    assert "error: control='noise' is unknown: use one of none, mean" in last
     assert b"Traceback" not in failure.value.stderr

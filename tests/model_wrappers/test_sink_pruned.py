@@ -186,7 +186,7 @@ def test_mean_compensation_keeps_the_mean_output_of_the_layer(make_lm, random_mo
     ("arguments", "line"),
     [
         ({"ratio": 1.5}, "ratio=1.5 must be a number"),
-        ({"unit": "layer"}, "unit='layer' is not one of head, kv_group, block, attention"),
+        ({"unit": "layer"}, "unit='layer' is unknown: use one of head, kv_group, block, attention"),
         ({"criterion": "sinks"}, "criterion='sinks' is not one of sink"),
         ({"unit": "block", "criterion": "wanda"}, "unit=block"),
         ({"skip_first": -1}, "skip_first=-1"),

@@ -93,7 +93,7 @@ def test_two_tensor_parallel_workers_give_the_attempts_of_our_engine(tmp_path):
 @pytest.mark.parametrize(
     ("model", "model_args", "message"),
     [
-        ("rsp-vllm", "pretrained=tiny,control=noise", "control='noise' is not one of"),
+        ("rsp-vllm", "pretrained=tiny,control=noise", "control='noise' is unknown: use one of"),
         ("rsp-vllm", "pretrained=tiny,enable_prompt_embeds=False", "enable_prompt_embeds=False"),
         ("sampled-vllm", "pretrained=tiny,lenght=3", "unexpected keyword argument 'lenght'"),
         ("sampled-vllm", "pretrained=no/such/folder", "pretrained=no/such/folder: "),
