@@ -39,11 +39,6 @@ def embedding_statistics(model: PreTrainedModel) -> EmbeddingStatistics:
     The output, not the weight: Gemma multiplies by sqrt(hidden) inside the module, so its raw
     table is in another space than the vectors the first layer expects. Granite multiplies after
     the module, where injected vectors are multiplied too.
-
-    Parameters
-    ----------
-    model
-        A model with token embeddings.
     """
     module = model.get_input_embeddings()
     n_rows = int(module.num_embeddings)

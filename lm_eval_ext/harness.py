@@ -33,11 +33,6 @@ def info_logger(name: str) -> logging.Logger:
     """Return a logger whose messages lm-eval's command shows under its own verbosity, INFO on.
 
     Of loggers that do not descend from its own it shows warnings only.
-
-    Parameters
-    ----------
-    name
-        Name of the module.
     """
     return logging.getLogger(f"lm_eval.{name}")
 
@@ -99,17 +94,7 @@ def generation_requests(lm: HFLM, requests: Sequence[Instance]) -> list[Generati
 
 
 def complete(lm: HFLM, prompts: Sequence[str], **generation_kwargs: Any) -> list[Any]:
-    """Complete prompts outside of a task; equal neighbors are attempts at one question.
-
-    Parameters
-    ----------
-    lm
-        The model.
-    prompts
-        Rendered prompts.
-    **generation_kwargs
-        As in a task's ``generation_kwargs``.
-    """
+    """Complete prompts outside of a task; equal neighbors are attempts at one question."""
     requests: list[Instance] = []
     for prompt in prompts:
         if requests and requests[-1].args[0] == prompt:
@@ -151,17 +136,6 @@ def task_requests(
 ) -> list[tuple[str, dict[str, Any]]]:
     """Return the rendered prompts of a task's first questions, and how they are to be answered.
 
-    Parameters
-    ----------
-    task
-        Name of a generation task.
-    lm
-        The model, for its chat template.
-    limit
-        Number of questions.
-    apply_chat_template
-        Render prompts as chats.
-
     Raises
     ------
     UserError
@@ -183,27 +157,13 @@ def task_requests(
 
 
 def task_prompts(task: str, lm: HFLM, *, limit: int, apply_chat_template: bool) -> list[str]:
-    """Return the prompts of `task_requests`.
-
-    Parameters
-    ----------
-    task, lm, limit, apply_chat_template
-        As there.
-    """
+    """Return the prompts of `task_requests`."""
     found = task_requests(task, lm, limit=limit, apply_chat_template=apply_chat_template)
     return [prompt for prompt, _ in found]
 
 
 def prompt_tokens(lm: HFLM, prompt: str) -> list[int]:
-    """Tokenize a prompt as lm-eval's Hugging Face models do, with BOS exactly once.
-
-    Parameters
-    ----------
-    lm
-        The model.
-    prompt
-        The rendered prompt.
-    """
+    """Tokenize a prompt as lm-eval's Hugging Face models do, with BOS exactly once."""
     token_ids, _ = lm.tok_batch_encode([prompt], truncation=bool(lm.truncation))
     return [int(token) for token in token_ids[0]]
 
@@ -249,30 +209,14 @@ def cut_at_stops(text: str, stop: Sequence[str]) -> str:
 
 
 def autocast(lm: HFLM) -> AbstractContextManager[Any]:
-    """Return the mixed precision that a model was asked to compute in, if any.
-
-    Parameters
-    ----------
-    lm
-        The model.
-    """
+    """Return the mixed precision that a model was asked to compute in, if any."""
     if lm.mixed_precision_dtype is None:
         return nullcontext()
     return torch.autocast(device_type=lm.device.type, dtype=lm.mixed_precision_dtype)
 
 
 def tokens_from(lm: HFLM, prompt: str, start: int) -> int:
-    """Return how many tokens of a prompt begin at or after an offset in characters.
-
-    Parameters
-    ----------
-    lm
-        The model.
-    prompt
-        The rendered prompt.
-    start
-        The offset.
-    """
+    """Return how many tokens of a prompt begin at or after an offset in characters."""
     if not lm.tokenizer.is_fast:
         # No offsets: what follows a turn usually begins with a special token, and is then
         # tokenized alike by itself.
@@ -286,13 +230,6 @@ def end_of_user_turn(lm: HFLM, prompt: str) -> int | None:
 
     The chat template is rendered around a marker to learn what it writes after a user message;
     the last occurrence of that text in the prompt is the end of the user's turn.
-
-    Parameters
-    ----------
-    lm
-        The model, for its chat template.
-    prompt
-        The rendered prompt.
 
     Returns
     -------

@@ -53,11 +53,6 @@ def readable_load_errors(
 def require_causal(lm: HFLM) -> None:
     """Refuse a model that does not continue its prompt.
 
-    Parameters
-    ----------
-    lm
-        The model, loaded.
-
     Raises
     ------
     UserError

@@ -13,13 +13,7 @@ MAX_SHARE = 0.05
 
 
 class RunReport:
-    """Counts the attempts of a task that were cut off or have no answer.
-
-    Parameters
-    ----------
-    task
-        Name of the task.
-    """
+    """Counts the attempts of a task that were cut off or have no answer."""
 
     def __init__(self, task: str) -> None:
         self._task = task

@@ -42,13 +42,7 @@ class SamplingGroup:
     n_truncated: Mapping[str, int]
 
     def subset(self, places: Sequence[int]) -> SamplingGroup:
-        """Return some of the requests.
-
-        Parameters
-        ----------
-        places
-            Which.
-        """
+        """Return some of the requests."""
         return SamplingGroup(
             [self.requests[i] for i in places],
             [self.attempts[i] for i in places],
@@ -57,15 +51,7 @@ class SamplingGroup:
         )
 
     def record(self, place: int, result: AttemptResult) -> GenerationRecord:
-        """Return what is known of an attempt once its tokens are there.
-
-        Parameters
-        ----------
-        place
-            Place of its request.
-        result
-            What was generated.
-        """
+        """Return what is known of an attempt once its tokens are there."""
         request = self.requests[place]
         return GenerationRecord(
             attempt=request.attempt,
@@ -102,13 +88,6 @@ class Sampled(NamedTuple):
 def resolved_settings(model: Any, request: GenerationRequest) -> SamplingSettings:
     """Return the sampling settings of a request, the model's own defaults in what it leaves open.
 
-    Parameters
-    ----------
-    model
-        The model.
-    request
-        What lm-eval asks for.
-
     Raises
     ------
     UserError
@@ -130,15 +109,6 @@ def fitted_prompts(
     lm: SampledLM, prompts: Sequence[str], *, max_new_tokens: int
 ) -> tuple[dict[str, list[int]], dict[str, int]]:
     """Return each distinct prompt's tokens, cut from the left, and how many were cut.
-
-    Parameters
-    ----------
-    lm
-        The model.
-    prompts
-        Rendered prompts.
-    max_new_tokens
-        Most tokens to generate behind them.
 
     Raises
     ------

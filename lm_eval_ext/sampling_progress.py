@@ -27,13 +27,6 @@ class SamplingProgress:
 
     What is left is estimated: an attempt that has not ended goes on for as many tokens as were
     made for each that has, but not beyond its limit; until the first has ended, up to its limit.
-
-    Parameters
-    ----------
-    requests
-        What was asked for.
-    disable
-        Show nothing.
     """
 
     def __init__(self, requests: Sequence[GenerationRequest], *, disable: bool = False) -> None:
@@ -65,13 +58,7 @@ class SamplingProgress:
         self._bar.close()
 
     def expect(self, attempts: Sequence[AttemptRequest]) -> None:
-        """Say what the model is to read; what several prompts begin with is read once.
-
-        Parameters
-        ----------
-        attempts
-            What it reads for each.
-        """
+        """Say what the model is to read; what several prompts begin with is read once."""
         if self._bar.disable:
             return
         self._n_to_read += sum(attempt.private_length for attempt in attempts)
@@ -83,15 +70,7 @@ class SamplingProgress:
         self._show()
 
     def count(self, part: Part, n_tokens: int) -> None:
-        """Count the tokens of a part of the run; see `lm_eval_ext.engine.timing.Timing`.
-
-        Parameters
-        ----------
-        part
-            What was done.
-        n_tokens
-            With how many tokens.
-        """
+        """Count the tokens of a part of the run; see `lm_eval_ext.engine.timing.Timing`."""
         if part == "prefill":
             self._n_read += n_tokens
         elif part in ("token choice", "vllm"):

@@ -159,11 +159,6 @@ def about_decoding(
 def about_equal_attempts(responses: Sequence[Sequence[str]]) -> str | None:
     """Return a line where sampling gave one text over and over: one seed for all, or a cache.
 
-    Parameters
-    ----------
-    responses
-        The sampled responses by question.
-
     Examples
     --------
     >>> about_equal_attempts([["a", "a"], ["a", "a"], ["a", "b"]])[:56]

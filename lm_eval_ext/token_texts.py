@@ -29,13 +29,7 @@ class TokenTexts:
         self._known: dict[int, str] = {}
 
     def of(self, token_ids: Iterable[int]) -> list[str]:
-        """Return the text of each token.
-
-        Parameters
-        ----------
-        token_ids
-            The tokens, in order.
-        """
+        """Return the text of each token."""
         return [self._text(i) for i in token_ids]
 
     def _text(self, token_id: int) -> str:

@@ -221,15 +221,7 @@ class DraftEU(SampledLM):
     def annotate(
         self, requests: Sequence[GenerationRequest], generations: list[Generation]
     ) -> list[Generation]:
-        """Score finished attempts.
-
-        Parameters
-        ----------
-        requests
-            What was asked for.
-        generations
-            The finished attempts, in the same order.
-        """
+        """Score finished attempts."""
         prompts = {request.prompt for request in requests}
         token_ids = {prompt: tuple(self.prompt_token_ids(prompt)) for prompt in prompts}
         attempts = [

@@ -145,15 +145,7 @@ class RSP(SampledLM):
         return other
 
     def draw(self, prompt: str, attempt: int) -> torch.Tensor:
-        """Return the vectors of an attempt, shape (length, hidden), float32 on the CPU.
-
-        Parameters
-        ----------
-        prompt
-            The rendered prompt.
-        attempt
-            Number of the attempt.
-        """
+        """Return the vectors of an attempt, shape (length, hidden), float32 on the CPU."""
         stream = self._vector_stream(prompt, attempt)
         if self.control == "zero":
             return torch.zeros(self.length, self._hidden_size)

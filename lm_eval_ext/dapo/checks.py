@@ -13,13 +13,7 @@ from lm_eval_ext.training.adapters import ALL_LINEAR
 
 
 def check_mixed_precision(bf16: bool) -> None:
-    """Raise `UserError` for mixed precision on a machine that has none.
-
-    Parameters
-    ----------
-    bf16
-        Whether it is asked for.
-    """
+    """Raise `UserError` for mixed precision on a machine that has none."""
     if bf16 and not (is_torch_bf16_gpu_available() or is_torch_xla_available()):
         raise UserError(
             "bf16=True needs a GPU that computes in bfloat16, and there is none: leave --bf16 out"
@@ -85,17 +79,7 @@ def check_adapted_modules(model: PreTrainedModel, modules: str) -> None:
 
 
 def check_positions(*, n_positions: int, max_new_tokens: int, rsp_length: int) -> None:
-    """Raise `UserError` if rollouts leave no room for a prompt.
-
-    Parameters
-    ----------
-    n_positions
-        Of the model.
-    max_new_tokens
-        Most tokens of a rollout.
-    rsp_length
-        Random vectors before them.
-    """
+    """Raise `UserError` if rollouts leave no room for a prompt."""
     if n_positions - max_new_tokens - rsp_length < 1:
         vectors = f" and rsp_length={rsp_length}" if rsp_length else ""
         raise UserError(

@@ -113,15 +113,7 @@ class Optimization:
             )
 
     def check(self, n_processes: int, checkpoint_every: int) -> None:
-        """Raise `UserError` for batches that cannot be divided.
-
-        Parameters
-        ----------
-        n_processes
-            Processes of the run.
-        checkpoint_every
-            Steps between checkpoints.
-        """
+        """Raise `UserError` for batches that cannot be divided."""
         if self.groups_per_step % n_processes:
             raise UserError(
                 f"groups_per_step={self.groups_per_step} must be a multiple of the {n_processes} "

@@ -11,13 +11,6 @@ from typing import Any
 class QuestionOrder:
     """An endless order of questions: seeded permutations of all of them, one after the other.
 
-    Parameters
-    ----------
-    questions
-        The questions.
-    seed
-        Of the permutations.
-
     Examples
     --------
     >>> order = QuestionOrder(["a", "b", "c"], seed=0)

@@ -92,15 +92,7 @@ class Rewards:
     def grade(
         self, questions: Sequence[Problem], rollouts: Sequence[Sequence[Rollout]]
     ) -> list[Group]:
-        """Return the groups of questions of any families, in order.
-
-        Parameters
-        ----------
-        questions
-            The questions.
-        rollouts
-            The rollouts of each.
-        """
+        """Return the groups of questions of any families, in order."""
         verdicts: dict[int, tuple[float, ...]] = {}
         for family in dict.fromkeys(question.family for question in questions):
             assert family is not None

@@ -310,13 +310,7 @@ class DAPOTrainer(GRPOTrainer):
         self._token_sums[name] = self._token_sums.get(name, 0) + sums
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
-        """Add the means over the tokens of the step to TRL's figures.
-
-        Parameters
-        ----------
-        logs, start_time
-            As in transformers.
-        """
+        """Add the means over the tokens of the step to TRL's figures."""
         for name, sums in self._token_sums.items():
             total, count = self.accelerator.reduce(sums, reduction="sum").tolist()
             # TRL's own mean over micro-batches counts an empty one as 0.

@@ -95,15 +95,6 @@ def attention_on_vectors(lm: SampledLM, prompt: str, token_ids: Sequence[int]) -
     Mean over layers and heads, from the attention weights of an eager forward pass, for the first
     draw.
 
-    Parameters
-    ----------
-    lm
-        The model.
-    prompt
-        The rendered prompt.
-    token_ids
-        The continuation.
-
     Returns
     -------
     numpy.ndarray

@@ -112,13 +112,7 @@ class Decoder:
 
     @torch.inference_mode()
     def run(self, requests: Sequence[AttemptRequest]) -> Iterator[tuple[int, AttemptResult]]:
-        """Yield (place of the request, result) as finished attempts leave the batch.
-
-        Parameters
-        ----------
-        requests
-            The attempts.
-        """
+        """Yield (place of the request, result) as finished attempts leave the batch."""
         self._tree = tree = PromptTree(requests)
         due = None if self._budget is None else self._budget.n_tokens
         waiting = deque(

@@ -39,15 +39,7 @@ Readout = tuple[float, ...]
 
 
 class FinishedAttempt(NamedTuple):
-    """An attempt that has just ended.
-
-    Parameters
-    ----------
-    request
-        What was asked for.
-    token_ids
-        What was generated.
-    """
+    """An attempt that has just ended."""
 
     request: AttemptRequest
     token_ids: Sequence[int]
@@ -165,17 +157,7 @@ class CachedReader:
 def read_plainly(
     model: PreTrainedModel, epilogue: Epilogue, finished: Sequence[FinishedAttempt]
 ) -> list[Readout | None]:
-    """Return what `CachedReader.read` returns, for any causal model: everything is read again.
-
-    Parameters
-    ----------
-    model
-        A causal model.
-    epilogue
-        What to read.
-    finished
-        The attempts.
-    """
+    """Return what `CachedReader.read` returns, for any causal model: everything is read again."""
     readouts: list[Readout | None] = [None] * len(finished)
     wanted = [(i, r) for i, r in enumerate(epilogue.requests(finished)) if r is not None]
     wanted.sort(key=lambda item: _n_positions(item[1]))

@@ -60,13 +60,7 @@ def expanded_cache(
 
 @torch.inference_mode()
 def cache_misfit(model: PreTrainedModel) -> str | None:
-    """Return why a model's cache cannot be repeated for several attempts, or None if it can.
-
-    Parameters
-    ----------
-    model
-        A causal model.
-    """
+    """Return why a model's cache cannot be repeated for several attempts, or None if it can."""
     ids = torch.ones((1, 2), dtype=torch.int64, device=model.device)
     try:
         expanded_cache(model, ids, torch.ones_like(ids), torch.tensor([0, 0]))
@@ -236,13 +230,7 @@ class FallbackDecoder:
 
     @torch.inference_mode()
     def run(self, requests: Sequence[AttemptRequest]) -> Iterator[tuple[int, AttemptResult]]:
-        """Yield (place of the request, result), batch by batch, longest prompts first.
-
-        Parameters
-        ----------
-        requests
-            The attempts.
-        """
+        """Yield (place of the request, result), batch by batch, longest prompts first."""
         order = sorted(
             range(len(requests)),
             key=lambda i: (-len(requests[i].prompt_ids), requests[i].prompt_ids),

@@ -22,13 +22,7 @@ from lm_eval_ext.engine.row_memory import (
 
 
 def key_value_bytes_per_token(model: PreTrainedModel) -> int:
-    """Return the bytes one token adds to the key/value cache.
-
-    Parameters
-    ----------
-    model
-        A causal model with attention.
-    """
+    """Return the bytes one token adds to the key/value cache."""
     return key_value_numbers_per_token(model.config.get_text_config()) * model.dtype.itemsize
 
 

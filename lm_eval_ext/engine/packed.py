@@ -99,11 +99,6 @@ def packed_logits(model: PreTrainedModel, packed: PackedAttempts) -> torch.Tenso
 def packed_misfit(model: PreTrainedModel) -> str | None:
     """Return why packed passes do not fit a model, or None if they fit.
 
-    Parameters
-    ----------
-    model
-        A causal language model.
-
     Returns
     -------
     str or None

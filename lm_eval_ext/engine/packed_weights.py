@@ -103,13 +103,7 @@ def packed_weights(model: nn.Module, *, rows: int = 0, passes: int = 0) -> Itera
 
 
 def bytes_to_pack(model: nn.Module) -> int:
-    """Return the memory that `packed_weights` is still going to take for a model.
-
-    Parameters
-    ----------
-    model
-        Any model.
-    """
+    """Return the memory that `packed_weights` is still going to take for a model."""
     layers = [layer for layer in _layers(model) if _fits(layer)]
     if not layers or not _operators_work() or not _affordable(layers):
         return 0
@@ -117,13 +111,7 @@ def bytes_to_pack(model: nn.Module) -> int:
 
 
 def release_packed_weights(model: nn.Module) -> None:
-    """Give the packed copies of a model back, before its weights change for long.
-
-    Parameters
-    ----------
-    model
-        Any model.
-    """
+    """Give the packed copies of a model back, before its weights change for long."""
     for layer in _layers(model):
         _copies.pop(layer, None)
 

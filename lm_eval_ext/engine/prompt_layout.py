@@ -280,13 +280,7 @@ class SharedPrefix:
         ]
 
     def with_rows(self, prompt_of_row: Sequence[int]) -> SharedPrefix:
-        """Return the same prompts with other rows; keys and values are copied as little as can be.
-
-        Parameters
-        ----------
-        prompt_of_row
-            As for the class.
-        """
+        """Return the same prompts with other rows, copying few keys and values."""
         return SharedPrefix(self._prompts, prompt_of_row, reuse=self)
 
     def masks(

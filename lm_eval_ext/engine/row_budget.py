@@ -70,15 +70,6 @@ class RowBudget:
     ) -> Iterator[tuple[int, AttemptResult]]:
         """Decode attempts, those in flight when memory runs out once more with half the rows.
 
-        Parameters
-        ----------
-        make_decoder
-            Makes a decoder for so many rows.
-        requests
-            The attempts.
-        rows
-            Most rows to begin with.
-
         Yields
         ------
         tuple

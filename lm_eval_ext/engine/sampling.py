@@ -224,11 +224,6 @@ class Sampled(NamedTuple):
 class Sampler:
     """Chooses next tokens under fixed settings.
 
-    Parameters
-    ----------
-    settings
-        The sampling settings.
-
     Examples
     --------
     >>> sampler = Sampler(SamplingSettings(max_new_tokens=1, do_sample=True))

@@ -26,11 +26,6 @@ def misfit(model: PreTrainedModel) -> str | None:
     give the same logits. Architectures that ignore, replace or extend the attention function fail
     it.
 
-    Parameters
-    ----------
-    model
-        A causal language model.
-
     Returns
     -------
     str or None

@@ -76,15 +76,7 @@ class Timing:
         self.add_tokens(name, n_tokens)
 
     def add_tokens(self, name: Part, n_tokens: int) -> None:
-        """Count tokens of a part, where their number is known only after it.
-
-        Parameters
-        ----------
-        name
-            The part.
-        n_tokens
-            Tokens that it has handled.
-        """
+        """Count tokens of a part, where their number is known only after it."""
         self._tokens[name] += n_tokens
         if self._tell is not None:
             self._tell(name, n_tokens)

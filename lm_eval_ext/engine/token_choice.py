@@ -165,15 +165,7 @@ def _interval(weights: torch.Tensor, uniforms: torch.Tensor) -> tuple[torch.Tens
 
 
 def n_candidates(settings: SamplingSettings, vocabulary: int) -> int:
-    """Return how many of the most likely tokens are worth a look before all are, or 0 for none.
-
-    Parameters
-    ----------
-    settings
-        The sampling settings.
-    vocabulary
-        Size of the vocabulary.
-    """
+    """Return how many of the most likely tokens are worth a look before all are, or 0 for none."""
     if vocabulary <= _SMALL_VOCABULARY or not settings.do_sample or settings.typical_p < 1.0:
         return 0
     if 0 < (settings.min_p or 0) < _LEAST_MIN_P:

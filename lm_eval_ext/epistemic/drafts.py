@@ -164,13 +164,7 @@ def _place_among(
 
 
 def same_model(one: PreTrainedModel, other: PreTrainedModel) -> bool:
-    """Return whether two models compute the same: class, settings, weights, device and dtype.
-
-    Parameters
-    ----------
-    one, other
-        The models.
-    """
+    """Return whether two models compute the same: class, settings, weights, device and dtype."""
     if one is other:
         return True
     if type(one) is not type(other) or (one.device, one.dtype) != (other.device, other.dtype):

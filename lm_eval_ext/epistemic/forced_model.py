@@ -31,11 +31,6 @@ _USABLE_SHARE = 0.2
 class ForcedModel:
     """Gives the logits along finished responses.
 
-    Parameters
-    ----------
-    model
-        Any causal model.
-
     Attributes
     ----------
     misfit
@@ -60,15 +55,7 @@ class ForcedModel:
                 yield
 
     def logits(self, attempts: Sequence[ForcedAttempt], packed: PackedAttempts) -> torch.Tensor:
-        """Return the logits that predict the response tokens, shape (n_tokens, vocabulary).
-
-        Parameters
-        ----------
-        attempts
-            The attempts.
-        packed
-            The same, laid out.
-        """
+        """Return the logits that predict the response tokens, shape (n_tokens, vocabulary)."""
         if self.misfit is not None:
             return plain_logits(self.model, attempts)
         return packed_logits(self.model, packed)

@@ -42,17 +42,7 @@ class FinishedAttempt(NamedTuple):
 
 
 class ResponseScorer:
-    """Scores responses token by token.
-
-    Parameters
-    ----------
-    target
-        The target.
-    drafts
-        The drafts.
-    reference
-        The reference, or None.
-    """
+    """Scores responses token by token."""
 
     def __init__(
         self, target: ForcedModel, drafts: Drafts, reference: TokurReference | None = None

@@ -212,11 +212,6 @@ def effective_weight(module: torch.nn.Module) -> torch.Tensor:
     A weight stored in another form, such as a quantized one, is found by passing the rows of the
     identity through the module.
 
-    Parameters
-    ----------
-    module
-        A linear module, whatever its class.
-
     Examples
     --------
     >>> _ = torch.manual_seed(0)

@@ -109,13 +109,6 @@ def check_same_questions(runs: Sequence[RunOutput], task: str) -> None:
 def compare_tasks(a: TaskOutput, b: TaskOutput, metric: str) -> PairedTest | None:
     """Test the difference a - b of a metric between runs that saw the same questions.
 
-    Parameters
-    ----------
-    a, b
-        The task in both runs.
-    metric
-        Its name.
-
     Returns
     -------
     PairedTest or None

@@ -66,11 +66,6 @@ _FOLDERS = re.compile(r"(?:(?<=^)|(?<==))(?:/|[A-Za-z]:\\)(?:[^,/\\]+[/\\])+")
 def entry_of(run: RunOutput) -> dict[str, Any]:
     """Return a run as it is stored.
 
-    Parameters
-    ----------
-    run
-        The run, with all its metrics.
-
     Returns
     -------
     dict
@@ -167,11 +162,6 @@ def write_whole(path: Path, text: str) -> None:
 
 def read_entry(path: Path) -> RunOutput:
     """Read a stored run.
-
-    Parameters
-    ----------
-    path
-        Its file.
 
     Raises
     ------

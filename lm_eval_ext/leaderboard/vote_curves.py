@@ -130,13 +130,6 @@ class VoteCurve(NamedTuple):
 def read_questions(folder: Path, task: str) -> dict[int, Question]:
     """Read the attempts of a task in the newest run below a folder, by question number.
 
-    Parameters
-    ----------
-    folder
-        The ``--output_path`` of the run.
-    task
-        A task of it.
-
     Raises
     ------
     UserError

@@ -119,13 +119,6 @@ def run(args: argparse.Namespace) -> int:
 def compare_votes(task: str, args: argparse.Namespace) -> TaskVotes:
     """Set the votes of the run beside the majority vote of the baseline.
 
-    Parameters
-    ----------
-    task
-        A task of both runs.
-    args
-        The options.
-
     Raises
     ------
     UserError
@@ -172,19 +165,7 @@ def _shared_tasks(args: argparse.Namespace) -> list[str]:
 
 
 def savings_table(votes: TaskVotes, k: int, margin: float, *, box: Any = ROUNDED) -> Table:
-    """Lay out what a vote of k attempts scores against the target, and how few attempts reach it.
-
-    Parameters
-    ----------
-    votes
-        The votes.
-    k
-        Attempts in a vote.
-    margin
-        Of the non-inferiority.
-    box
-        Borders.
-    """
+    """Lay out what a vote of k attempts scores, and how few attempts reach the target."""
     table = Table(box=box)
     table.add_column("vote")
     for name in (f"at k={k}", "minus target", "smallest k that reaches it", "resamples that do"):
@@ -204,17 +185,7 @@ def savings_table(votes: TaskVotes, k: int, margin: float, *, box: Any = ROUNDED
 
 
 def curves_table(votes: TaskVotes, k: int, *, box: Any = ROUNDED) -> Table:
-    """Lay out the curves at some k: powers of two, the k in question and the last.
-
-    Parameters
-    ----------
-    votes
-        The votes.
-    k
-        A k to show.
-    box
-        Borders.
-    """
+    """Lay out the curves at some k: powers of two, the k in question and the last."""
     table = Table(box=box)
     table.add_column("k", justify="right")
     for label, curve in votes.curves.items():

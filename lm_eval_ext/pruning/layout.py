@@ -74,11 +74,6 @@ class Layout(NamedTuple):
 def find_layout(model: PreTrainedModel) -> Layout:
     """Find the blocks of a causal model.
 
-    Parameters
-    ----------
-    model
-        The model.
-
     Raises
     ------
     UserError
@@ -139,13 +134,6 @@ def projection_weight(block: Block, n_heads: int) -> torch.Tensor:
 
     What the module applies, found by applying it to unit vectors: so it is right for quantized
     weights, adapters and transposed layouts alike.
-
-    Parameters
-    ----------
-    block
-        The block.
-    n_heads
-        Number of query heads.
     """
     projection = block.projection
     parameter = next(projection.parameters(), torch.empty(0))  # packed weights are no parameter

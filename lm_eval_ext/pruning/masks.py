@@ -107,15 +107,7 @@ def _without_blocks(layout: Layout, removal: Removal) -> Iterator[None]:
 
 
 def remove_blocks(layout: Layout, removal: Removal) -> None:
-    """Take blocks out of a model for good, and number the others anew.
-
-    Parameters
-    ----------
-    layout
-        The model.
-    removal
-        Which blocks.
-    """
+    """Take blocks out of a model for good, and number the others anew."""
     kept = [i for i in range(layout.n_layers) if i not in removal.blocks]
     for name in per_layer_settings(layout.config):
         value = getattr(layout.config, name)
@@ -162,13 +154,6 @@ def _replace(container: nn.ModuleList, blocks: list[nn.Module]) -> None:
 @torch.no_grad()
 def zero_heads(model: PreTrainedModel, removal: Removal) -> None:
     """Set the columns of heads in the output projections to zero, for good.
-
-    Parameters
-    ----------
-    model
-        A causal model.
-    removal
-        Which heads.
 
     Raises
     ------

@@ -42,13 +42,6 @@ class Perplexity(NamedTuple):
 def token_nll(model: PreTrainedModel, sequences: Sequence[Sequence[int]]) -> list[FloatArray]:
     """Return the negative log-likelihood of every token but the first, nats.
 
-    Parameters
-    ----------
-    model
-        A causal model.
-    sequences
-        Token ids of each sequence.
-
     Returns
     -------
     list of numpy.ndarray
@@ -69,11 +62,6 @@ def token_nll(model: PreTrainedModel, sequences: Sequence[Sequence[int]]) -> lis
 
 def perplexity(nll: Sequence[FloatArray]) -> Perplexity:
     """Return the perplexity over all tokens.
-
-    Parameters
-    ----------
-    nll
-        What `token_nll` returned.
 
     Examples
     --------

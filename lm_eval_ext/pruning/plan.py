@@ -80,13 +80,7 @@ class PruningSettings:
             raise UserError("mean_compensation=true needs a unit of heads, not unit='block'")
 
     def needs(self, *, scored: bool = False) -> frozenset[Part]:
-        """Return the statistics needed to make a plan.
-
-        Parameters
-        ----------
-        scored
-            Whether the scores are known already.
-        """
+        """Return the statistics needed to make a plan."""
         if self.ratio == 0:
             return frozenset()
         parts = set() if scored else set(find_criterion(self.criterion, self.unit).needs)

@@ -79,17 +79,7 @@ def run(args: argparse.Namespace) -> int:
 def all_scores(
     subject: Subject, statistics: CalibrationStatistics, seed: int
 ) -> dict[str, dict[str, NDArray[np.float64]]]:
-    """Return the scores of every criterion, for heads and for blocks.
-
-    Parameters
-    ----------
-    subject
-        The model.
-    statistics
-        All parts.
-    seed
-        Of the random criterion.
-    """
+    """Return the scores of every criterion, for heads and for blocks."""
     return {
         kind: {
             name: criterion.score(subject.layout, statistics, seed)

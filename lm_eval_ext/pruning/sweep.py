@@ -38,15 +38,7 @@ RANDOM = "random"
 
 
 class Cell(NamedTuple):
-    """One measurement of a sweep.
-
-    Parameters
-    ----------
-    name
-        Name of its file.
-    plan
-        What is removed.
-    """
+    """One measurement of a sweep."""
 
     name: str
     plan: PruningPlan
@@ -120,19 +112,7 @@ def run(args: argparse.Namespace) -> int:
 def measure(
     subject: Subject, plan: PruningPlan, text: CalibrationSet, tasks: TaskRunner
 ) -> dict[str, Any]:
-    """Measure one plan and return the content of its cell.
-
-    Parameters
-    ----------
-    subject
-        The model.
-    plan
-        What to remove.
-    text
-        What perplexity is measured on.
-    tasks
-        The tasks to run.
-    """
+    """Measure one plan and return the content of its cell."""
     started = time.perf_counter()
     lm = subject.lm.with_plan(plan, subject.calibration.record)
     with lm.pruning():

@@ -41,11 +41,6 @@ class TaskRunner:
     def run(self, lm: Any) -> dict[str, dict[str, Any]]:
         """Return the metrics that have a value per question, by ``TASK/METRIC``.
 
-        Parameters
-        ----------
-        lm
-            An lm-eval model.
-
         Returns
         -------
         dict

@@ -61,13 +61,6 @@ class OpenAttempt(NamedTuple):
 class BoxCompletion:
     """Completes attempts that have no closed box.
 
-    Parameters
-    ----------
-    tokenizer
-        Tokenizer of the model.
-    max_length
-        Positions of the model.
-
     Attributes
     ----------
     stop
@@ -88,11 +81,6 @@ class BoxCompletion:
 
         The attempt's random stream goes on, so the completion belongs to the attempt like the rest
         of its text. Too long a context is cut from the left.
-
-        Parameters
-        ----------
-        attempt
-            The attempt.
         """
         text = attempt.response + LEAD_IN
         ids = self._tokenizer(text, add_special_tokens=False)["input_ids"]
@@ -102,13 +90,7 @@ class BoxCompletion:
         return cut_from_left(whole, max(0, n_positions - self._max_length))
 
     def added_text(self, token_ids: Sequence[int]) -> str:
-        """Return the lead-in and a completion's text up to the closing brace.
-
-        Parameters
-        ----------
-        token_ids
-            Tokens of the completion.
-        """
+        """Return the lead-in and a completion's text up to the closing brace."""
         inside = self._tokenizer.decode(list(token_ids), skip_special_tokens=True)
         return LEAD_IN + inside[: _closing(inside)]
 

@@ -154,15 +154,6 @@ def read_conclusion(
 class Conclusion:
     """Concludes the attempts of a model.
 
-    Parameters
-    ----------
-    settings
-        What to do.
-    tokenizer
-        Tokenizer of the model.
-    max_length
-        Positions of the model.
-
     Attributes
     ----------
     evaluation
@@ -195,21 +186,7 @@ class Conclusion:
         stop: StopStrings,
         texts: Texts,
     ) -> Iterator[Concluded]:
-        """Sample attempts and conclude each.
-
-        Parameters
-        ----------
-        decode
-            Samples.
-        requests
-            The attempts.
-        settings
-            Of the sampling.
-        stop
-            Ends an attempt.
-        texts
-            Turns tokens into text.
-        """
+        """Sample attempts and conclude each."""
         without_box: list[OpenAttempt] = []
 
         def judged(attempt: FinishedAttempt) -> Judged | None:
@@ -275,13 +252,7 @@ class Conclusion:
         return tally
 
     def count(self, tally: Mapping[str, Mapping[str, int]]) -> None:
-        """Count an attempt; kept with it, its tally is the same when it is read from a store.
-
-        Parameters
-        ----------
-        tally
-            As in `Concluded`.
-        """
+        """Count an attempt; kept with it, its tally is the same when it is read from a store."""
         if self.evaluation is not None:
             self.evaluation.counts.update(tally["self_evaluation"])
         if self.boxes is not None:
@@ -312,15 +283,7 @@ class Conclusion:
         return None if self.evaluation is None else self.evaluation.epilogue(describe)
 
     def annotated(self, generation: Generation, result: AttemptResult) -> Generation:
-        """Return an attempt with what its conclusion says about it.
-
-        Parameters
-        ----------
-        generation
-            The attempt.
-        result
-            What was generated.
-        """
+        """Return an attempt with what its conclusion says about it."""
         if self.evaluation is None or result.readout is None:
             return generation
         return self.evaluation.annotated(generation, result.readout)

@@ -20,15 +20,7 @@ UNTUNED = "self_eval_untuned"
 
 
 class Judged(NamedTuple):
-    """What is to be judged of an attempt.
-
-    Parameters
-    ----------
-    asked
-        The request of the attempt's prompt.
-    response
-        Text of its response.
-    """
+    """What is to be judged of an attempt."""
 
     asked: AttemptRequest
     response: str
@@ -71,15 +63,7 @@ class SelfEvaluation:
         return ResponseEpilogue(self, describe)
 
     def annotated(self, generation: Generation, readout: Sequence[float]) -> Generation:
-        """Return an attempt with its confidence.
-
-        Parameters
-        ----------
-        generation
-            The attempt.
-        readout
-            Logits of the two labels.
-        """
+        """Return an attempt with its confidence."""
         yes, no = readout
         untuned = confidence(yes, no)
         if self.temperature is None:
@@ -103,15 +87,7 @@ class SelfEvaluation:
 
 
 class ResponseEpilogue:
-    """The template behind responses; an `lm_eval_ext.engine.epilogue.Epilogue`.
-
-    Parameters
-    ----------
-    evaluation
-        Layout and counts.
-    describe
-        Says what is to be judged.
-    """
+    """The template behind responses; an `lm_eval_ext.engine.epilogue.Epilogue`."""
 
     def __init__(self, evaluation: SelfEvaluation, describe: Describe) -> None:
         self._evaluation = evaluation
@@ -125,13 +101,7 @@ class ResponseEpilogue:
         return self._evaluation.layout.label_ids
 
     def tally(self, request: AttemptRequest) -> dict[str, int]:
-        """Return what an attempt adds to the counts, nothing where it was not judged.
-
-        Parameters
-        ----------
-        request
-            What was asked for.
-        """
+        """Return what an attempt adds to the counts, nothing where it was not judged."""
         return self._tallies.pop(request, {})
 
     def requests(self, finished: Sequence[FinishedAttempt]) -> list[AttemptRequest | None]:

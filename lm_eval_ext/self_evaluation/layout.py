@@ -28,15 +28,6 @@ if TYPE_CHECKING:
 class SelfEvalLayout:
     """Lays out prompts, responses and the question about them.
 
-    Parameters
-    ----------
-    tokenizer
-        Tokenizer of the model.
-    template
-        The question and its labels.
-    max_length
-        Most positions, the label's included.
-
     Attributes
     ----------
     template_ids
@@ -94,26 +85,13 @@ class SelfEvalLayout:
         return ids[self.n_over(len(ids)) :]
 
     def n_over(self, n_positions: int) -> int:
-        """Return how many positions before the label must be cut.
-
-        Parameters
-        ----------
-        n_positions
-            Positions of prompt, response and template.
-        """
+        """Return how many positions before the label must be cut."""
         return max(0, n_positions + 1 - self.max_length)
 
     def request(self, asked: AttemptRequest, response_ids: Sequence[int]) -> AttemptRequest:
         """Return what the model reads before the label: the context it generated the response in.
 
         Injected vectors stay where they were. Without any, the tokens are those of `context_ids`.
-
-        Parameters
-        ----------
-        asked
-            The attempt.
-        response_ids
-            Tokens of its response, from `response_ids`.
         """
         private_ids = (*asked.private_ids, *response_ids, *self.template_ids)
         whole = replace(asked, private_ids=private_ids)

@@ -83,13 +83,6 @@ def read_template(
 def label_token_ids(tokenizer: PreTrainedTokenizerBase, labels: tuple[str, str]) -> tuple[int, int]:
     """Return the tokens of the labels.
 
-    Parameters
-    ----------
-    tokenizer
-        Tokenizer of the model.
-    labels
-        The two labels.
-
     Raises
     ------
     UserError

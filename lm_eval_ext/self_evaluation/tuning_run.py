@@ -16,15 +16,7 @@ logger = logging.getLogger(__name__)
 
 
 class TuningRun(NamedTuple):
-    """The logged attempts of a run.
-
-    Parameters
-    ----------
-    files
-        Its files.
-    questions
-        The attempts at each question, by task.
-    """
+    """The logged attempts of a run."""
 
     files: RunFiles
     questions: dict[str, list[Question]]

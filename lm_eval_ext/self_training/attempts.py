@@ -52,15 +52,7 @@ class Limits(NamedTuple):
 
 
 class Batch(NamedTuple):
-    """Problems that are answered in one call.
-
-    Parameters
-    ----------
-    limits
-        What they have in common.
-    problems
-        The problems.
-    """
+    """Problems that are answered in one call."""
 
     limits: Limits
     problems: list[TrainingProblem]
@@ -94,11 +86,6 @@ def batches(
 
 def generate(run: SelfTraining, stage: Stage, workings: Workings) -> None:
     """Make the attempts of a stage that are not there yet, in all processes of the launch.
-
-    Parameters
-    ----------
-    run, stage, workings
-        What is to be done, and how.
 
     Raises
     ------
@@ -236,13 +223,7 @@ def response_text(
 
 
 def read_attempts(stage: Stage) -> Iterator[dict[str, Any]]:
-    """Yield the attempts of a stage, as far as they are there, each once.
-
-    Parameters
-    ----------
-    stage
-        The stage.
-    """
+    """Yield the attempts of a stage, as far as they are there, each once."""
     seen: set[Key] = set()
     for path in sorted(stage.folder.glob("attempts-*.jsonl"), key=_rank):
         for line in read_lines(path):

@@ -28,15 +28,7 @@ _FEWEST_VOTERS = 3
 
 
 def calibrate(run: SelfTraining, stage: Stage) -> None:
-    """Write ``temperature.json`` and ``tau.json`` beside the model.
-
-    Parameters
-    ----------
-    run
-        The settings.
-    stage
-        The held-out problems, answered and graded.
-    """
+    """Write ``temperature.json`` and ``tau.json`` beside the model."""
     by_problem: dict[int, list[AttemptDetails]] = defaultdict(list)
     for line in read_lines(stage.folder / LABELLED):
         by_problem[line["problem"]].append(cast(AttemptDetails, line))

@@ -64,15 +64,7 @@ class Stage(NamedTuple):
 
 
 def write_lines(path: Path, records: Iterable[Mapping[str, Any]]) -> None:
-    """Write a JSON Lines file that is there whole or not at all.
-
-    Parameters
-    ----------
-    path
-        The file.
-    records
-        What it holds.
-    """
+    """Write a JSON Lines file that is there whole or not at all."""
     scratch = path.with_name(f".writing-{path.name}")
     with scratch.open("w", encoding="utf-8") as file:
         file.writelines(json.dumps(line, ensure_ascii=False) + "\n" for line in records)
@@ -81,11 +73,6 @@ def write_lines(path: Path, records: Iterable[Mapping[str, Any]]) -> None:
 
 def read_lines(path: Path) -> Iterator[dict[str, Any]]:
     """Yield the records of a JSON Lines file, without a last line that was cut off.
-
-    Parameters
-    ----------
-    path
-        The file.
 
     Raises
     ------

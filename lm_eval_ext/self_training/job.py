@@ -163,15 +163,7 @@ def _alone_in(output: Path) -> Iterator[None]:
 
 
 def link_model(output: Path, rounds: int) -> None:
-    """Let ``model`` and ``adapter`` in the folder of a run be those of its last round.
-
-    Parameters
-    ----------
-    output
-        Folder of the run.
-    rounds
-        Number of the last round.
-    """
+    """Let ``model`` and ``adapter`` in the folder of a run be those of its last round."""
     last = Stage(output, rounds).folder
     for name in (MODEL, ADAPTER):
         if (last / name).is_dir() and not (output / name).is_symlink():

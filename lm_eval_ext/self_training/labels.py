@@ -23,11 +23,6 @@ FILE_NAME = "labelled.jsonl"
 def label(stage: Stage) -> None:
     """Grade the attempts of a stage and write them with their verdicts, in order.
 
-    Parameters
-    ----------
-    stage
-        The stage.
-
     Raises
     ------
     UserError

@@ -48,30 +48,14 @@ def base_model(run: SelfTraining) -> str:
 
 
 def trained_model(run: SelfTraining, stage: Stage) -> ModelPlace:
-    """Return what a round's fine-tuning wrote.
-
-    Parameters
-    ----------
-    run
-        The settings.
-    stage
-        The round.
-    """
+    """Return what a round's fine-tuning wrote."""
     if (stage.folder / MODEL).is_dir():
         return ModelPlace(str(stage.folder / MODEL))
     return ModelPlace(base_model(run), str(stage.folder / ADAPTER))
 
 
 def answering_model(run: SelfTraining, stage: Stage) -> ModelPlace:
-    """Return the current model of a stage: what the round before it wrote, or the base model.
-
-    Parameters
-    ----------
-    run
-        The settings.
-    stage
-        The stage.
-    """
+    """Return the current model of a stage: what the round before it wrote, or the base model."""
     before = stage.previous()
     return ModelPlace(base_model(run)) if before is None else trained_model(run, before)
 
@@ -159,15 +143,7 @@ def _generator_arguments(run: SelfTraining) -> dict[str, Any]:
 
 
 def initial_model(run: SelfTraining, stage: Stage) -> ModelPlace:
-    """Return the model that a round's fine-tuning starts from.
-
-    Parameters
-    ----------
-    run
-        The settings.
-    stage
-        The round.
-    """
+    """Return the model that a round's fine-tuning starts from."""
     before = stage.previous()
     if run.init_from == "base" or before is None:
         return ModelPlace(base_model(run))

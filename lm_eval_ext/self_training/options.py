@@ -13,15 +13,7 @@ from lm_eval_ext.self_training.settings import (
 
 
 def add_options(parser: argparse.ArgumentParser, method: Method) -> None:
-    """Declare the options.
-
-    Parameters
-    ----------
-    parser
-        The command's.
-    method
-        Which command.
-    """
+    """Declare the options."""
     _add_run_options(parser)
     _add_sampling_options(parser)
     _add_row_options(parser, method)
@@ -144,15 +136,7 @@ def _add_working_options(parser: argparse.ArgumentParser) -> None:
 
 
 def run_from(args: argparse.Namespace, method: Method) -> SelfTraining:
-    """Return what the options ask for.
-
-    Parameters
-    ----------
-    args
-        The parsed options.
-    method
-        Which command.
-    """
+    """Return what the options ask for."""
     values = vars(args)
     labels = args.self_eval_labels
     return SelfTraining.from_flat(
@@ -167,15 +151,7 @@ def run_from(args: argparse.Namespace, method: Method) -> SelfTraining:
 
 
 def run_command(args: argparse.Namespace, method: Method) -> int:
-    """Run the command and return its exit status.
-
-    Parameters
-    ----------
-    args
-        The parsed options.
-    method
-        Which command.
-    """
+    """Run the command and return its exit status."""
     from lm_eval_ext.self_training.job import PhaseFailedError, self_train
 
     workings = Workings(

@@ -15,13 +15,6 @@ _BATCHES_PER_BUCKET = 50
 def n_steps(n_rows: int, settings: TuningSettings) -> int:
     """Return the optimizer steps of a round.
 
-    Parameters
-    ----------
-    n_rows
-        Rows there are.
-    settings
-        Of the fine-tuning.
-
     Examples
     --------
     >>> n_steps(100, TuningSettings(batch_size=8, epochs=2))
@@ -40,15 +33,6 @@ def training_order(rows: Sequence[Row], settings: TuningSettings, *, seed: str) 
 
     Every ``batch_size`` of them make a batch; sorting by length within large random buckets keeps
     padding small. With the schedule ``sequential`` all passes over D_reason come first.
-
-    Parameters
-    ----------
-    rows
-        The rows.
-    settings
-        Of the fine-tuning.
-    seed
-        Fixes the order.
     """
     total = n_steps(len(rows), settings) * rows_per_step(settings)
     if settings.steps is None:

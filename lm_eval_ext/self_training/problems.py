@@ -69,11 +69,6 @@ def is_held_out(prompt: str, share: float) -> bool:
 def load_training_problems(run: SelfTraining) -> list[TrainingProblem]:
     """Read the problems of a run from their source.
 
-    Parameters
-    ----------
-    run
-        The settings.
-
     Raises
     ------
     UserError
@@ -140,15 +135,7 @@ def write_problems(output: Path, problems: list[TrainingProblem]) -> None:
 
 
 def read_problems(output: Path, *, held_out: bool) -> Iterator[TrainingProblem]:
-    """Yield the problems that are trained on, or those that are held out.
-
-    Parameters
-    ----------
-    output
-        Folder of the run.
-    held_out
-        Which of them.
-    """
+    """Yield the problems that are trained on, or those that are held out."""
     for line in read_lines(output / FILE_NAME):
         if line["held_out"] == held_out:
             yield TrainingProblem(**{**line, "stop": tuple(line["stop"])})

@@ -64,15 +64,6 @@ class Row(NamedTuple):
 class RowBuilder:
     """Lays out attempts.
 
-    Parameters
-    ----------
-    tokenizer
-        Tokenizer of the model.
-    settings
-        What is learned.
-    max_length
-        Positions of the model.
-
     Raises
     ------
     UserError
@@ -95,13 +86,6 @@ class RowBuilder:
         """Return the row of D_reason of an attempt.
 
         An attempt that ran into the token limit did not end, and its row does not either.
-
-        Parameters
-        ----------
-        line
-            The attempt.
-        prompt_ids
-            Tokens of its prompt.
         """
         (response_ids,) = self.layout.response_ids([_response(line)])
         end = () if line["finish_reason"] == "length" else (self._eos,)
@@ -111,15 +95,7 @@ class RowBuilder:
         return Row("reason", line["problem"], line["attempt"], whole[n_cut:], n_context, n_cut > 0)
 
     def judge(self, line: Mapping[str, Any], prompt_ids: Sequence[int]) -> Row:
-        """Return the row of D_eval of an attempt.
-
-        Parameters
-        ----------
-        line
-            The attempt, with its verdict.
-        prompt_ids
-            Tokens of its prompt.
-        """
+        """Return the row of D_eval of an attempt."""
         context = self.layout.context_ids(prompt_ids, _response(line))
         yes, no = self.layout.label_ids
         ids = (*context, yes if line["correct"] else no)
@@ -184,11 +160,6 @@ def balanced(
 def build_rows(run: SelfTraining, stage: Stage, workings: Workings) -> None:
     """Write the rows of a round.
 
-    Parameters
-    ----------
-    run, stage, workings
-        What is to be done, and how.
-
     Raises
     ------
     UserError
@@ -245,13 +216,7 @@ def _written(row: Row) -> dict[str, Any]:
 
 
 def read_rows(stage: Stage) -> list[Row]:
-    """Return the rows of a round.
-
-    Parameters
-    ----------
-    stage
-        The round.
-    """
+    """Return the rows of a round."""
     return [
         Row(**{**line, "input_ids": tuple(line["input_ids"]), "was_cut": False})
         for line in read_lines(stage.folder / FILE_NAME)

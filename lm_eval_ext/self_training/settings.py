@@ -250,11 +250,6 @@ class SelfTraining:
     def from_flat(values: Mapping[str, Any]) -> SelfTraining:
         """Return what `flat` described; other names are ignored.
 
-        Parameters
-        ----------
-        values
-            Settings by name.
-
         Examples
         --------
         >>> SelfTraining.from_flat({"rounds": 2, "attempts": 4}).sampling.attempts

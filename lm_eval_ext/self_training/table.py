@@ -27,13 +27,6 @@ HEADER = " ".join(f"{name:>{width}}" for name, width in _COLUMNS.items())
 def round_line(number: int, report: Mapping[str, Any]) -> str:
     """Return the line of a round.
 
-    Parameters
-    ----------
-    number
-        Of the round.
-    report
-        What its phases reported.
-
     Examples
     --------
     >>> counts = {"sampled": 80, "correct": 20, "invalid": 1, "truncated": 2, "box_completed": 0}

@@ -46,15 +46,7 @@ class RowCollator:
 
 
 def row_dataset(rows: Sequence[Row], order: Sequence[int]) -> Dataset:
-    """Return rows as a data set in the order of training.
-
-    Parameters
-    ----------
-    rows
-        The rows.
-    order
-        Numbers of rows.
-    """
+    """Return rows as a data set in the order of training."""
     return Dataset.from_dict(
         {
             "input_ids": [list(row.input_ids) for row in rows],

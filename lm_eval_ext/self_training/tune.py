@@ -43,11 +43,6 @@ logger = logging.getLogger(__name__)
 def tune(run: SelfTraining, stage: Stage, workings: Workings) -> None:
     """Fine-tune, in all processes of the launch, and write the model or the adapter.
 
-    Parameters
-    ----------
-    run, stage, workings
-        What is to be done, and how.
-
     Raises
     ------
     UserError
@@ -187,13 +182,7 @@ def _config(
 
 
 def last_checkpoint(folder: Path) -> Path | None:
-    """Return the last complete checkpoint, and remove those that a kill left incomplete.
-
-    Parameters
-    ----------
-    folder
-        Where the checkpoints are.
-    """
+    """Return the last complete checkpoint, and remove those that a kill left incomplete."""
     found = sorted(folder.glob("checkpoint-*"), key=lambda path: int(path.name.split("-")[1]))
     while found:
         try:
@@ -223,13 +212,7 @@ def _export(
 
 
 class Progress(TrainerCallback):
-    """A progress bar with the loss.
-
-    Parameters
-    ----------
-    title
-        Stands before it.
-    """
+    """A progress bar with the loss."""
 
     def __init__(self, title: str) -> None:
         self._bar = tqdm(desc=title, unit="step")

@@ -26,13 +26,7 @@ def new_file_name() -> str:
 
 
 def sync_folder(folder: Path) -> None:
-    """Wait until the names of a folder's files are on the disk.
-
-    Parameters
-    ----------
-    folder
-        The folder.
-    """
+    """Wait until the names of a folder's files are on the disk."""
     fd = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(fd)
@@ -91,13 +85,7 @@ class WholeLines:
 
 
 class AttemptFile:
-    """The file that one process appends to; it is made with the first line.
-
-    Parameters
-    ----------
-    folder
-        Folder of the store.
-    """
+    """The file that one process appends to; it is made with the first line."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
@@ -133,13 +121,6 @@ class AttemptFile:
 
     def append_group(self, name: str, value: Any) -> None:
         """Write what is known of a group of requests.
-
-        Parameters
-        ----------
-        name
-            Its name.
-        value
-            What is known, as plain JSON values.
 
         Raises
         ------

@@ -133,11 +133,6 @@ class KeyedArguments:
     def arguments_by_value(self, kind: Kind) -> dict[str, dict[str, Any]]:
         """Return the arguments that are in the key by their value, by class and name.
 
-        Parameters
-        ----------
-        kind
-            What they change.
-
         Raises
         ------
         UserError

@@ -54,11 +54,6 @@ class StoredAttempt(NamedTuple):
 class AttemptStore:
     """A folder of attempts.
 
-    Parameters
-    ----------
-    folder
-        The folder; made if need be.
-
     Attributes
     ----------
     n_appended
@@ -137,13 +132,7 @@ class AttemptStore:
         return key.name in self._places
 
     def get(self, key: AttemptKey) -> StoredAttempt | None:
-        """Return an attempt, or None where it is missing or its line is damaged.
-
-        Parameters
-        ----------
-        key
-            Its key.
-        """
+        """Return an attempt, or None where it is missing or its line is damaged."""
         place = self._places.get(key.name)
         if place is None:
             return None
@@ -163,15 +152,6 @@ class AttemptStore:
 
     def append(self, context: Context, key: AttemptKey, attempt: StoredAttempt) -> None:
         """Add an attempt; it survives the process from now on.
-
-        Parameters
-        ----------
-        context
-            Its context.
-        key
-            Its key.
-        attempt
-            What is to be kept.
 
         Raises
         ------
@@ -195,24 +175,11 @@ class AttemptStore:
         self._n_unsynced += 1
 
     def rows_of(self, group: str) -> int | None:
-        """Return how many attempts of a group were decoded at once, or None if that is unknown.
-
-        Parameters
-        ----------
-        group
-            Name of the group of requests.
-        """
+        """Return how many attempts of a group were decoded at once, or None if that is unknown."""
         return self._rows.get(group)
 
     def note_rows(self, group: str, rows: int) -> None:
         """Keep how many attempts of a group are decoded at once.
-
-        Parameters
-        ----------
-        group
-            Name of the group of requests.
-        rows
-            Their number.
 
         Raises
         ------

@@ -30,15 +30,6 @@ def batches(
 ) -> list[list[int]]:
     """Divide attempts into batches: long prompts first, the attempts of a prompt together.
 
-    Parameters
-    ----------
-    places
-        Which attempts.
-    attempts
-        All attempts.
-    size
-        Attempts per batch.
-
     Returns
     -------
     list of list of int
@@ -49,11 +40,5 @@ def batches(
 
 
 def batch_name(keys: Sequence[AttemptKey]) -> str:
-    """Return the name of a batch: the attempts in it, in their order.
-
-    Parameters
-    ----------
-    keys
-        Keys of its attempts.
-    """
+    """Return the name of a batch: the attempts in it, in their order."""
     return digest("batch", *(key.name for key in keys))[:16]

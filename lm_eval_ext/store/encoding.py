@@ -17,11 +17,6 @@ def encode_generation(generation: Generation) -> dict[str, Any]:
 
     Arrays are kept as their bytes in base64; Python's JSON writes a float with as many digits as
     give it back.
-
-    Parameters
-    ----------
-    generation
-        An attempt with its record.
     """
     record = generation.record
     statistics = record.statistics

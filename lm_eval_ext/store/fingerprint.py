@@ -33,13 +33,7 @@ _MULTIPLIERS = (0xBF58476D1CE4E5B9, 0x94D049BB133111EB)
 
 
 def model_fingerprint(model: PreTrainedModel) -> str:
-    """Return the fingerprint of a loaded model.
-
-    Parameters
-    ----------
-    model
-        The model, with its adapters.
-    """
+    """Return the fingerprint of a loaded model."""
     config = without_provenance(model.config.to_dict())
     adapters = {
         name: without_provenance(settings.to_dict())
@@ -93,11 +87,6 @@ def tensor_checksum(tensor: torch.Tensor) -> int:
     such as flipped signs, cancel by chance only. The order of summation does not matter, so neither
     does the device or the number of threads.
 
-    Parameters
-    ----------
-    tensor
-        Any tensor.
-
     Examples
     --------
     >>> ones, other = torch.ones(5), torch.tensor([1, 1, 1, 1, 1 + 2**-23])
@@ -147,13 +136,7 @@ def _signed(number: int) -> int:
 
 
 def tokenizer_fingerprint(tokenizer: PreTrainedTokenizerBase) -> str:
-    """Return the fingerprint of a tokenizer: vocabulary, rules, special tokens, chat template.
-
-    Parameters
-    ----------
-    tokenizer
-        The tokenizer.
-    """
+    """Return the fingerprint of a tokenizer: vocabulary, rules, special tokens, chat template."""
     rules: Any = type(tokenizer).__qualname__
     if tokenizer.is_fast:
         rules = json.loads(tokenizer.backend_tokenizer.to_str())
@@ -170,11 +153,5 @@ def tokenizer_fingerprint(tokenizer: PreTrainedTokenizerBase) -> str:
 
 
 def without_provenance(settings: Mapping[str, Any]) -> dict[str, Any]:
-    """Return a configuration without what says where a model came from, not what it computes.
-
-    Parameters
-    ----------
-    settings
-        Of a model or an adapter.
-    """
+    """Return a configuration without what says where a model came from, not what it computes."""
     return {k: v for k, v in settings.items() if k not in _PROVENANCE}

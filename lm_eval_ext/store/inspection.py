@@ -66,11 +66,6 @@ class StoreContents:
 def store_files(folder: Path) -> list[Path]:
     """Return the files of a store, in the order in which they are read.
 
-    Parameters
-    ----------
-    folder
-        Its folder.
-
     Raises
     ------
     UserError
@@ -109,11 +104,6 @@ def checked(data: bytes) -> SoundLine:
     A line is sound if its checksum holds, an attempt's key follows from what the line says, and a
     context's name from its settings.
 
-    Parameters
-    ----------
-    data
-        The line, without its end.
-
     Raises
     ------
     KeyError, TypeError, ValueError
@@ -134,11 +124,6 @@ def checked(data: bytes) -> SoundLine:
 
 def inspect(folder: Path) -> StoreContents:
     """Read every line of a store and check it; see `checked`.
-
-    Parameters
-    ----------
-    folder
-        The folder.
 
     Raises
     ------

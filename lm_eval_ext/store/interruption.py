@@ -20,11 +20,6 @@ def announce_at_failure(store: AttemptStore) -> None:
 
     Ctrl-C and a lost connection to another process are exceptions too. A process that has added
     nothing, such as one whose input is wrong, has nothing to say.
-
-    Parameters
-    ----------
-    store
-        The store in use.
     """
     _stores.append(store)
     if len(_stores) > 1:

@@ -135,13 +135,7 @@ class AttemptKey(NamedTuple):
 
 
 def read_digest(request: AttemptRequest) -> str:
-    """Return a hash of what the model reads for an attempt: tokens and the place of vectors.
-
-    Parameters
-    ----------
-    request
-        The attempt.
-    """
+    """Return a hash of what the model reads for an attempt: tokens and the place of vectors."""
     parts = (request.shared_ids, request.private_ids)
     return digest(
         *(np.asarray(ids, dtype="<i8").tobytes() for ids in parts), str(request.n_vectors)

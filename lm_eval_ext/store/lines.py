@@ -107,11 +107,6 @@ def encode_line(kind: str, name: str, value: Any) -> bytes:
 def decode_line(data: bytes) -> tuple[str, str, Any]:
     """Return (kind, name, value) of a line, checked.
 
-    Parameters
-    ----------
-    data
-        The line.
-
     Raises
     ------
     ValueError

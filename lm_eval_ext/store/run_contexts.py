@@ -24,13 +24,6 @@ def run_contexts(lm: SampledLM, settings: SamplingSettings) -> Contexts:
     (`generate` rounds in its own way), the sampling settings, those of `SampledLM`, and what the
     wrapper adds. The name of a wrapper is among them only where its class declares no arguments:
     attempts that two wrappers would sample alike are the same attempts.
-
-    Parameters
-    ----------
-    lm
-        The model.
-    settings
-        The sampling settings.
     """
     about = {"pretrained": str(lm.pretrained), "wrapper": type(lm).__name__}
     sampling = asdict(settings)
@@ -68,11 +61,6 @@ def after_thought(contexts: Contexts) -> Contexts:
 
     Version 0.1 ended attempts at stop strings inside their thoughts. Those are not what is drawn
     today, and a store keeps the first of two attempts under one key.
-
-    Parameters
-    ----------
-    contexts
-        The contexts of the run.
     """
     return Contexts(
         *(make_context({**c.settings, "stops": "after thought"}, c.about) for c in contexts)
@@ -86,19 +74,7 @@ def _if_any(name: str, value: Any) -> dict[str, Any]:
 def stored_sampling(
     lm: SampledLM, store: AttemptStore, group: SamplingGroup, *, sample: Sample
 ) -> StoredSampling:
-    """Return what answers the requests of a group from a store and the model.
-
-    Parameters
-    ----------
-    lm
-        The model.
-    store
-        The store.
-    group
-        The requests.
-    sample
-        Samples some of them.
-    """
+    """Return what answers the requests of a group from a store and the model."""
     contexts = run_contexts(lm, group.settings)
     return StoredSampling(
         store,

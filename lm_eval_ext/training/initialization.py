@@ -139,13 +139,6 @@ def check_same_tokenizer(
 ) -> None:
     """Raise unless two tokenizers give the same ids to the same tokens.
 
-    Parameters
-    ----------
-    name
-        The draft, for the message.
-    own, target
-        The draft's tokenizer and the target's.
-
     Raises
     ------
     UserError

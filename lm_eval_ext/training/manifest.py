@@ -22,15 +22,7 @@ _PACKAGES = ("torch", "transformers", "accelerate", "trl", "peft", "lm_eval", "s
 
 
 def write_json(path: Path, value: Any) -> None:
-    """Write a JSON file that is there whole or not at all.
-
-    Parameters
-    ----------
-    path
-        The file.
-    value
-        Its content.
-    """
+    """Write a JSON file that is there whole or not at all."""
     scratch = path.with_name(f".writing-{path.name}")
     scratch.write_text(json.dumps(value, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
     os.replace(scratch, path)
@@ -38,13 +30,6 @@ def write_json(path: Path, value: Any) -> None:
 
 def keep_settings(folder: Path, settings: Mapping[str, Any]) -> bool:
     """Write the settings of a new run, or see that a continued one has the same.
-
-    Parameters
-    ----------
-    folder
-        Output folder of the run.
-    settings
-        JSON-serializable settings that decide its result.
 
     Returns
     -------
@@ -79,13 +64,6 @@ def describe_shards(
     shards: Sequence[Sequence[str]], n_responses: Sequence[int]
 ) -> list[dict[str, Any]]:
     """Return the shards as the manifest lists them.
-
-    Parameters
-    ----------
-    shards
-        Hashes of the prompts of each draft.
-    n_responses
-        Responses of each draft.
 
     Returns
     -------

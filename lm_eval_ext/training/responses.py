@@ -144,11 +144,6 @@ def _line(name: str, generation: Generation) -> dict[str, Any]:
 def read_responses(folder: Path) -> dict[Key, dict[str, Any]]:
     """Read every response file of a folder.
 
-    Parameters
-    ----------
-    folder
-        Folder with ``responses-*.jsonl``.
-
     Raises
     ------
     UserError
@@ -200,19 +195,7 @@ class Example:
 def examples_of(
     lm: SampledLM, prompts: Iterable[str], responses: Mapping[Key, Mapping[str, Any]], n: int
 ) -> list[list[Example]]:
-    """Return the examples of each prompt.
-
-    Parameters
-    ----------
-    lm
-        The target, for its tokenizer.
-    prompts
-        The prompts.
-    responses
-        From `read_responses`.
-    n
-        Responses per prompt.
-    """
+    """Return the examples of each prompt."""
     result = []
     for prompt in prompts:
         token_ids, name = lm.prompt_token_ids(prompt), prompt_hash(prompt)

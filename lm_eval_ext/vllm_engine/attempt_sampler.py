@@ -75,13 +75,7 @@ class _Row(NamedTuple):
 
 
 class AttemptSampler(LogitsProcessor):
-    """vLLM's logits processor for attempts; rows without an instruction are left alone.
-
-    Parameters
-    ----------
-    vllm_config, device, is_pin_memory
-        What vLLM passes.
-    """
+    """vLLM's logits processor for attempts; rows without an instruction are left alone."""
 
     def __init__(self, vllm_config: Any, device: torch.device, is_pin_memory: bool) -> None:
         self._rows: dict[int, _Row] = {}

@@ -16,13 +16,7 @@ if TYPE_CHECKING:
 
 
 def worker_embedding_statistics(engine: EngineLoop | Replicas) -> EmbeddingStatistics:
-    """Return the moments of the embedding table; see `EmbeddingStatistics`.
-
-    Parameters
-    ----------
-    engine
-        What holds the model.
-    """
+    """Return the moments of the embedding table; see `EmbeddingStatistics`."""
     n_rows = int(engine.facts()["vocab_size"])
     mean, std, *by_dim = _first(engine.ask("lm_eval_ext_moments", n_rows))
     mean_per_dim, std_per_dim = (
@@ -32,15 +26,7 @@ def worker_embedding_statistics(engine: EngineLoop | Replicas) -> EmbeddingStati
 
 
 def worker_embeddings(engine: EngineLoop | Replicas, token_ids: Sequence[int]) -> torch.Tensor:
-    """Return the embeddings of tokens, shape (n, hidden), float32 on the CPU.
-
-    Parameters
-    ----------
-    engine
-        What holds the model.
-    token_ids
-        The tokens, at least one.
-    """
+    """Return the embeddings of tokens, shape (n, hidden), float32 on the CPU."""
     packed = _first(engine.ask("lm_eval_ext_embeddings", list(token_ids)))
     rows = np.frombuffer(packed, np.float32).reshape(len(token_ids), -1)
     return torch.from_numpy(rows.copy())

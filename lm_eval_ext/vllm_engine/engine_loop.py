@@ -127,15 +127,7 @@ class EngineLoop:
         self.ask("lm_eval_ext_forget")
 
     def ask(self, method: str, *arguments: Any) -> list[Any]:
-        """Return the answers of the workers to a method of `AttemptWorker`.
-
-        Parameters
-        ----------
-        method
-            Its name.
-        *arguments
-            Of the method.
-        """
+        """Return the answers of the workers to a method of `AttemptWorker`."""
         return list(self._llm.collective_rpc(method, args=arguments))
 
 

@@ -64,13 +64,6 @@ def worker_fingerprints(
     `lm_eval_ext.store.fingerprint.fingerprints`, and change with the number of workers. vLLM's
     release and the precision it computes in change texts like weights do, and count too, as does
     what its arguments make of the model; see `model_settings`.
-
-    Parameters
-    ----------
-    engine
-        What holds the model.
-    tokenizer
-        Its tokenizer.
     """
     import vllm
 

@@ -49,15 +49,7 @@ def sampling_instruction(
 
 
 def readout_instruction(key: str, token_ids: Sequence[int]) -> dict[str, Any]:
-    """Return the instruction to read logits behind a prompt.
-
-    Parameters
-    ----------
-    key
-        Names the reading.
-    token_ids
-        Tokens whose logits are wanted.
-    """
+    """Return the instruction to read logits behind a prompt."""
     return {"key": key, "readout_ids": list(token_ids)}
 
 

@@ -23,11 +23,6 @@ _OURS = ("logits_processors", "worker_extension_cls")
 def with_attempt_sampler(arguments: Mapping[str, Any]) -> dict[str, Any]:
     """Return vLLM's arguments with ours added, and set up its environment.
 
-    Parameters
-    ----------
-    arguments
-        Arguments of lm-eval's ``VLLM``.
-
     Raises
     ------
     UserError
@@ -63,13 +58,6 @@ def with_attempt_sampler(arguments: Mapping[str, Any]) -> dict[str, Any]:
 
 def check_head_size(pretrained: str, **config_arguments: Any) -> None:
     """Refuse a model whose heads vLLM's CPU build has no attention for.
-
-    Parameters
-    ----------
-    pretrained
-        Hub id or folder.
-    **config_arguments
-        ``revision`` and ``trust_remote_code``.
 
     Raises
     ------
@@ -127,15 +115,7 @@ def generation_defaults(
 
 
 def refusal(pretrained: str, error: Exception) -> UserError:
-    """Return what vLLM said while it loaded a model, in one line.
-
-    Parameters
-    ----------
-    pretrained
-        Hub id or folder.
-    error
-        What it raised.
-    """
+    """Return what vLLM said while it loaded a model, in one line."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     if isinstance(error, TypeError) and "unexpected keyword argument" in str(error):
         return UserError(
