@@ -19,7 +19,7 @@ what a wrapper puts into  no           attempt   any measure that is higher wher
 ========================  ===========  ========  ==================================================
 
 Calibration is measured on probabilities only. An uncertainty is never scaled into one. A value that
-is not finite (a NaN from a half-precision model) is no value: the attempt then has no confidence
+is not finite (a NaN from a half-precision model) is not a value: the attempt then has no confidence
 from that source.
 """
 

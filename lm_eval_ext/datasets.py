@@ -312,7 +312,7 @@ def read_json_lines(path: str | Path, *, fields: tuple[str, ...] = ()) -> list[d
     Raises
     ------
     UserError
-        For a file without records or a line that is no such record; the message names the line.
+        For a file without records or a line that is not such a record; the message names the line.
     """
     records = []
     with Path(path).open("rb") as lines:

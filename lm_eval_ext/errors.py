@@ -26,7 +26,7 @@ def show_user_errors_in_one_line(
     Parameters
     ----------
     also
-        Returns the line to show for an exception that is no `UserError`, or None to leave it to
+        Returns the line to show for an exception that is not a `UserError`, or None to leave it to
         the hook that was in place.
     """
     previous = sys.excepthook

@@ -114,7 +114,7 @@ def read_samples(path: Path) -> Iterator[dict[str, Any]]:
     Raises
     ------
     UserError
-        For a line that is cut off or is no sample; the message names the line.
+        For a line that is cut off or is not a sample; the message names the line.
     """
     with path.open(encoding="utf-8") as lines:
         for number, line in enumerate(lines, start=1):

@@ -25,7 +25,7 @@ _IN_A_TERMINAL, _ELSEWHERE = 0.1, 10.0
 class SamplingProgress:
     """Shows how much of a run is done, from the tokens of attempts as they are made.
 
-    What is left is estimated: an attempt that has not ended goes on for as many tokens as were
+    What is left is estimated: an attempt that has not ended continues for as many tokens as were
     made for each that has, but not beyond its limit; until the first has ended, up to its limit.
     """
 

@@ -73,7 +73,7 @@ def invalid_answers(pipelines: Sequence[Mapping[str, Any]]) -> frozenset[str]:
 
 
 def parameters_of(function: Any) -> frozenset[str]:
-    """Return the names of a function's parameters; none of what is no function."""
+    """Return the names of a function's parameters; none of anything else."""
     return frozenset(inspect.signature(function).parameters if callable(function) else ())
 
 

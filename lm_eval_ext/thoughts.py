@@ -261,7 +261,7 @@ def _start_before(end: int, completion: str, tags: ThoughtTags, opened: ThoughtT
     start = tags.start_in(completion[:end])
     if start >= 0:
         return start
-    # The prompt has begun it, it seems; the tag that a text begins with is no part of it.
+    # The prompt has begun it, it seems; the tag that a text begins with is not part of it.
     return len(completion) - len(completion.lstrip()) + 1
 
 

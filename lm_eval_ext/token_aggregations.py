@@ -21,7 +21,7 @@ def token_pairs(items: Sequence[Any]) -> Sample:
     Raises
     ------
     ValueError
-        If an item is no list of pairs.
+        If an item is not a list of pairs.
 
     Examples
     --------
@@ -50,7 +50,7 @@ def cross_fitted(items: Sequence[Any]) -> Sample:
     Raises
     ------
     ValueError
-        If an item is no list of pairs.
+        If an item is not a list of pairs.
     """
     data, questions = token_pairs(items)
     assert questions is not None
@@ -66,13 +66,13 @@ def cross_fitted(items: Sequence[Any]) -> Sample:
 def token_ranks(items: Sequence[Any]) -> Sample:
     """Read the ranks of the pairs among all tokens, whose correlation is Spearman's.
 
-    Resamples keep these ranks instead of ranking anew, which changes little where questions are
+    Resamples keep these ranks instead of ranking again, which changes little where questions are
     many and is a hundred times faster.
 
     Raises
     ------
     ValueError
-        If an item is no list of pairs.
+        If an item is not a list of pairs.
     """
     from scipy.stats import rankdata  # slow to import
 

@@ -12,7 +12,7 @@ TOKEN_TEXTS = "token_texts"
 class TokenTexts:
     """What each token adds to a text, special tokens by their name.
 
-    A token is decoded behind an ordinary one, since many tokenizers drop the space at the beginning
+    A token is decoded after an ordinary one, since many tokenizers drop the space at the beginning
     of a text. A character that is spread over several tokens gives a replacement character for
     each, so that joined texts are the response except for those.
 

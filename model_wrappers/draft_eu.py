@@ -142,7 +142,7 @@ class DraftEU(SampledLM):
             raise UserError(f"reference={reference!r} is not one of none, tokur")
         if sampled_arguments.get("box_completion"):
             raise UserError(
-                "box_completion=true: --model draft-eu scores the tokens of an attempt behind its "
+                "box_completion=true: --model draft-eu scores the tokens of an attempt after its "
                 "prompt, without a lead-in between them; use --model epicar or sampled"
             )
         dtype = _torch_dtype(draft_dtype)
@@ -311,6 +311,6 @@ def _torch_dtype(value: str | torch.dtype | None) -> torch.dtype | None:
     dtype = getattr(torch, str(value), None)
     if not isinstance(dtype, torch.dtype) or not dtype.is_floating_point:
         raise UserError(
-            f"draft_dtype={value!r} is no floating-point type: use float32, bfloat16 or float16"
+            f"draft_dtype={value!r} is not a floating-point type: use float32, bfloat16 or float16"
         )
     return dtype

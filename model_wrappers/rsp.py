@@ -28,7 +28,7 @@ Control = Literal["none", "mean", "zero", "real_tokens", "placeholder", "shared"
 
 
 class RSP(SampledLM):
-    """Random soft prompts: inject random embedding vectors drawn anew for every attempt.
+    """Random soft prompts: inject random embedding vectors drawn again for every attempt.
 
     Based on "From Noise to Diversity: Random Embedding Injection in LLM Reasoning",
     arXiv:2605.11936. No training: each vector comes from an isotropic Gaussian with the entrywise

@@ -140,7 +140,7 @@ class SinkPrunedLM(SampledLM):
     def _set_plan(self, plan: PruningPlan) -> None:
         self.plan = plan
         if plan.removal.blocks:
-            # Masked heads change no shape; a model of fewer blocks is tried anew.
+            # Masked heads change no shape; a model of fewer blocks is tried again.
             with self.pruning():
                 self.shared_prefix_misfit = misfit(self.model)
                 self._decoder_class = self._choose_decoder()

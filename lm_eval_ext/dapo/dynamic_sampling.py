@@ -148,5 +148,5 @@ def check_filled(missing: int, wanted: int, counts: SamplingCounts, max_refills:
         f"were found; of {counts.groups} groups rolled out {counts.all_right} were all right and "
         f"{counts.all_wrong} all wrong{cancelled}. Choose prompts nearer to what the model can "
         "just do, a larger group or a higher temperature; or raise --max-refills and repeat the "
-        "command, which goes on from the last checkpoint"
+        "command, which resumes from the last checkpoint"
     )

@@ -129,7 +129,7 @@ class Upkeep:
     checkpoint_every
         Steps between checkpoints.
     max_refills
-        Most refill rounds of a step; a run that hit it may go on with a higher one.
+        Most refill rounds of a step; a run that hit it may resume with a higher one.
     max_rows
         Rollouts decoded at once.
     report_to
@@ -314,7 +314,7 @@ class _Run:
         trainer.restore_state(state["processes"])
         logger.info("continuing from %s", checkpoint.name)
         if int(checkpoint.name.rpartition("-")[2]) >= self.job.optimization.steps:
-            # Killed behind its last step: where that is in the middle of a generation batch,
+            # Killed after its last step: where that is in the middle of a generation batch,
             # transformers would find data left and take another step.
             trainer._load_from_checkpoint(str(checkpoint))
             return

@@ -26,7 +26,7 @@ class CompactProgress(ProgressCallback):
     Parameters
     ----------
     path
-        The file; a continued run drops its lines behind the checkpoint.
+        The file; a continued run drops its lines after the checkpoint.
     """
 
     def __init__(self, path: Path) -> None:
@@ -35,7 +35,7 @@ class CompactProgress(ProgressCallback):
         self._shown: dict[str, str] = {}
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **others: Any) -> None:
-        """Open the bar, and cut the file where the run goes on."""
+        """Open the bar, and cut the file where the run resumes."""
         super().on_train_begin(args, state, control, **others)
         if state.is_world_process_zero:
             lines = self.path.read_text().splitlines(keepends=True) if self.path.exists() else []

@@ -173,7 +173,7 @@ class RolloutLM(RSP):
         return read
 
     def rollout_of(self, prompt_ids: Sequence[int], completion_ids: Sequence[int]) -> Rollout:
-        """Return tokens that something else sampled as a rollout, cut behind a stop string."""
+        """Return tokens that something else sampled as a rollout, cut after a stop string."""
         ids = tuple(completion_ids)
         opened = open_thought(self, self.tok_decode(list(prompt_ids), skip_special_tokens=False))
         may_stop = set(self._stop_strings.candidates(np.asarray(ids, dtype=np.int64)).tolist())

@@ -204,9 +204,9 @@ class DAPOTrainer(GRPOTrainer):
         metrics["groups/refills"].append(total.refills / self.accelerator.num_processes)
 
     def _further(self, n: int) -> list[Problem]:
-        """Return the next n questions behind those of the steps, at places of this process alone.
+        """Return the next n questions after those of the steps, at places of this process alone.
 
-        The order begins anew where all questions are used up; one that the generation batch has
+        The order begins again where all questions are used up; one that the generation batch has
         asked already is passed over then, unless it has asked them all.
         """
         first, step = self.accelerator.process_index, self.accelerator.num_processes

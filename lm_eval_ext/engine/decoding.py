@@ -78,7 +78,7 @@ class Decoder:
     max_rows
         Most attempts decoded at once.
     epilogue
-        What to read behind each attempt once it has ended, or None.
+        What to read after each attempt once it has ended, or None.
     budget
         Ends thoughts that take too long, or None.
     timing
@@ -246,7 +246,7 @@ class Decoder:
         return results
 
     def _readouts(self, finished: list[int]) -> list[Readout | None]:
-        """Read the epilogue behind finished rows, from their caches."""
+        """Read the epilogue after finished rows, from their caches."""
         if self._reader is None:
             return [None] * len(finished)
         assert self._cache is not None

@@ -1,4 +1,4 @@
-"""Read a few more tokens behind a finished attempt and take logits, while its cache is still there.
+"""Read a few more tokens after a finished attempt and take logits, while its cache is still there.
 
 An attempt that ends leaves its keys and values behind. What is asked about it afterwards, such as
 whether the model holds its answer for correct, continues from them: only the tokens of the question
@@ -46,7 +46,7 @@ class FinishedAttempt(NamedTuple):
 
 
 class Epilogue(Protocol):
-    """What is read after an attempt, and which logits are wanted behind it."""
+    """What is read after an attempt, and which logits are wanted after it."""
 
     @property
     def readout_ids(self) -> tuple[int, ...]:
@@ -66,7 +66,7 @@ class _Continued(NamedTuple):
 
 
 class CachedReader:
-    """Reads the epilogue behind attempts from the caches they leave.
+    """Reads the epilogue after attempts from the caches they leave.
 
     What was read once is not read again: attempts at one prompt with the same response, frequent
     where a model is sure of its answer, share one reading.
@@ -94,7 +94,7 @@ class CachedReader:
         cache: PrivateCache,
         tree: PromptTree,
     ) -> list[Readout | None]:
-        """Return the wanted logits behind each finished attempt, or None where none are wanted.
+        """Return the wanted logits after each finished attempt, or None where none are wanted.
 
         Parameters
         ----------
@@ -192,7 +192,7 @@ def _n_cached(attempt: FinishedAttempt, wanted: AttemptRequest) -> int:
         if ours != theirs:
             break
         same += 1
-    # At least one token is read, since logits come out behind a token.
+    # At least one token is read, since logits come out after a token.
     return wanted.n_vectors + min(same, len(wanted.private_ids) - 1)
 
 
@@ -211,7 +211,7 @@ def _batches(items: list[_Continued], most: int) -> Iterator[list[_Continued]]:
 def _continue(
     model: PreTrainedModel, batch: list[_Continued], cache: PrivateCache, prefix: SharedPrefix
 ) -> torch.Tensor:
-    """Return the logits behind what a batch reads, shape (n_rows, vocabulary)."""
+    """Return the logits after what a batch reads, shape (n_rows, vocabulary)."""
     # All rows read equally many tokens, those that need fewer some of their own once more.
     n_new = max(item.n_new for item in batch)
     kept = torch.tensor([item.request.private_length - n_new for item in batch])
@@ -228,7 +228,7 @@ def _continue(
 
 
 def _plain_last_logits(model: PreTrainedModel, requests: list[AttemptRequest]) -> torch.Tensor:
-    """Return the logits behind requests, read in full with the model's own attention."""
+    """Return the logits after requests, read in full with the model's own attention."""
     lengths = [_n_positions(request) for request in requests]
     shape = (len(requests), max(lengths))
     ids = torch.zeros(shape, dtype=torch.int64, device=model.device)

@@ -198,7 +198,7 @@ class FallbackDecoder:
     expand_cache
         Read each prompt once and repeat its cache; see `cache_misfit`.
     epilogue
-        What to read behind each attempt once it has ended, or None; all of it is read again.
+        What to read after each attempt once it has ended, or None; all of it is read again.
     budget
         Ends thoughts that take too long, or None.
     timing

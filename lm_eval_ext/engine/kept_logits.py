@@ -59,7 +59,7 @@ class LogitStore:
 
 
 class KeepingDecoder(Decoder):
-    """A `Decoder` that keeps the logits behind every token it samples.
+    """A `Decoder` that keeps the logits after every token it samples.
 
     Parameters
     ----------

@@ -62,7 +62,7 @@ class _Copy:
         return self.address == weight.data_ptr() and self.version == weight._version
 
 
-# MKL's copies must not be moved, so they are no attributes of the layers: those are copied.
+# MKL's copies must not be moved, so they are not attributes of the layers: those are copied.
 _copies: WeakKeyDictionary[nn.Linear, _Copy] = WeakKeyDictionary()
 
 

@@ -113,7 +113,7 @@ class RowBudget:
             )
         self.limit = rows // 2
         logger.warning(
-            "memory ran out with %d attempts at once (%s): going on with %d",
+            "memory ran out with %d attempts at once (%s): resuming with %d",
             rows,
             reason,
             self.limit,

@@ -239,7 +239,7 @@ def _kept(
         certain = certain & certain_nucleus
     if settings.min_p:
         close = (weights - settings.min_p).abs() <= _ROUNDING * settings.min_p
-        # The most likely token stays: its probability is no less than a share of itself.
+        # The most likely token stays: its probability is at least a share of itself.
         close[:, 0] = False
         certain = certain & ~(close & kept).any(dim=-1)
         kept = kept & (weights >= settings.min_p)
@@ -315,7 +315,7 @@ class Nucleus(TopPLogitsWarper):
 
 
 def _from(scores: torch.Tensor, lowest: torch.Tensor) -> torch.Tensor:
-    """Leave of each row what is no less than its lowest entry; row by row ten times as fast."""
+    """Leave of each row what is at least its lowest entry; row by row ten times as fast."""
     limits = torch.nextafter(lowest, torch.full_like(lowest, -torch.inf)).flatten().tolist()
     kept = torch.empty_like(scores)
     for row, limit, out in zip(scores, limits, kept, strict=True):

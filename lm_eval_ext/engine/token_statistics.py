@@ -16,7 +16,7 @@ def distribution_sums(logits: torch.Tensor) -> list[torch.Tensor]:
     ----------
     logits
         The model's logits before any processor, shape (n_rows, vocabulary), float32. Entries of
-        -inf are no part of the vocabulary.
+        -inf are not part of the vocabulary.
 
     Returns
     -------

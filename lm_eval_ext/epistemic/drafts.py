@@ -122,7 +122,7 @@ def load_drafts(
     Raises
     ------
     UserError
-        If a draft cannot be loaded, is no causal model, or has another vocabulary.
+        If a draft cannot be loaded, is not a causal model, or has another vocabulary.
     """
     names: list[str] = []
     distinct: list[PreTrainedModel] = []

@@ -32,7 +32,7 @@ class FinishedAttempt(NamedTuple):
     key
         What the noise of the reference is derived from.
     kept_logits
-        Returns the target's logits behind its tokens, shape (n_tokens, vocabulary); None where
+        Returns the target's logits after its tokens, shape (n_tokens, vocabulary); None where
         they were not kept.
     """
 

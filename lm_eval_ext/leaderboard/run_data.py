@@ -103,7 +103,7 @@ class RunOutput:
     def __post_init__(self) -> None:
         """Refuse results of which the tables could not be made."""
         if not isinstance(self.results.get("config") or {}, dict):
-            raise ValueError("config is no object")
+            raise ValueError("config is not an object")
 
     @property
     def seconds(self) -> float:

@@ -83,8 +83,8 @@ def compare_sources(
     Returns
     -------
     list of SourceTest
-        Not yet corrected. A metric of probabilities has none for sources that are no probability,
-        and nothing is compared with a source of questions such as ``vote_share``.
+        Not yet corrected. A metric of probabilities has none for sources that are not
+        probabilities, and nothing is compared with a source of questions such as ``vote_share``.
 
     Raises
     ------

@@ -31,7 +31,7 @@ _CSV_HEAD = (
 
 
 def as_csv(board: Board) -> str:
-    """Return the board as CSV, one line per run, task and metric; texts are no formulas."""
+    """Return the board as CSV, one line per run, task and metric; texts are not formulas."""
     runs = {run["id"]: run for run in board["runs"]}
     details = {(row["run"], row["task"]): row for row in board["details"]}
     out = io.StringIO()

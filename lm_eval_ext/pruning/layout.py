@@ -136,7 +136,7 @@ def projection_weight(block: Block, n_heads: int) -> torch.Tensor:
     weights, adapters and transposed layouts alike.
     """
     projection = block.projection
-    parameter = next(projection.parameters(), torch.empty(0))  # packed weights are no parameter
+    parameter = next(projection.parameters(), torch.empty(0))  # packed weights are not a parameter
     dtype = parameter.dtype if parameter.dtype.is_floating_point else torch.float16
     width = n_heads * block.head_dim
     unit = torch.eye(width, device=parameter.device, dtype=dtype)

@@ -107,7 +107,7 @@ def _without_blocks(layout: Layout, removal: Removal) -> Iterator[None]:
 
 
 def remove_blocks(layout: Layout, removal: Removal) -> None:
-    """Take blocks out of a model for good, and number the others anew."""
+    """Take blocks out of a model for good, and renumber the others."""
     kept = [i for i in range(layout.n_layers) if i not in removal.blocks]
     for name in per_layer_settings(layout.config):
         value = getattr(layout.config, name)

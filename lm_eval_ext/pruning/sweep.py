@@ -1,6 +1,6 @@
 """``lm-eval-ext prune sweep``: criteria x ratios, measured on lm-eval tasks and by perplexity.
 
-Every cell is saved as it is done, and a sweep that was interrupted goes on where it stopped.
+Every cell is saved as it is done, and a sweep that was interrupted resumes where it stopped.
 """
 
 from __future__ import annotations

@@ -79,8 +79,8 @@ class BoxCompletion:
     def request(self, attempt: OpenAttempt) -> AttemptRequest:
         """Return what the model reads before the content of the box.
 
-        The attempt's random stream goes on, so the completion belongs to the attempt like the rest
-        of its text. Too long a context is cut from the left.
+        The attempt's random stream continues, so the completion belongs to the attempt like the
+        rest of its text. Too long a context is cut from the left.
         """
         text = attempt.response + LEAD_IN
         ids = self._tokenizer(text, add_special_tokens=False)["input_ids"]

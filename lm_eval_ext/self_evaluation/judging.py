@@ -31,7 +31,7 @@ Describe = Callable[[FinishedAttempt], "Judged | None"]
 
 
 class SelfEvaluation:
-    """Reads the question about each response behind it, and turns logits into confidence.
+    """Reads the question about each response after it, and turns logits into confidence.
 
     Parameters
     ----------
@@ -53,7 +53,7 @@ class SelfEvaluation:
         self.counts: Counter[str] = Counter(judged=0, retokenized=0, cut=0)
 
     def epilogue(self, describe: Describe) -> ResponseEpilogue:
-        """Return what a decoder reads behind its attempts.
+        """Return what a decoder reads after its attempts.
 
         Parameters
         ----------
@@ -87,7 +87,7 @@ class SelfEvaluation:
 
 
 class ResponseEpilogue:
-    """The template behind responses; an `lm_eval_ext.engine.epilogue.Epilogue`."""
+    """The template after responses; an `lm_eval_ext.engine.epilogue.Epilogue`."""
 
     def __init__(self, evaluation: SelfEvaluation, describe: Describe) -> None:
         self._evaluation = evaluation

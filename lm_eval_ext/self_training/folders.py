@@ -77,7 +77,7 @@ def read_lines(path: Path) -> Iterator[dict[str, Any]]:
     Raises
     ------
     UserError
-        For a line that is no record; the message names it.
+        For a line that is not a record; the message names it.
     """
     for number, _, text, complete in lines.read_lines(path):
         if not complete:

@@ -103,7 +103,7 @@ def load_generator(
         wrapper = get_model(run.sampling.generator)
     except (KeyError, ValueError) as error:
         raise UserError(
-            f"generator={run.sampling.generator} is no model type of lm-eval: use sampled, or "
+            f"generator={run.sampling.generator} is not a model type of lm-eval: use sampled, or "
             "another of lm_eval ls models"
         ) from error
     arguments: dict[str, Any] = {
@@ -148,7 +148,7 @@ def initial_model(run: SelfTraining, stage: Stage) -> ModelPlace:
     if run.init_from == "base" or before is None:
         return ModelPlace(base_model(run))
     if run.tuning.lora_rank:
-        # The adapter goes on; its base model is the same in every round.
+        # The adapter is trained further; its base model is the same in every round.
         return ModelPlace(base_model(run), str(before.folder / ADAPTER))
     return ModelPlace(str(before.folder / MODEL))
 

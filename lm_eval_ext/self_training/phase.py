@@ -92,7 +92,7 @@ def run_phase(phase: str, stage: Stage, workings: Workings) -> None:
 
 
 def die_with_parent() -> None:
-    """End this process when its parent is killed: nothing may go on writing into the folder."""
+    """End this process when its parent is killed: nothing may keep writing into the folder."""
     if sys.platform != "linux":
         return
     set_parent_death_signal = 1

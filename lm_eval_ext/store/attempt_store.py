@@ -234,4 +234,4 @@ class AttemptStore:
         if error.errno in _NOT_ALLOWED:
             return UserError(what + "copy them to a folder that can be written, and give that one")
         remedy = "make room" if error.errno in _NO_ROOM else "see to that"
-        return UserError(f"{what}{remedy}, and the same command goes on from there")
+        return UserError(f"{what}{remedy}, and the same command resumes there")

@@ -59,7 +59,7 @@ def weights_fingerprint(named: Iterable[tuple[str, Any]]) -> str:
     Parameters
     ----------
     named
-        As in a model's ``state_dict()``; what is no tensor counts by its ``repr``.
+        As in a model's ``state_dict()``; anything but a tensor counts by its ``repr``.
     """
     found = hashlib.blake2b(digest_size=16)
     known: dict[tuple[Any, ...], int] = {}  # tied weights are read once

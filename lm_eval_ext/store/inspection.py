@@ -69,11 +69,13 @@ def store_files(folder: Path) -> list[Path]:
     Raises
     ------
     UserError
-        If it is no store.
+        If it is not a store.
     """
     files = sorted(folder.glob(PATTERN)) if folder.is_dir() else []
     if not files:
-        raise UserError(f"{folder} is no store: it holds no {PATTERN}; give the folder of store=")
+        raise UserError(
+            f"{folder} is not a store: it holds no {PATTERN}; give the folder of store="
+        )
     return files
 
 
@@ -128,7 +130,7 @@ def inspect(folder: Path) -> StoreContents:
     Raises
     ------
     UserError
-        If it is no store.
+        If it is not a store.
     """
     found = StoreContents(files=store_files(folder))
     texts: dict[str, str] = {}

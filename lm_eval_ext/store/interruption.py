@@ -1,4 +1,4 @@
-"""Say how to go on when a run with a store ends before its time."""
+"""Say how to resume when a run with a store ends before its time."""
 
 from __future__ import annotations
 
@@ -38,16 +38,16 @@ def announce_at_failure(store: AttemptStore) -> None:
 
 
 def how_to_go_on(store: AttemptStore) -> str:
-    """Return the line that says what is kept, and how to go on."""
+    """Return the line that says what is kept, and how to resume."""
     return (
         f"store={store.folder} holds {len(store)} attempts, {store.n_appended} "
-        "of them from this process: the same command goes on from there"
+        "of them from this process: the same command resumes there"
     )
 
 
 @contextmanager
 def stopped_cleanly(store: AttemptStore | None) -> Iterator[None]:
-    """Turn a request to terminate into an exit that says how to go on.
+    """Turn a request to terminate into an exit that says how to resume.
 
     Schedulers, and the launcher of several processes when one of them dies, ask this way.
 

@@ -83,7 +83,7 @@ def merge(stores: list[Path], output: Path) -> Merged:
     Raises
     ------
     UserError
-        If a folder is no store, the output holds one already, or it cannot be written.
+        If a folder is not a store, the output holds one already, or it cannot be written.
     """
     files = [path for store in stores for path in store_files(store)]
     if output.is_dir() and any(output.glob(PATTERN)):

@@ -7,7 +7,7 @@ was kept of it stays, and what is new comes out as it would have without the kil
 On a GPU rows that finish are refilled, and only what is missing is generated.
 
 Where memory decides how many attempts a batch has, the store keeps their number, so that the same
-requests are divided into the same batches when a run goes on.
+requests are divided into the same batches when a run resumes.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Rows of one length, packed with documents that each start with BOS.
 
 Unlike the batches of `lm_eval_ext.tiny.batches`, a document may attend to those before it in its
-row, every token that is no mess carries the same loss, and a share of the documents is real text:
+row, every token outside a mess carries the same loss, and a share of the documents is real text:
 questions and solutions of GSM8K's training split.
 """
 

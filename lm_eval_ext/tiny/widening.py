@@ -35,7 +35,7 @@ def write_widened(source: str | Path, folder: str | Path, *, head_dim: int = HEA
     Raises
     ------
     UserError
-        If the model is no Llama with plain rotary embeddings, or the width is no multiple.
+        If the model is not a Llama with plain rotary embeddings, or the width is not a multiple.
     """
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer
@@ -44,10 +44,10 @@ def write_widened(source: str | Path, folder: str | Path, *, head_dim: int = HEA
     config = model.config
     plain = config.model_type == "llama" and not getattr(config, "attention_bias", False)
     if not plain or config.rope_parameters["rope_type"] != "default":
-        raise UserError(f"source={source} is no Llama with plain rotary embeddings")
+        raise UserError(f"source={source} is not a Llama with plain rotary embeddings")
     old = int(config.head_dim)
     if head_dim % old:
-        raise UserError(f"head_dim={head_dim} is no multiple of the model's {old}")
+        raise UserError(f"head_dim={head_dim} is not a multiple of the model's {old}")
     weights = {
         name: _widened(name, weight, old, head_dim) for name, weight in model.state_dict().items()
     }

@@ -155,7 +155,7 @@ class TeacherSettings:
 
 
 class Teacher:
-    """The target, perturbed anew for every step.
+    """The target, perturbed again for every step.
 
     Parameters
     ----------

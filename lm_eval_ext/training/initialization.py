@@ -41,7 +41,7 @@ def parse_truncation(draft_init: str) -> TruncatedTarget | None:
     Raises
     ------
     UserError
-        For a text that begins so and goes on otherwise.
+        For a text that begins so and continues otherwise.
 
     Examples
     --------

@@ -188,8 +188,8 @@ def _load_one(
     if name not in readers:
         known = ", ".join(f"{reader}:train" for reader in readers)
         raise UserError(
-            f"{argument}={source} is no file and no known source: use {known} or a JSON Lines file "
-            "of records"
+            f"{argument}={source} is neither a file nor a known source: use {known} or a JSON "
+            "Lines file of records"
         )
     return readers[name]()
 

@@ -147,7 +147,7 @@ def read_responses(folder: Path) -> dict[Key, dict[str, Any]]:
     Raises
     ------
     UserError
-        For a line that is no response; the message names it.
+        For a line that is not a response; the message names it.
     """
     result: dict[Key, dict[str, Any]] = {}
     for path in sorted(folder.glob("responses-*.jsonl")):
@@ -167,7 +167,7 @@ def _lines(path: Path) -> Iterator[dict[str, Any]]:
             line = None
         if not isinstance(line, dict) or not fields <= set(line):
             raise UserError(
-                f"{path}, line {number} is no response: delete the line, and the same command "
+                f"{path}, line {number} is not a response: delete the line, and the same command "
                 "makes the response again"
             )
         yield line

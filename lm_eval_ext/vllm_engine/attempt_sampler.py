@@ -57,7 +57,7 @@ class _Attempt:
 
 
 class _Readout:
-    """Logits behind a prompt."""
+    """Logits after a prompt."""
 
     def __init__(self, instruction: dict[str, Any]) -> None:
         self.token_ids: list[int] = instruction["readout_ids"]
@@ -157,5 +157,5 @@ class AttemptSampler(LogitsProcessor):
         return {key: what.packed() for key, what in found.items()}
 
     def forget(self) -> None:
-        """Forget everything, such as tokens that were chosen behind a stop string."""
+        """Forget everything, such as tokens that were chosen after a stop string."""
         self._known.clear()

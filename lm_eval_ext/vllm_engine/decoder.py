@@ -80,7 +80,7 @@ class _Attempt(NamedTuple):
 
 
 class _Reading(NamedTuple):
-    """A request in vLLM that reads the epilogue behind attempts."""
+    """A request in vLLM that reads the epilogue after attempts."""
 
     name: Hashable
     request: AttemptRequest
@@ -98,7 +98,7 @@ class VLLMDecoder:
     ending
         When attempts end.
     epilogue
-        What to read behind each attempt once it has ended, or None.
+        What to read after each attempt once it has ended, or None.
     timing
         Measures how long vLLM takes, with the tokens of attempts as they come out of it.
     """
@@ -267,7 +267,7 @@ class VLLMDecoder:
     def _ask(
         self, epilogue: Epilogue, results: list[tuple[_Attempt, AttemptResult]]
     ) -> Iterator[tuple[int, AttemptResult]]:
-        """Have the epilogue read behind attempts, once where it is the same for several."""
+        """Have the epilogue read after attempts, once where it is the same for several."""
         asked = epilogue.requests(
             [FinishedAttempt(job.request, result.token_ids) for job, result in results]
         )

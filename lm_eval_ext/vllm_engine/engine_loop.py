@@ -24,7 +24,7 @@ class Job(NamedTuple):
     engine_input
         What vLLM reads, as ``vllm.inputs`` makes it.
     params
-        How it goes on.
+        How it is sampled.
     """
 
     key: str
@@ -96,12 +96,12 @@ class EngineLoop:
         }
 
     def advance(self, jobs: Sequence[Job]) -> list[Finished]:
-        """Take requests in and go on until some are finished, or all.
+        """Take requests in and run until some are finished, or all.
 
         Parameters
         ----------
         jobs
-            New requests; with none it goes on with those it has.
+            New requests; with none it runs those it has.
         """
         for job in jobs:
             job.params.output_kind = RequestOutputKind.FINAL_ONLY
@@ -120,7 +120,7 @@ class EngineLoop:
         return [_finished(output, values[output.request_id]) for output in outputs]
 
     def drop(self) -> None:
-        """Give up every request, and forget what was sampled behind a stop string."""
+        """Give up every request, and forget what was sampled after a stop string."""
         if self._in_flight:
             self._engine.abort_request(list(self._in_flight))
             self._in_flight.clear()

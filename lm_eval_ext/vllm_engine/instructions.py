@@ -49,7 +49,7 @@ def sampling_instruction(
 
 
 def readout_instruction(key: str, token_ids: Sequence[int]) -> dict[str, Any]:
-    """Return the instruction to read logits behind a prompt."""
+    """Return the instruction to read logits after a prompt."""
     return {"key": key, "readout_ids": list(token_ids)}
 
 

@@ -53,7 +53,7 @@ class Replicas:
         return self._count * int(self._facts["most_in_flight"])
 
     def advance(self, jobs: Sequence[Job]) -> list[Finished]:
-        """Take requests in and go on until some are finished; see `EngineLoop.advance`."""
+        """Take requests in and run until some are finished; see `EngineLoop.advance`."""
         import ray
 
         self._start()

@@ -62,7 +62,7 @@ def test_rows_are_halved_until_they_fit(fail, random_model, tiny_tokenizer, capl
     assert sample(lm) == expected
     assert lm._row_budget.limit == 3
     assert "memory ran out with 12 attempts at once" in caplog.text
-    assert "going on with 6" in caplog.text
+    assert "resuming with 6" in caplog.text
     del calls[:]
     assert sample(lm) == expected  # what was learned stays learned
     assert max(calls) <= 3

@@ -316,7 +316,7 @@ def test_memory_is_reported_before_the_run(make_lm, make_requests, caplog):
             "noise_scope='word' is unknown: use one of",
         ),
         ({"reference": "tokur", "modules": "q+v"}, "no linear module named q; choose among"),
-        ({"draft_dtype": "int8"}, "draft_dtype='int8' is no floating-point type"),
+        ({"draft_dtype": "int8"}, "draft_dtype='int8' is not a floating-point type"),
     ],
 )
 def test_bad_arguments_are_named(make_lm, arguments, message):

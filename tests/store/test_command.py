@@ -101,7 +101,7 @@ def test_killed_interrupted_and_terminated(unbroken, tmp_path):
         assert n_before < n_kept(store) < N_ATTEMPTS * N_QUESTIONS
         n_before = n_kept(store)
         if request != signal.SIGKILL:
-            assert said.count("the same command goes on from there") == 1
+            assert said.count("the same command resumes there") == 1
             (n_said,) = re.findall(r"holds (\d+) attempts", said)
             assert n_before - 1 <= int(n_said) <= n_before  # the signal may come behind a write
     said = finish(output, store)
@@ -134,7 +134,7 @@ def test_one_of_two_processes_dies(unbroken, tmp_path):
     said = process.communicate(timeout=600)[1]
     assert process.returncode != 0
     assert not list(output.rglob("results_*.json"))
-    assert "the same command goes on from there" in said
+    assert "the same command resumes there" in said
     n_before = n_kept(store)
     assert n_before >= 6
     said = finish(output, store)  # with another number of processes

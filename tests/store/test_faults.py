@@ -59,7 +59,7 @@ def test_a_limit_on_file_sizes(tmp_path):
     assert not found.cut_off
     last = [line for line in limited.stderr.splitlines() if "error" in line.lower()][-1]
     assert f"the {found.n_attempts} attempts written before are kept" in last
-    assert "make room, and the same command goes on from there" in last
+    assert "make room, and the same command resumes there" in last
     again, plain = drive(tmp_path / "store"), drive(tmp_path / "other")
     assert f"{12 - found.n_attempts} of 12 attempts are to be generated" in again.stderr
     assert again.stdout == plain.stdout != ""

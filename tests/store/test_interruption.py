@@ -33,7 +33,7 @@ def test_only_who_has_added_something_says_how_to_go_on(hook, capsys, error, n_a
     said = capsys.readouterr().err
     assert said.startswith(str(error))
     assert ("holds 7 attempts, 3 of them" in said) == (n_appended == 3)
-    assert ("the same command goes on from there" in said) == (n_appended == 3)
+    assert ("the same command resumes there" in said) == (n_appended == 3)
 
 
 def test_what_the_store_says_is_not_said_twice(hook, capsys):

@@ -302,7 +302,7 @@ def refuse_to_open(monkeypatch):
     [
         (errno.EROFS, "give a folder that can be written", "copy them to a folder"),
         (errno.EACCES, "give a folder that can be written", "copy them to a folder"),
-        (errno.ENOSPC, "make room", "make room, and the same command goes on from there"),
+        (errno.ENOSPC, "make room", "make room, and the same command resumes there"),
     ],
     ids=["EROFS", "EACCES", "ENOSPC"],
 )

@@ -163,5 +163,5 @@ def test_merge_on_a_full_disk_leaves_nothing(two_stores, tmp_path, monkeypatch, 
 
 def test_a_folder_without_attempts_is_no_store(tmp_path):
     for module in (info, verify):
-        with pytest.raises(UserError, match="is no store: .*give the folder of store="):
+        with pytest.raises(UserError, match="is not a store: .*give the folder of store="):
             run(module, tmp_path)

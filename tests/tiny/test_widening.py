@@ -34,5 +34,5 @@ def test_weights_are_exact_at_four_times_the_width(tmp_path):
 
 
 def test_a_width_that_is_no_multiple(tmp_path):
-    with pytest.raises(UserError, match="head_dim=40 is no multiple of the model's 16"):
+    with pytest.raises(UserError, match="head_dim=40 is not a multiple of the model's 16"):
         write_widened(model_path("tiny"), tmp_path, head_dim=40)

@@ -108,7 +108,7 @@ def test_damaged_line_is_named(tmp_path):
     path = tmp_path / "responses-0.jsonl"
     good = {"prompt": "x", "attempt": 0, "token_ids": [1], "n_prompt_tokens": 2}
     path.write_text(json.dumps(good) + "\n{not json}\n")
-    with pytest.raises(UserError, match="line 2 is no response"):
+    with pytest.raises(UserError, match="line 2 is not a response"):
         read_responses(tmp_path)
     path.write_text(json.dumps(good) + "\n[]\n")
     with pytest.raises(UserError, match="line 2"):
