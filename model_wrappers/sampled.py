@@ -190,8 +190,6 @@ class SampledLM(KeyedArguments, HFLM):
         ----------
         requests
             The requests; an attempt is asked for by repeating its request.
-        disable_tqdm
-            Show no progress bar.
         """
         wanted = with_thinking_budget(
             self, harness.generation_requests(self, requests), self.thinking_budget
