@@ -28,7 +28,7 @@ def write_json(path: Path, value: Any) -> None:
     os.replace(scratch, path)
 
 
-def keep_settings(folder: Path, settings: Mapping[str, Any]) -> bool:
+def keep_settings(folder: Path, settings: Mapping[str, Any], *, name: str = SETTINGS) -> bool:
     """Write the settings of a new run, or see that a continued one has the same.
 
     Returns
@@ -41,7 +41,7 @@ def keep_settings(folder: Path, settings: Mapping[str, Any]) -> bool:
     UserError
         Naming the first setting that differs.
     """
-    path = folder / SETTINGS
+    path = folder / name
     if not path.exists():
         folder.mkdir(parents=True, exist_ok=True)
         write_json(path, settings)
@@ -51,11 +51,11 @@ def keep_settings(folder: Path, settings: Mapping[str, Any]) -> bool:
     except ValueError as error:
         raise UserError(f"{path} is damaged: give another output folder") from error
     now = json.loads(json.dumps(settings))
-    for name in [*now, *(before.keys() - now.keys())]:
-        if before.get(name) != now.get(name):
+    for key in [*now, *(before.keys() - now.keys())]:
+        if before.get(key) != now.get(key):
             raise UserError(
-                f"output={folder} holds a run with {name}={before.get(name)!r}, not "
-                f"{now.get(name)!r}: repeat its command to continue, or give another folder"
+                f"output={folder} holds a run with {key}={before.get(key)!r}, not "
+                f"{now.get(key)!r}: repeat its command to continue, or give another folder"
             )
     return True
 
