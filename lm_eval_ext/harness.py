@@ -131,6 +131,33 @@ def model_arguments() -> frozenset[str]:
     return frozenset(found)
 
 
+def _load_task(task: str) -> Any:
+    """Load one task, or raise a `UserError` if lm-eval knows none of that name."""
+    from lm_eval.tasks import TaskManager
+
+    manager = TaskManager()
+    if task not in manager.all_subtasks:
+        raise UserError(f"--tasks={task} is not a task; see lm_eval ls subtasks")
+    (loaded,) = manager.load([task])["tasks"].values()
+    return loaded
+
+
+def task_docs(task: str) -> list[dict[str, Any]]:
+    """Return the questions that a task evaluates on, in the order of ``--samples``.
+
+    Parameters
+    ----------
+    task
+        Its name.
+
+    Raises
+    ------
+    UserError
+        If lm-eval knows no such task.
+    """
+    return [dict(doc) for doc in _load_task(task).eval_docs]
+
+
 def task_requests(
     task: str, lm: HFLM, *, limit: int, apply_chat_template: bool
 ) -> list[tuple[str, dict[str, Any]]]:
@@ -141,12 +168,7 @@ def task_requests(
     UserError
         If lm-eval knows no such task.
     """
-    from lm_eval.tasks import TaskManager
-
-    manager = TaskManager()
-    if task not in manager.all_subtasks:
-        raise UserError(f"--tasks={task} is not a task; see lm_eval ls subtasks")
-    (loaded,) = manager.load([task])["tasks"].values()
+    loaded = _load_task(task)
     loaded.build_all_requests(
         limit=limit,
         apply_chat_template=apply_chat_template,

@@ -186,7 +186,19 @@ def _report(
         }
         for model, early in measured.items()
     }
-    return {"settings": settings, "model": record, "per_token": curves}
+    per_question = {
+        model: {
+            name: [[None if np.isnan(v) else float(v) for v in row] for row in values]
+            for name, values in early.items()
+        }
+        for model, early in measured.items()
+    }
+    return {
+        "settings": settings,
+        "model": record,
+        "per_token": curves,
+        "per_question": per_question,
+    }
 
 
 def _plot(measured: dict[str, EarlyTokens], path: Path) -> None:
