@@ -31,7 +31,7 @@ from lm_eval_ext.pruning.perplexity import perplexity, token_nll
 from lm_eval_ext.pruning.plan import PruningPlan, PruningSettings, make_plan
 from lm_eval_ext.pruning.selection import ALLOCATIONS, UNITS
 from lm_eval_ext.pruning.statistics import collect_statistics
-from lm_eval_ext.pruning.sweep_table import DENSE, shown_metrics, tables
+from lm_eval_ext.pruning.sweep_table import DENSE, PERPLEXITY, shown_metrics, tables
 from lm_eval_ext.pruning.task_values import TaskRunner
 
 RANDOM = "random"
@@ -110,23 +110,25 @@ def run(args: argparse.Namespace) -> int:
 
 
 def measure(
-    subject: Subject, plan: PruningPlan, text: CalibrationSet, tasks: TaskRunner
+    subject: Subject, plan: PruningPlan, text: CalibrationSet | None, tasks: TaskRunner
 ) -> dict[str, Any]:
     """Measure one plan and return the content of its cell."""
     started = time.perf_counter()
     lm = subject.lm.with_plan(plan, subject.calibration.record)
-    with lm.pruning():
-        nll = token_nll(lm.model, text.prompts)
-    measured = {
-        **perplexity(nll)._asdict(),
-        "values": [float(values.mean()) for values in nll],
-        "higher_is_better": False,
-    }
+    metrics = {}
+    if text is not None:
+        with lm.pruning():
+            nll = token_nll(lm.model, text.prompts)
+        metrics[PERPLEXITY] = {
+            **perplexity(nll)._asdict(),
+            "values": [float(values.mean()) for values in nll],
+            "higher_is_better": False,
+        }
     record = {name: value for name, value in plan.record().items() if name != "scores"}
     return {
         **record,
         "criterion": plan.settings.criterion if plan.removal else DENSE,
-        "metrics": {"perplexity": measured, **tasks.run(lm)},
+        "metrics": {**metrics, **tasks.run(lm)},
         "seconds": time.perf_counter() - started,
     }
 

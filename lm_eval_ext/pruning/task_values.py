@@ -19,6 +19,8 @@ class TaskRunner:
         Names with commas between; none runs nothing.
     limit
         Questions per task, or None.
+    manager
+        lm-eval's ``TaskManager``, for tasks of other folders or with metadata; by default new.
 
     Raises
     ------
@@ -26,14 +28,14 @@ class TaskRunner:
         If lm-eval knows no task of a name.
     """
 
-    def __init__(self, tasks: str, limit: int | None) -> None:
+    def __init__(self, tasks: str, limit: int | None, manager: Any = None) -> None:
         self._names = [name for name in tasks.split(",") if name]
         self._limit = limit
-        self._manager: Any = None
+        self._manager = manager
         if self._names:
             from lm_eval.tasks import TaskManager
 
-            self._manager = TaskManager()  # reads thousands of files, so once
+            self._manager = manager or TaskManager()  # reads thousands of files, so once
             unknown = [name for name in self._names if name not in self._manager.all_tasks]
             if unknown:
                 raise UserError(f"tasks={','.join(unknown)}: not a task; see lm_eval ls tasks")
