@@ -28,8 +28,8 @@ import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
+from lm_eval.tasks import TaskManager
 from plan import Comparison, Plan
 from sink_parts import Bench, Texts, texts_of
 from sink_reading import best_criteria, pilot, report
@@ -74,8 +74,8 @@ class Settings:
         Prompt lengths to score at, over how many segments of the longest.
     choice_task, choice_questions
         Task of loglikelihoods, "" to leave it out, and its questions (0: all).
-    task, questions, attempts
-        Task of generations, its questions (0: all) and attempts at each.
+    task, questions, attempts, max_gen_toks
+        Task of generations, its questions (0: all), attempts at each, and their most tokens.
     repeats
         Of each timing of an exported model.
     seed
@@ -106,6 +106,7 @@ class Settings:
     task: str = "mawps_singleop_passn"
     questions: int = 200
     attempts: int = 4
+    max_gen_toks: int = 64
     repeats: int = 5
     seed: int = 1234
     margin: float = 0.02
@@ -246,13 +247,19 @@ class Work:
         """Measure accuracy on a task of loglikelihoods."""
         if self.settings.choice_task:
             name, folder = local_if_there(self.settings.choice_task)
-            self._task("piqa", name, self.settings.choice_questions, folder, {})
+            manager = TaskManager(include_path=folder)
+            self._task("piqa", TaskRunner(name, self.settings.choice_questions or None, manager))
 
     def singleop(self) -> None:
         """Measure pass@1 on generated attempts."""
-        n = self.settings.attempts
-        metadata = {"attempts": n, "ks": [1, n]}
-        self._task("singleop", self.settings.task, self.settings.questions, None, metadata)
+        settings = self.settings
+        manager = TaskManager(
+            metadata={"attempts": settings.attempts, "ks": [1, settings.attempts]}
+        )
+        limit = f"max_gen_toks={settings.max_gen_toks}"
+        self._task(
+            "singleop", TaskRunner(settings.task, settings.questions or None, manager, limit)
+        )
 
     def export(self) -> None:
         """Measure speed and size of models with parts cut out."""
@@ -278,13 +285,7 @@ class Work:
             for seed in (self.settings.seeds if name == RANDOM else (0,))
         ]
 
-    def _task(
-        self, part: str, task: str, n: int, folder: Path | None, metadata: dict[str, Any]
-    ) -> None:
-        from lm_eval.tasks import TaskManager
-
-        manager = TaskManager(include_path=folder, metadata=metadata)
-        runner = TaskRunner(task, n or None, manager)
+    def _task(self, part: str, runner: TaskRunner) -> None:
         for ratio in (self.settings.ratio, self.settings.second_ratio):
             cells = self._settings("head", tuple(HEAD_CRITERIA), ratio)
             self.bench.cells(part, cells, tasks=runner)

@@ -21,6 +21,8 @@ class TaskRunner:
         Questions per task, or None.
     manager
         lm-eval's ``TaskManager``, for tasks of other folders or with metadata; by default new.
+    gen_kwargs
+        As ``--gen_kwargs`` of lm-eval.
 
     Raises
     ------
@@ -28,10 +30,13 @@ class TaskRunner:
         If lm-eval knows no task of a name.
     """
 
-    def __init__(self, tasks: str, limit: int | None, manager: Any = None) -> None:
+    def __init__(
+        self, tasks: str, limit: int | None, manager: Any = None, gen_kwargs: str | None = None
+    ) -> None:
         self._names = [name for name in tasks.split(",") if name]
         self._limit = limit
         self._manager = manager
+        self._gen_kwargs = gen_kwargs
         if self._names:
             from lm_eval.tasks import TaskManager
 
@@ -58,6 +63,7 @@ class TaskRunner:
             tasks=self._names,
             limit=self._limit,
             task_manager=self._manager,
+            gen_kwargs=self._gen_kwargs,
             bootstrap_iters=0,
         )
         metrics = {}
