@@ -30,7 +30,7 @@ class Case(NamedTuple):
     seconds: float
 
 
-QUICK = (Case(16, 16, 64, 3.0), Case(16, 16, 16, 3.0))
+QUICK = (Case(8, 16, 64, 1.0), Case(8, 16, 16, 1.0))
 FULL = (Case(100, 16, 64, 10.0), Case(100, 16, 256, 10.0), Case(50, 16, 16, 10.0))
 
 
