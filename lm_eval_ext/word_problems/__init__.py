@@ -16,12 +16,12 @@ import logging
 import re
 from collections.abc import Iterable, Mapping
 from decimal import Decimal
+from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
 from lm_eval_ext.errors import UserError
-from lm_eval_ext.grading.rational import parse_exact
-from lm_eval_ext.grading.rounding import exact_gold, terminates
+from lm_eval_ext.grading.rounding import WrittenDecimal, exact_gold, terminates
 
 SPLIT_FILE = Path(__file__).with_name("split.json")
 """The hashes: those of MAWPS under ``train`` and ``test``, those of SVAMP under ``svamp_twins``."""
@@ -89,17 +89,19 @@ def answer(published: float | str) -> str:
     Raises
     ------
     UserError
-        If it is no number.
+        If it is not a number.
 
     Examples
     --------
     >>> answer(14.0), answer(23.86), answer(0.6666666667), answer("56/9"), answer("7/2")
     ('14', '23.86', '2/3', '56/9', '3.5')
     """
-    parsed = parse_exact(str(published))
-    if parsed is None:
-        raise UserError(f"answer={published!r} is no number: fetch the data set again")
-    number = exact_gold(parsed)
+    text = str(published).strip().replace(",", "")
+    try:
+        written = WrittenDecimal(text) if "." in text else Fraction(text)
+    except (ValueError, ZeroDivisionError) as error:
+        raise UserError(f"answer={published!r} is not a number: fetch the data again") from error
+    number = exact_gold(written)
     if not terminates(number):
         return str(number)
     return format(Decimal(number.numerator) / Decimal(number.denominator), "f")

@@ -62,7 +62,7 @@ def test_an_answer_is_exact(published, expected):
 
 
 def test_an_answer_that_is_no_number_is_reported():
-    with pytest.raises(UserError, match="answer='five or so' is no number"):
+    with pytest.raises(UserError, match="answer='five or so' is not a number"):
         answer("five or so")
 
 
