@@ -47,7 +47,7 @@ help:
 venv: $(STAMP)
 
 # The .pth file is copied into site-packages even by an editable install.
-$(STAMP): pyproject.toml setup.py constraints.txt lm_eval_ext/lm_eval_ext_bridge.pth
+$(STAMP): pyproject.toml setup.py constraints.txt lm_eval_ext/harness/lm_eval_ext_bridge.pth
 	@if [ -z "$(PYTHON)" ]; then \
 		echo "error: no Python 3.10 or later found; install one, or: make venv PYTHON=/path/to/python3" >&2; \
 		exit 1; fi

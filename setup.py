@@ -10,7 +10,7 @@ from pathlib import Path
 from setuptools import find_packages, setup
 from setuptools.command.build_py import build_py
 
-PTH = Path("lm_eval_ext/lm_eval_ext_bridge.pth")
+PTH = Path("lm_eval_ext/harness/lm_eval_ext_bridge.pth")
 
 # Top-level folders installed below lm_eval_ext: see [tool.setuptools.package-dir].
 MAPPED_PACKAGES = ["lm_eval_ext.model_wrappers", "lm_eval_ext.tasks"]

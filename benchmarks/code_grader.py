@@ -43,7 +43,7 @@ from pathlib import Path
 from typing import Any
 
 from lm_eval_ext.grading import grade_many
-from lm_eval_ext.sandbox import pool as pools
+from lm_eval_ext.grading.sandbox import pool as pools
 
 LIMIT = 60.0
 LONG = 1.0
@@ -58,7 +58,7 @@ def load(folder: str | None, quick: bool) -> tuple[str, list[dict[str, Any]]]:
             docs = [json.loads(line) for line in file]
         name = "reference solutions of MBPP"
     else:
-        from lm_eval_ext.tiny.code_problems import code_problem
+        from lm_eval_ext.data.tiny.code_problems import code_problem
 
         rng = random.Random(0)
         docs = [code_problem(rng, 1 + number % 5) for number in range(974)]

@@ -12,11 +12,11 @@ from __future__ import annotations
 import argparse
 import time
 
-from lm_eval_ext import harness
+from lm_eval_ext.data.tiny.formats import prompt
+from lm_eval_ext.data.tiny.problems import load_split
+from lm_eval_ext.harness import requests as harness
 from lm_eval_ext.model_wrappers.draft_eu import DraftEU
 from lm_eval_ext.model_wrappers.sampled import SampledLM
-from lm_eval_ext.tiny.formats import prompt
-from lm_eval_ext.tiny.problems import load_split
 
 ROUNDS = 3
 

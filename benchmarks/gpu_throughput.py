@@ -95,8 +95,8 @@ def random_prompts(size: Size, vocabulary: int) -> list[str]:
 
 def seconds(lm: HFLM, prompts: Sequence[str], attempts: int, tokens: int) -> float:
     """Return the time of all attempts; stops if any ended early."""
-    from lm_eval_ext import harness
-    from lm_eval_ext.generation import Generation
+    from lm_eval_ext.harness import requests as harness
+    from lm_eval_ext.models.generation import Generation
 
     asked = [text for text in prompts for _ in range(attempts)]
     synchronize(lm.device)

@@ -47,12 +47,12 @@ from lm_eval.api.instance import Instance
 from lm_eval.models.huggingface import HFLM
 from transformers import AttentionInterface, AutoTokenizer, LlamaConfig, LlamaForCausalLM
 
-from lm_eval_ext import harness
-from lm_eval_ext.datasets import load_split as load_published
+from lm_eval_ext.data.datasets import load_split as load_published
+from lm_eval_ext.data.tiny.formats import prompt, target
+from lm_eval_ext.data.tiny.problems import load_split
+from lm_eval_ext.harness import requests as harness
 from lm_eval_ext.model_wrappers.sampled import SampledLM
-from lm_eval_ext.tiny import model_path
-from lm_eval_ext.tiny.formats import prompt, target
-from lm_eval_ext.tiny.problems import load_split
+from lm_eval_ext.models.shipped import model_path
 
 SHOTS = 8
 SHIPPED = ("tiny", "random")

@@ -15,8 +15,8 @@ from typing import NamedTuple
 
 import torch
 
-from lm_eval_ext.planning.measure import measure
-from lm_eval_ext.planning.workload import Stated
+from lm_eval_ext.commands.plan.measure import measure
+from lm_eval_ext.commands.plan.workload import Stated
 
 TASK = "tiny_gsm8k_passn"
 

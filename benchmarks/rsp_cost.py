@@ -8,11 +8,11 @@ from __future__ import annotations
 import argparse
 import time
 
-from lm_eval_ext import harness
+from lm_eval_ext.data.tiny.formats import prompt
+from lm_eval_ext.data.tiny.problems import load_split
+from lm_eval_ext.harness import requests as harness
 from lm_eval_ext.model_wrappers.rsp import RSP
 from lm_eval_ext.model_wrappers.sampled import SampledLM
-from lm_eval_ext.tiny.formats import prompt
-from lm_eval_ext.tiny.problems import load_split
 
 ATTEMPTS = 16
 LENGTH = 8

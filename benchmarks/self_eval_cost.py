@@ -14,14 +14,14 @@ from collections.abc import Callable
 
 import torch
 
-from lm_eval_ext import harness
+from lm_eval_ext.data.tiny.formats import prompt
+from lm_eval_ext.data.tiny.problems import load_split
 from lm_eval_ext.engine.packed import ForcedAttempt, PackedAttempts
-from lm_eval_ext.epistemic.forced_model import ForcedModel, blocks
+from lm_eval_ext.harness import requests as harness
+from lm_eval_ext.methods.epistemic.forced_model import ForcedModel, blocks
+from lm_eval_ext.methods.self_evaluation.layout import SelfEvalLayout
 from lm_eval_ext.model_wrappers.epicar import EpiCaRLM
 from lm_eval_ext.model_wrappers.sampled import SampledLM
-from lm_eval_ext.self_evaluation.layout import SelfEvalLayout
-from lm_eval_ext.tiny.formats import prompt
-from lm_eval_ext.tiny.problems import load_split
 
 ROUNDS = 3
 SETTINGS = {"do_sample": True, "temperature": 0.7, "max_gen_toks": 200}

@@ -25,7 +25,7 @@ from lm_eval_ext.engine.prompt_tree import PromptTree
 from lm_eval_ext.engine.random_stream import attempt_stream
 from lm_eval_ext.engine.request import AttemptRequest, common_prefix_split
 from lm_eval_ext.engine.shared_prefix import forward, shared_prefix_mode
-from lm_eval_ext.tiny import model_path
+from lm_eval_ext.models.shipped import model_path
 
 
 class Case(NamedTuple):

@@ -20,14 +20,14 @@ from collections.abc import Callable
 import torch
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedModel
 
-from lm_eval_ext.attention_sinks.batches import batches
-from lm_eval_ext.attention_sinks.probe import plain_forward
-from lm_eval_ext.attention_sinks.sink_scores import score_sinks
 from lm_eval_ext.engine.memory import key_value_bytes_per_token
-from lm_eval_ext.pruning.layout import find_layout
-from lm_eval_ext.pruning.selection import select_evenly
-from lm_eval_ext.pruning.structural import shrink
-from lm_eval_ext.tiny import model_path
+from lm_eval_ext.methods.sinks.batches import batches
+from lm_eval_ext.methods.sinks.layout import find_layout
+from lm_eval_ext.methods.sinks.probe import plain_forward
+from lm_eval_ext.methods.sinks.selection import select_evenly
+from lm_eval_ext.methods.sinks.sink_scores import score_sinks
+from lm_eval_ext.methods.sinks.structural import shrink
+from lm_eval_ext.models.shipped import model_path
 
 LONG = 4096
 RATIO = 0.25

@@ -26,9 +26,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from lm_eval_ext.attempt_settings import described, read_settings
-from lm_eval_ext.metric_suites import suite
-from lm_eval_ext.question import MetricSuite
+from lm_eval_ext.harness.attempt_settings import described, read_settings
+from lm_eval_ext.scoring.metric_suites import suite
+from lm_eval_ext.scoring.question import MetricSuite
 
 WORDS = "the of so we add take apples boxes each price left then gives total twice half less more"
 HOSTILE = (

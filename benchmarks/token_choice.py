@@ -17,9 +17,9 @@ import time
 
 import torch
 
+from lm_eval_ext.data.tiny.formats import prompt
+from lm_eval_ext.data.tiny.problems import load_split
 from lm_eval_ext.engine.sampling import Sampler, SamplingSettings
-from lm_eval_ext.tiny.formats import prompt
-from lm_eval_ext.tiny.problems import load_split
 
 WAYS = {
     "greedy": SamplingSettings(1),

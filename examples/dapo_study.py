@@ -17,16 +17,16 @@ from pathlib import Path
 
 import numpy as np
 
-from lm_eval_ext import harness
-from lm_eval_ext.dapo.train import add_arguments, job_from, upkeep_from
+from lm_eval_ext.data.tiny.formats import prompt
+from lm_eval_ext.data.tiny.problems import load_split
 from lm_eval_ext.errors import show_user_errors_in_one_line
 from lm_eval_ext.grading import grade_questions
+from lm_eval_ext.harness import requests as harness
 from lm_eval_ext.metrics import cluster_bootstrap, mean_over_questions, pass_at_k
 from lm_eval_ext.model_wrappers.rsp import RSP
 from lm_eval_ext.model_wrappers.sampled import SampledLM
-from lm_eval_ext.tiny.formats import prompt
-from lm_eval_ext.tiny.problems import load_split
 from lm_eval_ext.training import manifest
+from lm_eval_ext.training.dapo.train import add_arguments, job_from, upkeep_from
 
 ARMS = ("dapo", "dapo+rsp")
 UNTRAINED = "untrained"
@@ -36,7 +36,7 @@ ANSWERS = "answers"
 
 def train(args: argparse.Namespace, arm: str, seed: int) -> Path:
     """Train one model and return the folder of its run."""
-    from lm_eval_ext.dapo.job import train_dapo
+    from lm_eval_ext.training.dapo.job import train_dapo
 
     settings = {**vars(args), "seed": seed}
     settings["rsp_length"] = args.vectors if arm == "dapo+rsp" else 0

@@ -19,14 +19,16 @@ from typing import Any
 
 import numpy as np
 
-from lm_eval_ext import harness
+from lm_eval_ext.data.tiny.formats import prompt
+from lm_eval_ext.data.tiny.problems import load_split
 from lm_eval_ext.engine.packed import ForcedAttempt
-from lm_eval_ext.epistemic.drafts import load_drafts
-from lm_eval_ext.epistemic.forced_model import ForcedModel
-from lm_eval_ext.epistemic.reference import AttemptKey, TokurReference
-from lm_eval_ext.epistemic.scoring import FinishedAttempt, ResponseScorer
-from lm_eval_ext.epistemic.weight_perturbation import WeightPerturbation
 from lm_eval_ext.grading.families import grade
+from lm_eval_ext.harness import requests as harness
+from lm_eval_ext.methods.epistemic.drafts import load_drafts
+from lm_eval_ext.methods.epistemic.forced_model import ForcedModel
+from lm_eval_ext.methods.epistemic.reference import AttemptKey, TokurReference
+from lm_eval_ext.methods.epistemic.scoring import FinishedAttempt, ResponseScorer
+from lm_eval_ext.methods.epistemic.weight_perturbation import WeightPerturbation
 from lm_eval_ext.metrics import (
     affine_rmse,
     auroc,
@@ -36,12 +38,10 @@ from lm_eval_ext.metrics import (
     spearman,
 )
 from lm_eval_ext.model_wrappers.sampled import SampledLM
-from lm_eval_ext.tiny.formats import prompt
-from lm_eval_ext.tiny.problems import load_split
-from lm_eval_ext.training.distillation import TeacherKind
-from lm_eval_ext.training.draft_job import DraftJob, train_drafts
-from lm_eval_ext.training.drafts import add_arguments, job_from
-from lm_eval_ext.training.shards import Split
+from lm_eval_ext.training.drafts.distillation import TeacherKind
+from lm_eval_ext.training.drafts.draft_job import DraftJob, train_drafts
+from lm_eval_ext.training.drafts.shards import Split
+from lm_eval_ext.training.drafts.train_drafts import add_arguments, job_from
 
 ARMS: list[tuple[TeacherKind, Split]] = [
     ("clean", "same"),

@@ -20,10 +20,10 @@ from draft_ablation import respond
 from tqdm import tqdm
 
 from lm_eval_ext.engine.packed import PackedAttempts
-from lm_eval_ext.epistemic.divergence import kl_divergence
-from lm_eval_ext.epistemic.ensemble import EnsembleSum
-from lm_eval_ext.epistemic.forced_model import ForcedModel, blocks
-from lm_eval_ext.epistemic.weight_perturbation import Draw, WeightPerturbation
+from lm_eval_ext.methods.epistemic.divergence import kl_divergence
+from lm_eval_ext.methods.epistemic.ensemble import EnsembleSum
+from lm_eval_ext.methods.epistemic.forced_model import ForcedModel, blocks
+from lm_eval_ext.methods.epistemic.weight_perturbation import Draw, WeightPerturbation
 from lm_eval_ext.metrics import cluster_bootstrap, rmse
 from lm_eval_ext.model_wrappers.sampled import SampledLM
 

@@ -20,15 +20,15 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from lm_eval_ext import harness
-from lm_eval_ext.attempt_details import Question, attempt_details
+from lm_eval_ext.grading.attempt_details import Question, attempt_details
 from lm_eval_ext.grading.families import grade_many
+from lm_eval_ext.harness import requests as harness
+from lm_eval_ext.leaderboard.run_files import newest_run, read_samples
 from lm_eval_ext.leaderboard.vote_curves import Vote, read_questions, vote_curve, vote_scores
 from lm_eval_ext.metrics import apply_temperature, auroc, brier, ece, mean_over_questions
 from lm_eval_ext.metrics.resampling import estimate_of, questions_of, resampled_values, resampler_of
 from lm_eval_ext.model_wrappers.epicar import EpiCaRLM
-from lm_eval_ext.run_files import newest_run, read_samples
-from lm_eval_ext.self_evaluation.tau import choose_tau
+from lm_eval_ext.training.tuning.tau import choose_tau
 
 TRAINING = (
     "--pretrained tiny --problems tiny_gsm8k:train_hard+tiny_math:train_hard --num-problems 2500 "

@@ -34,9 +34,11 @@ class Command(NamedTuple):
 
 COMMANDS = {
     "diagnose rsp": Command(
-        "lm_eval_ext.diagnose.rsp", "show what random soft prompts do to the first tokens"
+        "lm_eval_ext.commands.diagnose_rsp", "show what random soft prompts do to the first tokens"
     ),
-    "doctor": Command("lm_eval_ext.doctor", "check the installation and say what is missing"),
+    "doctor": Command(
+        "lm_eval_ext.commands.doctor", "check the installation and say what is missing"
+    ),
     "leaderboard add": Command(
         "lm_eval_ext.leaderboard.add", "store finished runs as small JSON files"
     ),
@@ -56,25 +58,31 @@ COMMANDS = {
     "leaderboard votes": Command(
         "lm_eval_ext.leaderboard.votes", "set weighted votes against a baseline's majority vote"
     ),
-    "path": Command("lm_eval_ext.path", "print the folder of a model shipped with the package"),
+    "path": Command(
+        "lm_eval_ext.commands.path", "print the folder of a model shipped with the package"
+    ),
     "plan": Command(
-        "lm_eval_ext.planning.command",
+        "lm_eval_ext.commands.plan.command",
         "say how many attempts fit at once and how long a run takes",
     ),
     "prune analyse": Command(
-        "lm_eval_ext.pruning.analyse", "set ablations of single heads against their sink scores"
+        "lm_eval_ext.commands.prune.analyse",
+        "set ablations of single heads against their sink scores",
     ),
     "prune export": Command(
-        "lm_eval_ext.pruning.export", "write a pruned checkpoint that loads with transformers"
+        "lm_eval_ext.commands.prune.export",
+        "write a pruned checkpoint that loads with transformers",
     ),
     "prune score": Command(
-        "lm_eval_ext.pruning.score", "score heads and blocks, and draw the sink scores"
+        "lm_eval_ext.commands.prune.score", "score heads and blocks, and draw the sink scores"
     ),
     "prune sweep": Command(
-        "lm_eval_ext.pruning.sweep", "measure criteria and ratios of pruning on tasks and text"
+        "lm_eval_ext.commands.prune.sweep",
+        "measure criteria and ratios of pruning on tasks and text",
     ),
     "score": Command(
-        "lm_eval_ext.score", "compute the metrics of a finished run again, without a model"
+        "lm_eval_ext.leaderboard.score",
+        "compute the metrics of a finished run again, without a model",
     ),
     "store info": Command("lm_eval_ext.store.info", "say what an attempt store holds"),
     "store merge": Command(
@@ -82,26 +90,29 @@ COMMANDS = {
     ),
     "store verify": Command("lm_eval_ext.store.verify", "check every line of an attempt store"),
     "train dapo": Command(
-        "lm_eval_ext.dapo.train", "train a model on graded questions with DAPO and soft prompts"
+        "lm_eval_ext.training.dapo.train",
+        "train a model on graded questions with DAPO and soft prompts",
     ),
     "train drafts": Command(
-        "lm_eval_ext.training.drafts", "distil small drafts of a model, for --model draft-eu"
+        "lm_eval_ext.training.drafts.train_drafts",
+        "distil small drafts of a model, for --model draft-eu",
     ),
     "train epicar": Command(
-        "lm_eval_ext.self_training.epicar", "teach a model to solve problems and judge its answers"
+        "lm_eval_ext.training.self_training.epicar",
+        "teach a model to solve problems and judge its answers",
     ),
     "train star": Command(
-        "lm_eval_ext.self_training.star", "the baseline of train epicar: learn correct answers only"
+        "lm_eval_ext.training.self_training.star",
+        "the baseline of train epicar: learn correct answers only",
     ),
     "train tau": Command(
-        "lm_eval_ext.self_evaluation.tau",
+        "lm_eval_ext.training.tuning.tau",
         "choose the temperature of the softmax vote on training problems",
     ),
     "train temperature": Command(
-        "lm_eval_ext.self_evaluation.temperature",
+        "lm_eval_ext.training.tuning.temperature",
         "fit the temperature of self_eval on training problems",
     ),
-    "tiny train": Command("lm_eval_ext.tiny.train", "train one of the models that are shipped"),
 }
 """The sub-commands by name; a name of two words is a sub-command of a group."""
 
@@ -158,9 +169,9 @@ def find_command(words: Sequence[str]) -> tuple[str, Command | None]:
 
     Examples
     --------
-    >>> find_command(["tiny", "train", "--steps", "10"])[0]
-    'tiny train'
-    >>> find_command(["tiny"])
+    >>> find_command(["train", "epicar", "--rounds", "1"])[0]
+    'train epicar'
+    >>> find_command(["train"])
     ('', None)
     """
     for length in (2, 1):

@@ -31,10 +31,6 @@ from lm_eval.api.registry import get_aggregation
 from lm_eval.api.task import ConfigurableTask
 from tqdm import tqdm
 
-from lm_eval_ext.attempt_details import AttemptDetails, attempt_details
-from lm_eval_ext.attempt_seeds import ask_with_own_seeds
-from lm_eval_ext.attempt_settings import read_settings, single_answer
-from lm_eval_ext.bridge import unsupported_release
 from lm_eval_ext.engine.timing import Timing
 from lm_eval_ext.errors import UserError
 from lm_eval_ext.grading import (
@@ -44,13 +40,15 @@ from lm_eval_ext.grading import (
     grade_many,
     grade_questions,
 )
-from lm_eval_ext.harness import info_logger, model_arguments
-from lm_eval_ext.metric_suites import SINGLE_ANSWER, suite
-from lm_eval_ext.question import MetricSuite, QuestionResult
-from lm_eval_ext.response_thoughts import ResponseThoughts
-from lm_eval_ext.responses import Responses, first_text, with_record
-from lm_eval_ext.run_report import RunReport
-from lm_eval_ext.task_config import (
+from lm_eval_ext.grading.attempt_details import AttemptDetails, attempt_details
+from lm_eval_ext.grading.response_thoughts import ResponseThoughts
+from lm_eval_ext.grading.responses import Responses, first_text, with_record
+from lm_eval_ext.grading.run_report import RunReport
+from lm_eval_ext.harness.attempt_seeds import ask_with_own_seeds
+from lm_eval_ext.harness.attempt_settings import read_settings, single_answer
+from lm_eval_ext.harness.bridge import unsupported_release
+from lm_eval_ext.harness.requests import info_logger, model_arguments
+from lm_eval_ext.harness.task_config import (
     about_decoding,
     about_equal_attempts,
     explicit_sampling,
@@ -59,6 +57,8 @@ from lm_eval_ext.task_config import (
     is_greedy,
     parameters_of,
 )
+from lm_eval_ext.scoring.metric_suites import SINGLE_ANSWER, suite
+from lm_eval_ext.scoring.question import MetricSuite, QuestionResult
 
 logger = logging.getLogger(__name__)
 shown = info_logger(__name__)
@@ -76,8 +76,8 @@ class AttemptsTask(ConfigurableTask):
         Without a grader: which metric of the task says whether an attempt is correct. It must be
         aggregated by ``mean`` and is read as 0 or 1; the first of ``metric_list`` by default.
     ``metrics``
-        A suite of `lm_eval_ext.metric_suites`: ``passn``, the default, or ``calib`` or ``eu``,
-        which make one attempt whatever the metadata says.
+        A suite of `lm_eval_ext.scoring.metric_suites`: ``passn``, the default, or ``calib`` or
+        ``eu``, which make one attempt whatever the metadata says.
 
     In ``metadata``, ``attempts`` and the options of the metrics are reserved; see `read_settings`.
 

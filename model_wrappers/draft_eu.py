@@ -18,19 +18,19 @@ from lm_eval_ext.engine.kept_logits import KeepingDecoder, LogitStore
 from lm_eval_ext.engine.memory import free_bytes
 from lm_eval_ext.engine.packed import ForcedAttempt
 from lm_eval_ext.engine.request import AttemptRequest
-from lm_eval_ext.epistemic.drafts import load_drafts
-from lm_eval_ext.epistemic.forced_model import ForcedModel
-from lm_eval_ext.epistemic.reference import AttemptKey, NoiseScope, TokurReference
-from lm_eval_ext.epistemic.scoring import FinishedAttempt, ResponseScorer, Scores
-from lm_eval_ext.epistemic.weight_perturbation import WeightPerturbation
 from lm_eval_ext.errors import UserError
-from lm_eval_ext.generation import Generation
-from lm_eval_ext.harness import GenerationRequest
+from lm_eval_ext.harness.requests import GenerationRequest
+from lm_eval_ext.methods.epistemic.drafts import load_drafts
+from lm_eval_ext.methods.epistemic.forced_model import ForcedModel
+from lm_eval_ext.methods.epistemic.reference import AttemptKey, NoiseScope, TokurReference
+from lm_eval_ext.methods.epistemic.scoring import FinishedAttempt, ResponseScorer, Scores
+from lm_eval_ext.methods.epistemic.weight_perturbation import WeightPerturbation
 from lm_eval_ext.model_wrappers.sampled import SampledLM
-from lm_eval_ext.sampling_group import Sampled, SamplingGroup
+from lm_eval_ext.models.generation import Generation
+from lm_eval_ext.models.token_texts import TOKEN_TEXTS, TokenTexts
 from lm_eval_ext.store.argument_effects import NO_EFFECT, Effect
 from lm_eval_ext.store.fingerprint import model_fingerprint
-from lm_eval_ext.token_texts import TOKEN_TEXTS, TokenTexts
+from lm_eval_ext.store.sampling_group import Sampled, SamplingGroup
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -63,8 +63,8 @@ class DraftEU(SampledLM):
 
     Differs from the paper, whose text leaves these open: temperature 1, the full vocabulary, nats,
     the plain target in the KL term, and the sum over tokens as the score of a response. The
-    reference is that of TokUR, arXiv:2505.11737; see `lm_eval_ext.epistemic.reference` for what is
-    ours in it.
+    reference is that of TokUR, arXiv:2505.11737; see `lm_eval_ext.methods.epistemic.reference` for
+    what is ours in it.
 
     Every generation carries per token ``jsd``, ``kl``, ``eu`` and ``single_draft`` (the KL
     divergence of the first draft to the target), and with a reference ``reference_eu``,

@@ -18,7 +18,7 @@ class EpiCaRLM(SampledLM):
     those of `SampledLM`.
 
     Differs from the paper: responses are judged as their text, see
-    `lm_eval_ext.self_evaluation.layout`, and completing boxes is off unless asked for.
+    `lm_eval_ext.methods.self_evaluation.layout`, and completing boxes is off unless asked for.
 
     Parameters
     ----------

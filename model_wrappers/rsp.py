@@ -12,13 +12,13 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from lm_eval_ext import harness
 from lm_eval_ext.checks import check_choice, check_flag, is_number
-from lm_eval_ext.embedding_statistics import EmbeddingStatistics, embedding_statistics
 from lm_eval_ext.engine.random_stream import attempt_stream
 from lm_eval_ext.engine.request import AttemptRequest, Vectors, common_prefix_split
 from lm_eval_ext.errors import UserError
+from lm_eval_ext.harness import requests as harness
 from lm_eval_ext.model_wrappers.sampled import SampledLM
+from lm_eval_ext.models.embedding_statistics import EmbeddingStatistics, embedding_statistics
 from lm_eval_ext.store.argument_effects import NO_EFFECT, Effect
 
 Position = Literal["auto", "end_of_user", "after_prompt", "prefix"]

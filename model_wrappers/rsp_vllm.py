@@ -6,10 +6,10 @@ from typing import Any, ClassVar
 
 import torch
 
-from lm_eval_ext.embedding_statistics import EmbeddingStatistics
 from lm_eval_ext.errors import UserError
 from lm_eval_ext.model_wrappers.rsp import RSP
 from lm_eval_ext.model_wrappers.sampled_vllm import SampledVLLM
+from lm_eval_ext.models.embedding_statistics import EmbeddingStatistics
 
 
 class RSPVLLM(RSP, SampledVLLM):

@@ -12,8 +12,9 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import torch
 from lm_eval.models.huggingface import HFLM
 
-from lm_eval_ext import __version__, harness
-from lm_eval_ext.attempt_texts import (
+from lm_eval_ext import __version__
+from lm_eval_ext.checks import whole_number
+from lm_eval_ext.engine.attempt_texts import (
     budget_of_thoughts,
     open_thought,
     read_tag,
@@ -24,7 +25,6 @@ from lm_eval_ext.attempt_texts import (
     with_thinking_budget,
     with_thought,
 )
-from lm_eval_ext.checks import whole_number
 from lm_eval_ext.engine.decoding import Decoder
 from lm_eval_ext.engine.epilogue import Epilogue
 from lm_eval_ext.engine.fallback import FallbackDecoder, fallback_for
@@ -33,22 +33,28 @@ from lm_eval_ext.engine.random_stream import attempt_stream
 from lm_eval_ext.engine.request import AttemptRequest, AttemptResult, common_prefix_split
 from lm_eval_ext.engine.row_budget import RowBudget, annotated_within_memory
 from lm_eval_ext.engine.sampling import Sampler, SamplingSettings
+from lm_eval_ext.engine.sampling_progress import SamplingProgress
 from lm_eval_ext.engine.stop_strings import StopStrings
 from lm_eval_ext.engine.support import misfit
 from lm_eval_ext.engine.timing import Timing
 from lm_eval_ext.errors import UserError
-from lm_eval_ext.generation import Generation
-from lm_eval_ext.harness import GenerationRequest
-from lm_eval_ext.model_loading import readable_load_errors, require_causal
-from lm_eval_ext.sampling_group import Sampled, SamplingGroup, fitted_prompts, resolved_settings
-from lm_eval_ext.sampling_progress import SamplingProgress
-from lm_eval_ext.self_evaluation.conclusion import Conclusion, Texts, read_conclusion
+from lm_eval_ext.harness import requests as harness
+from lm_eval_ext.harness.requests import GenerationRequest
+from lm_eval_ext.methods.self_evaluation.conclusion import Conclusion, Texts, read_conclusion
+from lm_eval_ext.models.generation import Generation
+from lm_eval_ext.models.model_loading import readable_load_errors, require_causal
+from lm_eval_ext.models.shipped import SHIPPED, model_path
 from lm_eval_ext.store.argument_effects import SAMPLED_ARGUMENTS, KeyedArguments
 from lm_eval_ext.store.attempt_store import AttemptStore
 from lm_eval_ext.store.fingerprint import fingerprints
 from lm_eval_ext.store.interruption import announce_at_failure, stopped_cleanly
 from lm_eval_ext.store.run_contexts import stored_sampling
-from lm_eval_ext.tiny import SHIPPED, model_path
+from lm_eval_ext.store.sampling_group import (
+    Sampled,
+    SamplingGroup,
+    fitted_prompts,
+    resolved_settings,
+)
 
 if TYPE_CHECKING:
     from lm_eval.api.instance import Instance
@@ -88,16 +94,16 @@ class SampledLM(KeyedArguments, HFLM):
         of an attempt is this and ``max_gen_toks`` together; forced tokens are in no statistic.
     think_start_token
         Tag that begins a thought, where it is none of the known ones
-        (`lm_eval_ext.thoughts.KNOWN`); ``think_end_token`` is lm-eval's own argument.
+        (`lm_eval_ext.models.thoughts.KNOWN`); ``think_end_token`` is lm-eval's own argument.
     self_eval_prompt, self_eval_labels
         The question and its two labels, joined by ``+`` or a list; see
-        `lm_eval_ext.self_evaluation.template`.
+        `lm_eval_ext.methods.self_evaluation.template`.
     calibration_temperature
         Temperature of that probability: a number, or a file or folder of ``lm-eval-ext train
         temperature``.
     box_completion
         Append a lead-in to attempts that end without a closed ``\boxed{}``, and decode up to 32
-        tokens more; see `lm_eval_ext.self_evaluation.box_completion`.
+        tokens more; see `lm_eval_ext.methods.self_evaluation.box_completion`.
     store
         Folder that keeps every finished attempt: a run that ended early, or asks for more, reads
         it and generates only what is missing. Several processes may share it.

@@ -11,21 +11,21 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import torch
 from lm_eval.api.model import TemplateLM
 
-from lm_eval_ext.attempt_texts import budget_of_thoughts, read_tag, read_thinking_budget
 from lm_eval_ext.checks import whole_number
+from lm_eval_ext.engine.attempt_texts import budget_of_thoughts, read_tag, read_thinking_budget
 from lm_eval_ext.engine.epilogue import Epilogue
 from lm_eval_ext.engine.request import AttemptRequest, AttemptResult
 from lm_eval_ext.engine.sampling import SamplingSettings
 from lm_eval_ext.engine.stop_strings import StopStrings
 from lm_eval_ext.engine.timing import Timing
 from lm_eval_ext.errors import UserError
-from lm_eval_ext.generation import Generation
+from lm_eval_ext.methods.self_evaluation.conclusion import Conclusion, read_conclusion
 from lm_eval_ext.model_wrappers.sampled import SampledLM
-from lm_eval_ext.self_evaluation.conclusion import Conclusion, read_conclusion
+from lm_eval_ext.models.generation import Generation
+from lm_eval_ext.models.shipped import SHIPPED, model_path
 from lm_eval_ext.store.argument_effects import SAMPLED_ARGUMENTS
 from lm_eval_ext.store.attempt_store import AttemptStore
 from lm_eval_ext.store.interruption import announce_at_failure
-from lm_eval_ext.tiny import SHIPPED, model_path
 from lm_eval_ext.vllm_engine.fingerprint import worker_fingerprints
 from lm_eval_ext.vllm_engine.lm_eval_class import VLLM
 
@@ -57,7 +57,7 @@ class SampledVLLM(VLLM, _LoadedByVLLM, SampledLM):
     pretrained
         Hub id or folder of a causal model, or the name of a shipped model. Shipped models are
         widened on the way, as vLLM's CPU build has no attention for their small heads; see
-        `lm_eval_ext.tiny.widening`.
+        `lm_eval_ext.vllm_engine.widening`.
     seed
         As for `SampledLM`.
     batch_size
@@ -186,7 +186,7 @@ class SampledVLLM(VLLM, _LoadedByVLLM, SampledLM):
         return engine
 
     def _widened(self, name: str) -> str:
-        from lm_eval_ext.tiny.widening import write_widened
+        from lm_eval_ext.vllm_engine.widening import write_widened
 
         self._folder = tempfile.TemporaryDirectory(prefix="lm-eval-ext-")
         write_widened(model_path(name), self._folder.name)

@@ -8,16 +8,16 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, ClassVar
 
-from lm_eval_ext.attention_sinks.calibration import calibration_set, default_source
 from lm_eval_ext.engine.support import misfit
 from lm_eval_ext.errors import UserError
+from lm_eval_ext.methods.sinks.calibration import calibration_set, default_source
+from lm_eval_ext.methods.sinks.layout import find_layout
+from lm_eval_ext.methods.sinks.masks import pruned
+from lm_eval_ext.methods.sinks.plan import PruningPlan, PruningSettings, make_plan
+from lm_eval_ext.methods.sinks.scores_file import read_scores
+from lm_eval_ext.methods.sinks.selection import Allocation, Unit
+from lm_eval_ext.methods.sinks.statistics import CalibrationStatistics, collect_statistics
 from lm_eval_ext.model_wrappers.sampled import SampledLM
-from lm_eval_ext.pruning.layout import find_layout
-from lm_eval_ext.pruning.masks import pruned
-from lm_eval_ext.pruning.plan import PruningPlan, PruningSettings, make_plan
-from lm_eval_ext.pruning.scores_file import read_scores
-from lm_eval_ext.pruning.selection import Allocation, Unit
-from lm_eval_ext.pruning.statistics import CalibrationStatistics, collect_statistics
 from lm_eval_ext.store.argument_effects import Effect
 from lm_eval_ext.store.key import digest
 
@@ -46,7 +46,7 @@ class SinkPrunedLM(SampledLM):
         ``"wanda_per_layer"``, ``"ahon"``, ``"ahon_ln"``, ``"top_layers"``. Blocks: ``"sink"``,
         ``"random"``, ``"shortgpt"``, ``"top_down"``, ``"bottom_up"``.
     calibration
-        Source of the calibration data, see `lm_eval_ext.attention_sinks.calibration`: a text or
+        Source of the calibration data, see `lm_eval_ext.methods.sinks.calibration`: a text or
         JSONL file, lm-eval tasks, or a data set of the Hub; by default WikiText-2, and for a
         shipped model its own validation problems.
     calibration_size

@@ -34,15 +34,15 @@ from plan import Comparison, Plan
 from sink_parts import Bench, Texts, texts_of
 from sink_reading import best_criteria, pilot, report
 
-from lm_eval_ext.datasets import DATA_VARIABLE
+from lm_eval_ext.commands.prune.command_options import Subject
+from lm_eval_ext.commands.prune.sweep import RANDOM
+from lm_eval_ext.commands.prune.task_values import TaskRunner
+from lm_eval_ext.data.datasets import DATA_VARIABLE
 from lm_eval_ext.errors import UserError
+from lm_eval_ext.methods.sinks.criteria import BLOCK_CRITERIA, HEAD_CRITERIA
+from lm_eval_ext.methods.sinks.layout import find_layout
+from lm_eval_ext.methods.sinks.plan import PruningSettings
 from lm_eval_ext.model_wrappers.sink_pruned import SinkPrunedLM
-from lm_eval_ext.pruning.command_options import Subject
-from lm_eval_ext.pruning.criteria import BLOCK_CRITERIA, HEAD_CRITERIA
-from lm_eval_ext.pruning.layout import find_layout
-from lm_eval_ext.pruning.plan import PruningSettings
-from lm_eval_ext.pruning.sweep import RANDOM
-from lm_eval_ext.pruning.task_values import TaskRunner
 
 WEIGHT_BASED = ("magnitude",)
 ACTIVATION_BASED = ("wanda", "wanda_per_layer", "ahon", "ahon_ln")

@@ -20,26 +20,26 @@ import torch
 from tqdm import tqdm
 from transformers import PreTrainedModel
 
-from lm_eval_ext import harness
-from lm_eval_ext.attention_sinks.batches import batches
-from lm_eval_ext.attention_sinks.calibration import TINY, CalibrationSet, calibration_set
-from lm_eval_ext.attention_sinks.probe import plain_forward
-from lm_eval_ext.attention_sinks.sink_scores import SinkConvention, score_sinks
-from lm_eval_ext.datasets import MATH_SUBJECTS, load_split
+from lm_eval_ext.commands.prune.command_options import Subject
+from lm_eval_ext.commands.prune.perplexity import token_nll
+from lm_eval_ext.commands.prune.score import all_scores
+from lm_eval_ext.commands.prune.sweep import RANDOM, measure
+from lm_eval_ext.commands.prune.sweep_table import DENSE
+from lm_eval_ext.commands.prune.task_values import TaskRunner
+from lm_eval_ext.data.datasets import MATH_SUBJECTS, load_split
 from lm_eval_ext.errors import UserError
+from lm_eval_ext.harness import requests as harness
+from lm_eval_ext.methods.sinks.batches import batches
+from lm_eval_ext.methods.sinks.calibration import TINY, CalibrationSet, calibration_set
+from lm_eval_ext.methods.sinks.masks import pruned
+from lm_eval_ext.methods.sinks.plan import PruningPlan, PruningSettings, make_plan
+from lm_eval_ext.methods.sinks.probe import plain_forward
+from lm_eval_ext.methods.sinks.scores_file import read_scores, scores_report
+from lm_eval_ext.methods.sinks.selection import Removal
+from lm_eval_ext.methods.sinks.sink_scores import SinkConvention, score_sinks
+from lm_eval_ext.methods.sinks.statistics import CalibrationStatistics, collect_statistics
+from lm_eval_ext.methods.sinks.structural import shrink
 from lm_eval_ext.model_wrappers.sink_pruned import SinkPrunedLM
-from lm_eval_ext.pruning.command_options import Subject
-from lm_eval_ext.pruning.masks import pruned
-from lm_eval_ext.pruning.perplexity import token_nll
-from lm_eval_ext.pruning.plan import PruningPlan, PruningSettings, make_plan
-from lm_eval_ext.pruning.score import all_scores
-from lm_eval_ext.pruning.scores_file import read_scores, scores_report
-from lm_eval_ext.pruning.selection import Removal
-from lm_eval_ext.pruning.statistics import CalibrationStatistics, collect_statistics
-from lm_eval_ext.pruning.structural import shrink
-from lm_eval_ext.pruning.sweep import RANDOM, measure
-from lm_eval_ext.pruning.sweep_table import DENSE
-from lm_eval_ext.pruning.task_values import TaskRunner
 from lm_eval_ext.training.manifest import write_json
 
 SCORES = "sink_scores.json"

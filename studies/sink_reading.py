@@ -16,9 +16,9 @@ from numpy.typing import NDArray
 from plan import Measure, Plan, judge, judgement_records, judgement_table, keep_pilot, measure_of
 from sink_parts import SCORES, cell_name
 
+from lm_eval_ext.commands.prune.sweep_table import shown_metrics, tables
+from lm_eval_ext.methods.sinks.plan import PruningSettings
 from lm_eval_ext.metrics import cluster_bootstrap, spearman
-from lm_eval_ext.pruning.plan import PruningSettings
-from lm_eval_ext.pruning.sweep_table import shown_metrics, tables
 from lm_eval_ext.training.manifest import write_json
 
 FloatArray = NDArray[np.float64]

@@ -30,13 +30,13 @@ from typing import Any
 import numpy as np
 from plan import PLAN, Judgement, Plan, judgement_records, judgement_table
 
-from lm_eval_ext import harness
 from lm_eval_ext.errors import UserError
+from lm_eval_ext.harness import requests as harness
 from lm_eval_ext.leaderboard.comparison import check_same_questions
 from lm_eval_ext.leaderboard.run_data import RunOutput
 from lm_eval_ext.leaderboard.run_output import read_run
-from lm_eval_ext.self_training.phase import die_with_parent
 from lm_eval_ext.training.manifest import commit, versions, write_json
+from lm_eval_ext.training.self_training.phase import die_with_parent
 
 SEED = 1234
 PARTS = "parts.json"

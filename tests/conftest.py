@@ -29,7 +29,7 @@ def scripted_lm():
     """
     from lm_eval.api.model import LM
 
-    from lm_eval_ext.generation import Generation, GenerationRecord
+    from lm_eval_ext.models.generation import Generation, GenerationRecord
 
     class ScriptedLM(LM):
         tokenizer_name = "scripted"
@@ -82,7 +82,7 @@ def tiny_tokenizer():
     """Return the tokenizer of the shipped model."""
     from transformers import AutoTokenizer
 
-    from lm_eval_ext.tiny import model_path
+    from lm_eval_ext.models.shipped import model_path
 
     return AutoTokenizer.from_pretrained(model_path("tiny"))
 

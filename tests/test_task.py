@@ -13,10 +13,10 @@ from lm_eval.loggers import EvaluationTracker
 from lm_eval.tasks import TaskManager
 from lm_eval.utils import make_table
 
-from lm_eval_ext.attempt_settings import read_settings
 from lm_eval_ext.errors import UserError
-from lm_eval_ext.metric_suites import suite
+from lm_eval_ext.harness.attempt_settings import read_settings
 from lm_eval_ext.metrics import UndefinedMetricWarning
+from lm_eval_ext.scoring.metric_suites import suite
 from lm_eval_ext.task import AttemptsTask
 
 pytestmark = pytest.mark.usefixtures("quick_evaluator")

@@ -19,7 +19,7 @@ def random_model(tmp_path_factory):
     import torch
     from transformers import LlamaConfig, LlamaForCausalLM
 
-    from lm_eval_ext.tiny.tokenizer import train_tokenizer
+    from tokenizer import train_tokenizer
 
     folder = str(tmp_path_factory.mktemp("random_model"))
     tokenizer = train_tokenizer(["Question: How many?\nAnswer: 1+1=2\n#### 2"], vocab_size=280)

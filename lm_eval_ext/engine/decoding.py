@@ -28,7 +28,7 @@ from lm_eval_ext.engine.shared_prefix import (
 from lm_eval_ext.engine.stop_strings import StopStrings
 from lm_eval_ext.engine.thinking_budget import ThinkingBudget
 from lm_eval_ext.engine.timing import Timing
-from lm_eval_ext.generation import FinishReason
+from lm_eval_ext.models.generation import FinishReason
 
 # Refilling costs a prefill and a copy of the caches, so it waits for this share of free rows.
 _REFILL_SHARE = 0.25

@@ -26,7 +26,7 @@ from lm_eval_ext.engine.sampling import Sampler, padded_contexts
 from lm_eval_ext.engine.stop_strings import StopStrings
 from lm_eval_ext.engine.thinking_budget import ThinkingBudget
 from lm_eval_ext.engine.timing import Timing
-from lm_eval_ext.generation import FinishReason
+from lm_eval_ext.models.generation import FinishReason
 
 logger = logging.getLogger(__name__)
 

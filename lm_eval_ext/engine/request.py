@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from lm_eval_ext.generation import FinishReason, TokenStatistics
-from lm_eval_ext.thoughts import ThoughtTags
+from lm_eval_ext.models.generation import FinishReason, TokenStatistics
+from lm_eval_ext.models.thoughts import ThoughtTags
 
 if TYPE_CHECKING:
     import torch

@@ -214,7 +214,7 @@ class Sampled(NamedTuple):
         Shape (n_rows,), int64, on the CPU.
     statistics
         Shape (n_rows, 4), float32, on the CPU: log-prob, entropy, self-certainty and margin of
-        the model's own distribution; see `lm_eval_ext.generation.TokenStatistics`.
+        the model's own distribution; see `lm_eval_ext.models.generation.TokenStatistics`.
     """
 
     token_ids: torch.Tensor

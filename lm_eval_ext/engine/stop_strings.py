@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from lm_eval_ext.thoughts import ThoughtFormats, ThoughtTags
+from lm_eval_ext.models.thoughts import ThoughtFormats, ThoughtTags
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
-from lm_eval_ext.thoughts import ThoughtFormats, ThoughtTags
+from lm_eval_ext.models.thoughts import ThoughtFormats, ThoughtTags
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase

@@ -14,8 +14,8 @@ from collections.abc import Sequence
 from fractions import Fraction
 from typing import Any
 
-from lm_eval_ext.sandbox.handle import Handle
-from lm_eval_ext.sandbox.wire import Match
+from lm_eval_ext.grading.sandbox.handle import Handle
+from lm_eval_ext.grading.sandbox.wire import Match
 
 MAX_SHOWN = 60
 """Characters of an answer that are shown as they are; longer ones end in a digest."""

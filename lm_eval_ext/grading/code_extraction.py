@@ -28,7 +28,7 @@ from collections.abc import Iterator, Sequence
 from lm_eval_ext.grading.code_fences import Block, blocks
 from lm_eval_ext.grading.code_joining import with_definitions
 from lm_eval_ext.grading.code_lines import STATEMENT, runs
-from lm_eval_ext.thoughts import after_thinking
+from lm_eval_ext.models.thoughts import after_thinking
 
 _PYTHON = {"", "python", "python3", "py", "python-code"}
 _BYTE_ORDER_MARK = re.compile("^[ \t]*\ufeff+", re.MULTILINE)

@@ -27,7 +27,7 @@ an announced answer is invalid, and ``invalid_rate`` says how many there were.
 Units, currency signs and ``%`` are dropped, as GSM8K's own answers have none: ``50%`` is 50. The
 comparison is exact, between rational numbers (see `lm_eval_ext.grading.rational`), but for a
 reference such as 2/3, which no decimal ends: there 0.67 and 0.667 are right, and 0.7 and 0.66 are
-not (see `lm_eval_ext.grading.rounding`).
+not (see `lm_eval_ext.data.rounding`).
 """
 
 from __future__ import annotations
@@ -37,6 +37,7 @@ from fractions import Fraction
 from itertools import islice
 from typing import Any, TypeAlias
 
+from lm_eval_ext.data.rounding import exact_gold, is_rounded
 from lm_eval_ext.errors import UserError
 from lm_eval_ext.grading.attempt import Attempt
 from lm_eval_ext.grading.box_context import in_context
@@ -51,8 +52,7 @@ from lm_eval_ext.grading.extraction import (
     tagged,
 )
 from lm_eval_ext.grading.rational import join_groups, parse_exact, parse_leading, parse_sentence
-from lm_eval_ext.grading.rounding import exact_gold, is_rounded
-from lm_eval_ext.thoughts import after_thinking
+from lm_eval_ext.models.thoughts import after_thinking
 
 Parse: TypeAlias = Callable[[str], Fraction | None]
 

@@ -36,7 +36,7 @@ from lm_eval_ext.grading.boxes import one_answer
 from lm_eval_ext.grading.extraction import mark_end, tagged
 from lm_eval_ext.grading.math_announcements import announced_answer, last_formula, whole_answer
 from lm_eval_ext.grading.math_boxes import MAX_BOX, boxed_answer, boxes_in, closed_up, is_same
-from lm_eval_ext.thoughts import after_thinking
+from lm_eval_ext.models.thoughts import after_thinking
 
 MAX_TEXT = 400_000
 """Characters of a completion that are read, counted from its end."""

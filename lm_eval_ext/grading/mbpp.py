@@ -1,7 +1,7 @@
 """Grader of MBPP: programs, run apart from the tests that judge them.
 
 Each distinct program of a question runs once, in an isolated process of its own
-(`lm_eval_ext.sandbox`), while the tests run here and call its functions across a pipe
+(`lm_eval_ext.grading.sandbox`), while the tests run here and call its functions across a pipe
 (`lm_eval_ext.grading.code_tests`). It is correct when every assertion of ``test_list`` holds.
 
 Its time is limited on the wall clock, for all tests together: to `FACTOR` times what the reference
@@ -18,9 +18,9 @@ from typing import Any
 from lm_eval_ext.grading.attempt import Attempt
 from lm_eval_ext.grading.code_extraction import extract_code
 from lm_eval_ext.grading.code_tests import CodeTests, Verdict, read_tests, run_tests
-from lm_eval_ext.sandbox.limits import MAX_PROGRAM
-from lm_eval_ext.sandbox.pool import Pool, shared_pool
-from lm_eval_ext.sandbox.session import Deadline, ProgramGone, Session
+from lm_eval_ext.grading.sandbox.limits import MAX_PROGRAM
+from lm_eval_ext.grading.sandbox.pool import Pool, shared_pool
+from lm_eval_ext.grading.sandbox.session import Deadline, ProgramGone, Session
 
 MIN_SECONDS = 3.0
 """Wall-clock seconds every program has, for all tests together."""

@@ -1,7 +1,7 @@
 r"""Read a number as people and models write it, exactly.
 
 Everything is a `fractions.Fraction`: 18, 18.0 and 36/2 are one number, and no float is involved.
-One with a decimal point also knows its decimals; see `lm_eval_ext.grading.rounding`.
+One with a decimal point also knows its decimals; see `lm_eval_ext.data.rounding`.
 Nothing is evaluated; text that would have to be (``9 * 2``) is not a number. Nor is text that
 could mean two numbers: ``1 234`` and ``12,50`` (which separator?), ``5 or 6``, ``5 million`` and
 ``5 dozen`` (the question may have asked for millions), ``8:30``, ``5 less than 8``, ``6 = 5``.
@@ -12,10 +12,10 @@ from __future__ import annotations
 import re
 from fractions import Fraction
 
+from lm_eval_ext.data.rounding import WrittenDecimal
 from lm_eval_ext.grading.extraction import CUT, UNFINISHED
 from lm_eval_ext.grading.math_notation import without_ordinals
 from lm_eval_ext.grading.math_words import changing_words
-from lm_eval_ext.grading.rounding import WrittenDecimal
 
 MAX_DIGITS = 100
 """Longest number read; the rest of a babbling model's digits is not worth the arithmetic."""

@@ -12,8 +12,8 @@ from lm_eval_ext.errors import UserError
 from lm_eval_ext.leaderboard.entry import write_entry
 from lm_eval_ext.leaderboard.run_arguments import add_store_argument
 from lm_eval_ext.leaderboard.run_data import RunOutput
+from lm_eval_ext.leaderboard.run_files import RunFiles, files_of, results_files
 from lm_eval_ext.leaderboard.run_output import run_of
-from lm_eval_ext.run_files import RunFiles, files_of, results_files
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

@@ -21,6 +21,7 @@ from lm_eval_ext.leaderboard.formatting import (
 )
 from lm_eval_ext.leaderboard.paired import PairedTest
 from lm_eval_ext.leaderboard.pass_at_k_plot import plot_pass_at_k
+from lm_eval_ext.leaderboard.rescoring import Score
 from lm_eval_ext.leaderboard.run_arguments import (
     add_format_argument,
     add_metrics_argument,
@@ -29,7 +30,6 @@ from lm_eval_ext.leaderboard.run_arguments import (
     resolve,
 )
 from lm_eval_ext.leaderboard.run_data import RunOutput
-from lm_eval_ext.rescoring import Score
 
 ALPHA = 0.05
 

@@ -7,15 +7,15 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from lm_eval_ext.aggregations import Aggregation
-from lm_eval_ext.confidence_sources import Source, confidence_sources
 from lm_eval_ext.errors import UserError
 from lm_eval_ext.leaderboard.paired import FloatArray, PairedTest, paired_pooled
-from lm_eval_ext.metric_suites import suite
+from lm_eval_ext.leaderboard.rescoring import Score, changed_settings
+from lm_eval_ext.leaderboard.run_files import read_samples
 from lm_eval_ext.metrics import UndefinedMetricWarning, holm
-from lm_eval_ext.question import SourceMetric
-from lm_eval_ext.rescoring import Score, changed_settings
-from lm_eval_ext.run_files import read_samples
+from lm_eval_ext.scoring.aggregations import Aggregation
+from lm_eval_ext.scoring.confidence_sources import Source, confidence_sources
+from lm_eval_ext.scoring.metric_suites import suite
+from lm_eval_ext.scoring.question import SourceMetric
 
 N_RESAMPLES = 1_000
 

@@ -13,13 +13,13 @@ from lm_eval_ext.errors import UserError
 from lm_eval_ext.leaderboard.console import name_cell, table_console
 from lm_eval_ext.leaderboard.formatting import printed, printed_difference, printed_p
 from lm_eval_ext.leaderboard.run_arguments import add_format_argument
+from lm_eval_ext.leaderboard.run_files import newest_run
 from lm_eval_ext.leaderboard.source_tests import (
     ALIASES,
     SourceTest,
     compare_sources,
     corrected,
 )
-from lm_eval_ext.run_files import newest_run
 
 ALPHA = 0.05
 

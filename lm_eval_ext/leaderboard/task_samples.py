@@ -13,14 +13,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from lm_eval_ext.aggregations import Aggregation
 from lm_eval_ext.errors import UserError
+from lm_eval_ext.leaderboard.rescoring import Score, changed_settings, score
 from lm_eval_ext.leaderboard.run_data import HASH_DIGITS
-from lm_eval_ext.metric_suites import suite
+from lm_eval_ext.leaderboard.run_files import read_samples
 from lm_eval_ext.metrics import UndefinedMetricWarning
-from lm_eval_ext.question import MetricSuite, QuestionMetric, SourceMetric
-from lm_eval_ext.rescoring import Score, changed_settings, score
-from lm_eval_ext.run_files import read_samples
+from lm_eval_ext.scoring.aggregations import Aggregation
+from lm_eval_ext.scoring.metric_suites import suite
+from lm_eval_ext.scoring.question import MetricSuite, QuestionMetric, SourceMetric
 
 HEADLINE = ("debiased_ece:*", "brier:*", "hallucination_auroc:*")
 """Metrics that pool attempts and are computed unless others are asked for: each costs a bootstrap,

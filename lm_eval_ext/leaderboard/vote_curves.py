@@ -11,10 +11,9 @@ from typing import Any, NamedTuple
 import numpy as np
 from tqdm import tqdm
 
-from lm_eval_ext.attempt_details import Question
-from lm_eval_ext.confidence_sources import Source, confidence_sources
 from lm_eval_ext.errors import UserError
-from lm_eval_ext.metric_suites import VOTES
+from lm_eval_ext.grading.attempt_details import Question
+from lm_eval_ext.leaderboard.run_files import newest_run, read_samples
 from lm_eval_ext.metrics import (
     MeanInterval,
     PairedDifference,
@@ -26,7 +25,8 @@ from lm_eval_ext.metrics import (
 )
 from lm_eval_ext.metrics.checks import FloatArray
 from lm_eval_ext.metrics.resampling import draw
-from lm_eval_ext.run_files import newest_run, read_samples
+from lm_eval_ext.scoring.confidence_sources import Source, confidence_sources
+from lm_eval_ext.scoring.metric_suites import VOTES
 
 N_RESAMPLES = 2_000
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from lm_eval_ext.errors import UserError
-from lm_eval_ext.generation import Generation
+from lm_eval_ext.models.generation import Generation
 from lm_eval_ext.store.appending import PATTERN, AttemptFile, Place
 from lm_eval_ext.store.encoding import decode_generation, encode_generation
 from lm_eval_ext.store.key import AttemptKey, Context

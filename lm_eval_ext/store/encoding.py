@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from lm_eval_ext.generation import Generation, GenerationRecord, TokenStatistics
+from lm_eval_ext.models.generation import Generation, GenerationRecord, TokenStatistics
 
 
 def encode_generation(generation: Generation) -> dict[str, Any]:

@@ -16,7 +16,7 @@ TINY_SIZE = 4000
 
 _STOP = {"gsm8k": "Question:", "math": "Problem:", "mbpp": "[DONE]"}
 _TINY_TOKENS = {"gsm8k": 200, "math": 128, "mbpp": 100}
-"""Of the zero-shot prompts of `lm_eval_ext.tiny.formats`: what ends a response, and most tokens."""
+"""Of the zero-shot prompts of `data.tiny.formats`: what ends a response, and most tokens."""
 
 _QUESTION = {"gsm8k": ("question",), "math": ("problem",), "mbpp": ("text", "prompt")}
 _REFERENCE = {"gsm8k": ("answer",), "math": ("solution", "answer"), "mbpp": ("test_list",)}
@@ -76,7 +76,7 @@ def load_prompts(
     limit
         Most prompts of each source, from its beginning.
     data_folder
-        Folder of published data files; see `lm_eval_ext.datasets`.
+        Folder of published data files; see `lm_eval_ext.data.datasets`.
 
     Raises
     ------
@@ -115,7 +115,7 @@ def load_problems(
     limit
         Most problems of each source, from its beginning.
     data_folder
-        Folder of published data files; see `lm_eval_ext.datasets`.
+        Folder of published data files; see `lm_eval_ext.data.datasets`.
     grader
         Family of the records of a file. They have the fields of the published data set, and
         possibly ``prompt``; without it the zero-shot prompt of the family is used.
@@ -195,7 +195,7 @@ def _load_one(
 
 
 def _from_file(path: Path, limit: int | None, grader: str | None) -> list[Problem]:
-    from lm_eval_ext.datasets import read_json_lines
+    from lm_eval_ext.data.datasets import read_json_lines
 
     records = read_json_lines(path, fields=() if grader else ("prompt",))[:limit]
     problems = []
@@ -241,7 +241,7 @@ def _text(record: Mapping[str, Any], field: str, place: str) -> str:
 
 
 def _formatted(family: str, record: Mapping[str, Any], *, max_new_tokens: int) -> Problem:
-    from lm_eval_ext.tiny import formats
+    from lm_eval_ext.data.tiny import formats
 
     question = record
     if family == "mbpp" and "text" not in record:
@@ -251,8 +251,8 @@ def _formatted(family: str, record: Mapping[str, Any], *, max_new_tokens: int) -
 
 
 def _gsm8k(split: str, limit: int | None, data_folder: str | None) -> Iterator[Problem]:
-    from lm_eval_ext.datasets import load_split
-    from lm_eval_ext.exemplars import gsm8k_exemplars
+    from lm_eval_ext.data.datasets import load_split
+    from lm_eval_ext.data.exemplars import gsm8k_exemplars
 
     shots = "".join(f"Q: {shot['question']}\nA: {shot['target']}\n\n" for shot in gsm8k_exemplars())
     for record in islice(load_split("gsm8k", split, data_folder=data_folder), limit):
@@ -262,14 +262,14 @@ def _gsm8k(split: str, limit: int | None, data_folder: str | None) -> Iterator[P
 def _zero_shot(
     family: str, split: str, limit: int | None, data_folder: str | None
 ) -> Iterator[Problem]:
-    from lm_eval_ext.datasets import load_split
+    from lm_eval_ext.data.datasets import load_split
 
     for record in islice(load_split(family, split, data_folder=data_folder), limit):
         yield _formatted(family, record, max_new_tokens=512)
 
 
 def _generated(family: str, split: str, limit: int | None, argument: str) -> Iterator[Problem]:
-    from lm_eval_ext.tiny.problems import DEFAULT_SIZES, TEST_MIX, iter_problems
+    from lm_eval_ext.data.tiny.problems import DEFAULT_SIZES, TEST_MIX, iter_problems
 
     hard = split == "train_hard"
     try:

@@ -21,7 +21,7 @@ from lm_eval_ext.engine.sampling import SamplingSettings
 from lm_eval_ext.engine.stop_strings import StopStrings
 from lm_eval_ext.engine.thinking_budget import ThinkingBudget
 from lm_eval_ext.engine.timing import Timing
-from lm_eval_ext.generation import FinishReason
+from lm_eval_ext.models.generation import FinishReason
 from lm_eval_ext.vllm_engine.engine_loop import EngineLoop, Finished, Job
 from lm_eval_ext.vllm_engine.instructions import (
     NAME,

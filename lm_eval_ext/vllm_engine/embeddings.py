@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
-from lm_eval_ext.embedding_statistics import EmbeddingStatistics
+from lm_eval_ext.models.embedding_statistics import EmbeddingStatistics
 
 if TYPE_CHECKING:
     from lm_eval_ext.vllm_engine.engine_loop import EngineLoop

@@ -8,7 +8,7 @@ from typing import Any
 
 from datasets import Dataset
 
-from lm_eval_ext.datasets import DATA_VARIABLE, read_json_lines
+from lm_eval_ext.data.datasets import DATA_VARIABLE, read_json_lines
 
 
 def validation(**metadata: Any) -> dict[str, Dataset]:

@@ -11,7 +11,7 @@ from lm_eval_ext.engine.packed import (
     packed_mode,
     plain_logits,
 )
-from lm_eval_ext.epistemic.weight_perturbation import WeightPerturbation
+from lm_eval_ext.methods.epistemic.weight_perturbation import WeightPerturbation
 
 
 def attempts():

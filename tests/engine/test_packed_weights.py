@@ -423,7 +423,7 @@ def test_teacher_forcing(packed_weights, model, make_requests):
 def test_perturbed_weights(packed_weights, model):
     import torch
 
-    from lm_eval_ext.epistemic.weight_perturbation import WeightPerturbation
+    from lm_eval_ext.methods.epistemic.weight_perturbation import WeightPerturbation
 
     perturbation = WeightPerturbation(model, modules=["q_proj", "v_proj"])
     draw = perturbation.draw(torch.Generator().manual_seed(0))
@@ -458,7 +458,7 @@ def test_the_shipped_models_have_nothing_to_pack():
     from transformers import AutoModelForCausalLM
 
     from lm_eval_ext.engine import packed_weights as module
-    from lm_eval_ext.tiny import model_path
+    from lm_eval_ext.models.shipped import model_path
 
     model = AutoModelForCausalLM.from_pretrained(model_path("tiny")).eval()
     with module.packed_weights(model, rows=64, passes=PASSES):

@@ -42,7 +42,7 @@ def fail(monkeypatch):
 
 
 def sample(lm, n_attempts=4):
-    from lm_eval_ext import harness
+    from lm_eval_ext.harness import requests as harness
 
     asked = [prompt for prompt in PROMPTS for _ in range(n_attempts)]
     return harness.complete(lm, asked, do_sample=True, temperature=0.8, max_gen_toks=20)

@@ -3,9 +3,9 @@
 import numpy as np
 import pytest
 
-from lm_eval_ext import harness
 from lm_eval_ext.engine.fallback import FallbackDecoder
 from lm_eval_ext.errors import UserError
+from lm_eval_ext.harness import requests as harness
 from lm_eval_ext.model_wrappers.sampled import SampledLM
 
 SETTINGS = {"do_sample": True, "temperature": 1.0, "top_k": 0, "max_gen_toks": 8}

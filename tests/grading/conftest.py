@@ -15,9 +15,9 @@ import pytest
 from lm_eval_ext.errors import UserError
 from lm_eval_ext.grading import grade, mbpp
 from lm_eval_ext.grading.math_pool import WorkerPool
-from lm_eval_ext.sandbox import pool as pools
-from lm_eval_ext.sandbox.launch import BACK_ENDS
-from lm_eval_ext.sandbox.pool import Pool
+from lm_eval_ext.grading.sandbox import pool as pools
+from lm_eval_ext.grading.sandbox.launch import BACK_ENDS
+from lm_eval_ext.grading.sandbox.pool import Pool
 
 
 @pytest.fixture(scope="session")

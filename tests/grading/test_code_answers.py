@@ -7,7 +7,7 @@ import itertools
 from fractions import Fraction
 
 from lm_eval_ext.grading.code_answers import MAX_SHOWN, answer_of, canonical
-from lm_eval_ext.sandbox.wire import decode, encode
+from lm_eval_ext.grading.sandbox.wire import decode, encode
 
 VALUES = [
     None,

@@ -9,7 +9,7 @@ import pytest
 from lm_eval_ext.errors import UserError
 from lm_eval_ext.grading import grade
 from lm_eval_ext.grading.code_tests import read_tests
-from lm_eval_ext.sandbox.pool import shared_pool
+from lm_eval_ext.grading.sandbox.pool import shared_pool
 
 
 @pytest.fixture(autouse=True, scope="module")

@@ -6,7 +6,7 @@ import pytest
 
 from lm_eval_ext.errors import UserError
 from lm_eval_ext.grading import grade_many
-from lm_eval_ext.sandbox.pool import shared_pool
+from lm_eval_ext.grading.sandbox.pool import shared_pool
 
 DOC = {
     "code": "def f(x):\n    return x + 1",

@@ -99,7 +99,7 @@ PATCHES = {
     ),
     "the loop it runs in": (
         "import sys\n"
-        "inner = sys.modules['lm_eval_ext.sandbox.candidate']\n"
+        "inner = sys.modules['lm_eval_ext.grading.sandbox.candidate']\n"
         "inner.encode = lambda *a: b'passed'\n"
         "inner._Program.answer = lambda self, request: b'passed'\n"
         "def f(x):\n    return True\n"
@@ -134,7 +134,7 @@ ENDINGS = {
 }
 FORGERY = """
 import os, struct
-from lm_eval_ext.sandbox.wire import encode
+from lm_eval_ext.grading.sandbox.wire import encode
 def send(data, length=None):
     head = struct.pack("<I", len(data) if length is None else length)
     for number in range(3, 64):

@@ -7,10 +7,10 @@ import numpy as np
 import pytest
 
 from lm_eval_ext.errors import UserError
+from lm_eval_ext.leaderboard.rescoring import score_task
+from lm_eval_ext.leaderboard.run_files import files_of, newest_run, results_files
 from lm_eval_ext.leaderboard.run_output import read_run, run_of
 from lm_eval_ext.leaderboard.task_samples import HEADLINE
-from lm_eval_ext.rescoring import score_task
-from lm_eval_ext.run_files import files_of, newest_run, results_files
 
 TASK = "synthetic_passn"
 

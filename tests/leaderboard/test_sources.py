@@ -5,9 +5,9 @@ import json
 import pytest
 
 from lm_eval_ext.leaderboard import sources
+from lm_eval_ext.leaderboard.run_files import newest_run
 from lm_eval_ext.leaderboard.source_tests import compare_sources, corrected
 from lm_eval_ext.metrics import auroc, brier, holm, paired_bootstrap
-from lm_eval_ext.run_files import newest_run
 
 TASK = "synthetic_passn"
 

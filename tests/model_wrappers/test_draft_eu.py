@@ -12,8 +12,8 @@ import pytest
 import torch
 
 from lm_eval_ext.engine.kept_logits import KeepingDecoder
-from lm_eval_ext.epistemic.weight_perturbation import WeightPerturbation
 from lm_eval_ext.errors import UserError
+from lm_eval_ext.methods.epistemic.weight_perturbation import WeightPerturbation
 from lm_eval_ext.model_wrappers.draft_eu import DraftEU
 from lm_eval_ext.model_wrappers.sampled import SampledLM
 
@@ -334,7 +334,7 @@ def test_through_the_command(tmp_path, random_model, tiny_tokenizer):
     """A folder as the trainer writes it, through ``lm_eval`` and into the results."""
     from transformers import AutoModelForCausalLM
 
-    from lm_eval_ext.tiny import model_path
+    from lm_eval_ext.models.shipped import model_path
 
     target = AutoModelForCausalLM.from_pretrained(model_path("tiny"))
     for k in range(2):

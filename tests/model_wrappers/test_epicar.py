@@ -8,11 +8,11 @@ import pytest
 import torch
 
 from lm_eval_ext.errors import UserError
+from lm_eval_ext.methods.self_evaluation.box_completion import LEAD_IN, has_closed_box
 from lm_eval_ext.model_wrappers.draft_eu import DraftEU
 from lm_eval_ext.model_wrappers.epicar import EpiCaRLM
 from lm_eval_ext.model_wrappers.rsp import RSP
 from lm_eval_ext.model_wrappers.sampled import SampledLM
-from lm_eval_ext.self_evaluation.box_completion import LEAD_IN, has_closed_box
 
 
 @pytest.fixture

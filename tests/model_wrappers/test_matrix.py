@@ -7,8 +7,8 @@ import pytest
 from lm_eval.utils import handle_non_serializable
 
 from lm_eval_ext.errors import UserError
-from lm_eval_ext.generation import Generation
 from lm_eval_ext.model_wrappers.sampled import SampledLM
+from lm_eval_ext.models.generation import Generation
 
 
 @pytest.fixture

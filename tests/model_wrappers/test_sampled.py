@@ -6,10 +6,10 @@ import re
 import pytest
 from lm_eval.models.huggingface import HFLM
 
+from lm_eval_ext.data.tiny.formats import prompt
+from lm_eval_ext.data.tiny.problems import load_split
 from lm_eval_ext.errors import UserError
 from lm_eval_ext.model_wrappers.sampled import SampledLM
-from lm_eval_ext.tiny.formats import prompt
-from lm_eval_ext.tiny.problems import load_split
 
 
 @pytest.fixture(scope="module")

@@ -9,14 +9,14 @@ import torch
 from lm_eval.api.instance import Instance
 from lm_eval.utils import handle_non_serializable
 
-from lm_eval_ext.attention_sinks.calibration import calibration_set
-from lm_eval_ext.attention_sinks.sink_scores import score_sinks
 from lm_eval_ext.errors import UserError
+from lm_eval_ext.methods.sinks.calibration import calibration_set
+from lm_eval_ext.methods.sinks.layout import find_layout
+from lm_eval_ext.methods.sinks.masks import remove_blocks, zero_heads
+from lm_eval_ext.methods.sinks.selection import Removal, select
+from lm_eval_ext.methods.sinks.sink_scores import score_sinks
 from lm_eval_ext.model_wrappers.sampled import SampledLM
 from lm_eval_ext.model_wrappers.sink_pruned import SinkPrunedLM
-from lm_eval_ext.pruning.layout import find_layout
-from lm_eval_ext.pruning.masks import remove_blocks, zero_heads
-from lm_eval_ext.pruning.selection import Removal, select
 
 ARCHITECTURES = ("llama", "qwen3", "gemma3", "mistral", "gpt_neox")
 

@@ -30,7 +30,7 @@ def make_lm(wrappers, random_model, tiny_tokenizer):
 @pytest.fixture(scope="session")
 def complete():
     """Return a function that samples attempts at four prompts."""
-    from lm_eval_ext import harness
+    from lm_eval_ext.harness import requests as harness
 
     def run(lm, n_attempts=3, prompts=PROMPTS, **settings):
         asked = [prompt for prompt in prompts for _ in range(n_attempts)]

@@ -10,8 +10,8 @@ import pytest
 import torch
 from lm_eval.models.huggingface import HFLM
 
-from lm_eval_ext import bridge
 from lm_eval_ext.errors import UserError
+from lm_eval_ext.harness import bridge
 from lm_eval_ext.model_wrappers.rsp import RSP
 from lm_eval_ext.model_wrappers.sampled import SampledLM
 from lm_eval_ext.store.argument_effects import NO_EFFECT, SAMPLED_ARGUMENTS, Effect

@@ -13,8 +13,8 @@ from lm_eval_ext.store.inspection import inspect
 
 DRIVER = """
 import resource, sys
-from lm_eval_ext.tiny import model_path
-from lm_eval_ext import harness
+from lm_eval_ext.models.shipped import model_path
+from lm_eval_ext.harness import requests as harness
 from lm_eval_ext.model_wrappers.sampled import SampledLM
 lm = SampledLM("tiny", seed=0, batch_size=4, store=sys.argv[1])
 if sys.argv[2] != "none":

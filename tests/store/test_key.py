@@ -73,7 +73,7 @@ def contexts(make_lm):
             raise TakenError
 
         lm._answered = take
-        from lm_eval_ext import harness
+        from lm_eval_ext.harness import requests as harness
 
         with pytest.raises(TakenError):
             harness.complete(lm, ["x"], **asked)

@@ -37,7 +37,7 @@ def read_once(monkeypatch):
     from lm_eval.tasks import TaskManager
     from lm_eval.tasks._index import TaskIndex
 
-    from lm_eval_ext.tiny import problems
+    from lm_eval_ext.data.tiny import problems
 
     build, found = TaskIndex.build, {}
 

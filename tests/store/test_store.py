@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from lm_eval_ext.errors import UserError
-from lm_eval_ext.generation import Generation, GenerationRecord, TokenStatistics
+from lm_eval_ext.models.generation import Generation, GenerationRecord, TokenStatistics
 from lm_eval_ext.store.encoding import decode_generation, encode_generation
 from lm_eval_ext.store.lines import decode_line, encode_line
 

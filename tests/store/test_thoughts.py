@@ -2,10 +2,10 @@
 
 import pytest
 
-from lm_eval_ext import harness
+from lm_eval_ext.harness import requests as harness
 from lm_eval_ext.model_wrappers import sampled as sampled_module
 from lm_eval_ext.model_wrappers.sampled import SampledLM
-from lm_eval_ext.thoughts import ThoughtFormats
+from lm_eval_ext.models.thoughts import ThoughtFormats
 
 SETTINGS = {"do_sample": True, "temperature": 1.0, "top_k": 0, "max_gen_toks": 12}
 
@@ -32,7 +32,7 @@ def blind(monkeypatch):
     def be_blind():
         nothing = ThoughtFormats()
         nothing.all = ()
-        for module in ("lm_eval_ext.attempt_texts", sampled_module.__name__):
+        for module in ("lm_eval_ext.engine.attempt_texts", sampled_module.__name__):
             monkeypatch.setattr(f"{module}.thought_formats", lambda lm: nothing)
         return monkeypatch.undo
 

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from lm_eval_ext import word_problems
+from lm_eval_ext.data import word_problems
 
 FOLDER = Path(__file__).resolve().parents[2] / "tasks"
 

@@ -8,7 +8,7 @@ import lm_eval.tasks
 import pytest
 from lm_eval.utils import make_table
 
-from lm_eval_ext.group_metrics import CALIB, PASSN
+from lm_eval_ext.scoring.group_metrics import CALIB, PASSN
 from lm_eval_ext.task import AttemptsTask
 
 TAGS = {

@@ -9,9 +9,9 @@ import pytest
 from lm_eval.api.task import ConfigurableTask
 from lm_eval.tasks._yaml_loader import load_yaml
 
-from lm_eval_ext.exemplars import math_exemplars
-from lm_eval_ext.tiny.formats import prompt as tiny_prompt
-from lm_eval_ext.tiny.problems import load_split
+from lm_eval_ext.data.exemplars import math_exemplars
+from lm_eval_ext.data.tiny.formats import prompt as tiny_prompt
+from lm_eval_ext.data.tiny.problems import load_split
 
 STOCK = Path(next(iter(lm_eval.tasks.__path__)))
 KINDS = pytest.mark.parametrize("kind", ["passn", "calib"])

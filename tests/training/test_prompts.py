@@ -2,8 +2,8 @@ import json
 
 import pytest
 
+from lm_eval_ext.data.tiny.problems import load_split, split_of
 from lm_eval_ext.errors import UserError
-from lm_eval_ext.tiny.problems import load_split, split_of
 from lm_eval_ext.training.prompts import load_problems, load_prompts
 
 
@@ -38,8 +38,8 @@ def test_sources_are_joined(tmp_path):
 
 
 def test_published_prompts_are_those_of_the_task(published_data):
-    from lm_eval_ext.datasets import load_split
-    from lm_eval_ext.exemplars import gsm8k_exemplars
+    from lm_eval_ext.data.datasets import load_split
+    from lm_eval_ext.data.exemplars import gsm8k_exemplars
 
     folder = str(published_data)
     source = load_prompts("gsm8k:train", limit=2, data_folder=folder)
@@ -92,8 +92,8 @@ def test_messages_name_the_option():
 
 
 def test_problems_have_what_grades_them():
+    from lm_eval_ext.data.tiny.formats import target
     from lm_eval_ext.grading import grade
-    from lm_eval_ext.tiny.formats import target
 
     for family in ("gsm8k", "math"):
         problems = load_problems(f"tiny_{family}:train", limit=5)

@@ -54,7 +54,7 @@ def rsp():
 @pytest.fixture(scope="session")
 def varied():
     """Return a function that gives the same model, loaded once, with other settings."""
-    from lm_eval_ext.self_evaluation.conclusion import Conclusion, read_conclusion
+    from lm_eval_ext.methods.self_evaluation.conclusion import Conclusion, read_conclusion
 
     def vary(lm, *, self_eval=False, box_completion=False, **attributes):
         other = copy.copy(lm)
@@ -84,7 +84,7 @@ def asked():
 @pytest.fixture(scope="session")
 def ask(asked):
     """Return a function that asks a model for attempts at some prompts."""
-    from lm_eval_ext import harness
+    from lm_eval_ext.harness import requests as harness
 
     def ask(lm, *arguments, **named):
         prompts, settings = asked(*arguments, **named)

@@ -71,7 +71,7 @@ def test_an_interrupted_run_leaves_nothing_behind(rsp_vllm, varied, ask, referen
 
 LITTLE_MEMORY = """
 import json, sys
-from lm_eval_ext import harness
+from lm_eval_ext.harness import requests as harness
 from lm_eval_ext.model_wrappers.rsp_vllm import RSPVLLM
 
 arguments, prompts, settings = json.load(sys.stdin)

@@ -18,7 +18,7 @@ def thinking_vllm(thinking_model):
 @pytest.mark.parametrize("budget", [None, 1, 3])
 @pytest.mark.parametrize("until", [["\n\n"], ["18", "hm\n\n"]], ids=str)
 def test_attempts(thinking_vllm, thinking_model, opens, budget, until):
-    from lm_eval_ext import harness
+    from lm_eval_ext.harness import requests as harness
     from lm_eval_ext.model_wrappers.sampled import SampledLM
 
     ours = SampledLM(thinking_model(opens=False), seed=3, thinking_budget=budget)

@@ -7,7 +7,7 @@ import sys
 import pytest
 from transformers import LlamaConfig
 
-from lm_eval_ext.tiny import model_path
+from lm_eval_ext.models.shipped import model_path
 from lm_eval_ext.vllm_engine.loading import (
     RUNNER,
     generation_defaults,

@@ -15,9 +15,9 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from lm_eval_ext import metrics
-from lm_eval_ext.attempt_details import Question
-from lm_eval_ext.attempt_settings import AttemptSettings
-from lm_eval_ext.confidence_sources import Source
+from lm_eval_ext.grading.attempt_details import Question
+from lm_eval_ext.harness.attempt_settings import AttemptSettings
+from lm_eval_ext.scoring.confidence_sources import Source
 
 N_POINTS = 160
 """Most points of a drawn curve; between them the curve is a straight line to within a pixel."""

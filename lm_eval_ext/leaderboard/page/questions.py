@@ -7,10 +7,10 @@ from collections import Counter
 from collections.abc import Mapping
 from typing import Any
 
-from lm_eval_ext.attempt_details import AttemptDetails, Question
-from lm_eval_ext.confidence_sources import Source, confidence_sources
+from lm_eval_ext.grading.attempt_details import AttemptDetails, Question
 from lm_eval_ext.leaderboard.page.limits import PageLimits
-from lm_eval_ext.token_texts import TOKEN_TEXTS
+from lm_eval_ext.models.token_texts import TOKEN_TEXTS
+from lm_eval_ext.scoring.confidence_sources import Source, confidence_sources
 
 EXCERPT = 140
 """Characters of a question in the list of questions."""

@@ -8,9 +8,8 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from lm_eval_ext.attempt_details import Question
-from lm_eval_ext.attempt_settings import AttemptSettings, read_settings
-from lm_eval_ext.confidence_sources import Source, confidence_sources
+from lm_eval_ext.grading.attempt_details import Question
+from lm_eval_ext.harness.attempt_settings import AttemptSettings, read_settings
 from lm_eval_ext.leaderboard.page.curves import SourceRows, k_curves, source_curves
 from lm_eval_ext.leaderboard.page.embedding import pack
 from lm_eval_ext.leaderboard.page.limits import PageLimits
@@ -21,8 +20,9 @@ from lm_eval_ext.leaderboard.page.questions import (
     plain_details,
     prompt_of,
 )
+from lm_eval_ext.leaderboard.run_files import read_samples
 from lm_eval_ext.metrics import UndefinedMetricWarning
-from lm_eval_ext.run_files import read_samples
+from lm_eval_ext.scoring.confidence_sources import Source, confidence_sources
 
 PAGE_SIZE = 25
 """Questions whose texts are unpacked together."""

@@ -2,7 +2,6 @@
 
 import pytest
 
-from lm_eval_ext.confidence_sources import confidence_sources
 from lm_eval_ext.errors import UserError
 from lm_eval_ext.leaderboard.page.limits import PageLimits
 from lm_eval_ext.leaderboard.page.questions import (
@@ -14,6 +13,7 @@ from lm_eval_ext.leaderboard.page.questions import (
     prompt_of,
 )
 from lm_eval_ext.metrics import UndefinedMetricWarning
+from lm_eval_ext.scoring.confidence_sources import confidence_sources
 
 LIMITS = PageLimits()
 

@@ -1,0 +1,223 @@
+"""``lm-eval-ext diagnose rsp``: early-token metrics with and without random soft prompts."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from tqdm import tqdm
+
+from lm_eval_ext.checks import check_at_least
+from lm_eval_ext.commands.early_tokens import (
+    FloatArray,
+    attention_on_vectors,
+    distinct_prefixes,
+    entropy_along,
+)
+from lm_eval_ext.errors import UserError
+from lm_eval_ext.harness import requests as harness
+from lm_eval_ext.metrics import t_interval
+from lm_eval_ext.model_wrappers.rsp import RSP
+
+METRICS = {
+    "entropy": "entropy of the mixture over draws, nats",
+    "within": "within draws (flattening), nats",
+    "between": "between draws (branching), nats",
+    "attention": "attention on the injected positions",
+    "distinct": "share of distinct beginnings",
+}
+"""Metric names and what they are; each is per token position."""
+
+
+EarlyTokens = dict[str, FloatArray]
+"""Early-token metrics of one model: per name in `METRICS`, shape (n_questions, n_tokens)."""
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the options; names are lm_eval's where it has them."""
+    parser.add_argument(
+        "--model_args", default="pretrained=tiny,length=8", help="as for lm_eval --model rsp"
+    )
+    parser.add_argument("--tasks", default="tiny_gsm8k_passn", help="task whose prompts are used")
+    parser.add_argument("--limit", type=int, default=32, help="questions (default: %(default)s)")
+    parser.add_argument(
+        "--attempts", type=int, default=16, help="draws per question (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--tokens", type=int, default=16, help="token positions (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--temperature", type=float, default=0.7, help="of the sampled attempts (%(default)s)"
+    )
+    parser.add_argument("--apply_chat_template", action="store_true")
+    parser.add_argument(
+        "--output", type=Path, default=Path("rsp_diagnosis"), help="folder for plot and JSON"
+    )
+
+
+def run(args: argparse.Namespace) -> int:
+    """Measure, print a table, and save the plot and the numbers."""
+    check_at_least(args, prefix="--", limit=1, attempts=2, tokens=1)
+    lm = RSP(**harness.parse_model_args(args.model_args))
+    reason = lm.shared_prefix_misfit
+    if reason is not None:
+        raise UserError(
+            f"pretrained={lm.pretrained}: {type(lm.model).__name__} {reason}; the diagnosis needs "
+            "an architecture the engine fits"
+        )
+    plain = lm.without_injection()
+    prompts = harness.task_prompts(
+        args.tasks, lm, limit=args.limit, apply_chat_template=args.apply_chat_template
+    )
+    measured = {
+        name: measure(
+            model, plain, prompts, args.attempts, args.tokens, temperature=args.temperature
+        )
+        for name, model in (("without", plain), ("rsp", lm))
+    }
+    args.output.mkdir(parents=True, exist_ok=True)
+    report = _report(measured, args, lm.run_record())
+    (args.output / "early_tokens.json").write_text(json.dumps(report, indent=2) + "\n")
+    _print_table(measured, len(prompts), args.attempts)
+    _plot(measured, args.output / "early_tokens.png")
+    print(f"plot: {args.output / 'early_tokens.png'}")
+    print(f"data: {args.output / 'early_tokens.json'}")
+    return 0
+
+
+def measure(
+    lm: RSP,
+    plain: RSP,
+    prompts: list[str],
+    n_attempts: int,
+    n_tokens: int,
+    *,
+    temperature: float,
+) -> EarlyTokens:
+    """Measure one model.
+
+    Parameters
+    ----------
+    lm
+        The model, with or without injection.
+    plain
+        The model without injection; its greedy continuation is what every draw is made to follow.
+    prompts
+        Rendered prompts.
+    n_attempts
+        Draws, and sampled attempts, per question.
+    n_tokens
+        Token positions.
+    temperature
+        Of the sampled attempts.
+    """
+    greedy = harness.complete(plain, prompts, max_gen_toks=n_tokens, do_sample=False)
+    sampled = harness.complete(
+        lm,
+        [prompt for prompt in prompts for _ in range(n_attempts)],
+        max_gen_toks=n_tokens,
+        do_sample=True,
+        temperature=temperature,
+    )
+    rows: dict[str, list[FloatArray]] = {name: [] for name in METRICS}
+    for i, prompt in enumerate(tqdm(prompts, desc="Early tokens", unit="question")):
+        reference = greedy[i].record.token_ids
+        split = entropy_along(lm, prompt, reference, n_draws=n_attempts)
+        attempts = sampled[i * n_attempts : (i + 1) * n_attempts]
+        rows["entropy"].append(split.total)
+        rows["within"].append(split.within)
+        rows["between"].append(split.between)
+        rows["attention"].append(attention_on_vectors(lm, prompt, reference))
+        rows["distinct"].append(distinct_prefixes([a.record.token_ids for a in attempts], n_tokens))
+    return {name: _padded(values, n_tokens) for name, values in rows.items()}
+
+
+def _padded(values: list[FloatArray], n_tokens: int) -> FloatArray:
+    """Stack per-question values; positions after the end of a continuation are NaN."""
+    return np.stack([np.pad(v, (0, n_tokens - len(v)), constant_values=np.nan) for v in values])
+
+
+def _interval(values: FloatArray) -> tuple[float, float, float, int]:
+    """Return mean, bounds of the 95% interval, and number of questions."""
+    known = values[~np.isnan(values)]
+    if not len(known):
+        return np.nan, np.nan, np.nan, 0
+    interval = t_interval(known)
+    return interval.estimate, interval.low, interval.high, len(known)
+
+
+def _print_table(measured: dict[str, EarlyTokens], n_questions: int, n_attempts: int) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    n_tokens = next(iter(measured.values()))["entropy"].shape[1]
+    positions = sorted({0, 1, 3, 7, n_tokens - 1} & set(range(n_tokens)))
+    table = Table(
+        title=f"first tokens, {n_questions} questions x {n_attempts} draws, mean ± 95% interval"
+    )
+    table.add_column("metric")
+    table.add_column("model")
+    for position in positions:
+        table.add_column(f"token {position + 1}", justify="right")
+    for name, description in METRICS.items():
+        for model, early in measured.items():
+            cells = []
+            for position in positions:
+                mean, low, high, _ = _interval(early[name][:, position])
+                cells.append(f"{mean:.3f} ± {(high - low) / 2:.3f}")
+            table.add_row(description, model, *cells)
+    Console(width=None if Console().is_terminal else 160).print(table)
+
+
+def _report(
+    measured: dict[str, EarlyTokens], args: argparse.Namespace, record: dict[str, Any]
+) -> dict[str, Any]:
+    settings = {key: str(value) for key, value in vars(args).items()}
+    curves = {
+        model: {
+            name: [
+                dict(zip(("mean", "low", "high", "n_questions"), _interval(column), strict=True))
+                for column in values.T
+            ]
+            for name, values in early.items()
+        }
+        for model, early in measured.items()
+    }
+    per_question = {
+        model: {
+            name: [[None if np.isnan(v) else float(v) for v in row] for row in values]
+            for name, values in early.items()
+        }
+        for model, early in measured.items()
+    }
+    return {
+        "settings": settings,
+        "model": record,
+        "per_token": curves,
+        "per_question": per_question,
+    }
+
+
+def _plot(measured: dict[str, EarlyTokens], path: Path) -> None:
+    import matplotlib
+
+    matplotlib.use("Agg")
+    import matplotlib.pyplot as plt
+
+    figure, axes = plt.subplots(1, len(METRICS), figsize=(4 * len(METRICS), 3.2))
+    for axis, (name, description) in zip(axes, METRICS.items(), strict=True):
+        for model, early in measured.items():
+            values = early[name]
+            points = np.array([_interval(column)[:3] for column in values.T])
+            positions = np.arange(1, len(points) + 1)
+            axis.plot(positions, points[:, 0], label=model)
+            axis.fill_between(positions, points[:, 1], points[:, 2], alpha=0.2)
+        axis.set(title=description, xlabel="generated token")
+        axis.title.set_fontsize(9)
+    axes[0].legend()
+    figure.tight_layout()
+    figure.savefig(path, dpi=120)
+    plt.close(figure)

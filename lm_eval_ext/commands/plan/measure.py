@@ -1,0 +1,140 @@
+"""Times the beginning of a real run, and estimates the rest from it."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from contextlib import suppress
+from typing import Any, NamedTuple
+
+from lm_eval.api.instance import Instance
+
+from lm_eval_ext.commands.plan.report import duration
+from lm_eval_ext.commands.plan.task_workload import load_tasks, repeats
+from lm_eval_ext.commands.plan.workload import Stated, check
+from lm_eval_ext.engine.request import AttemptRequest
+from lm_eval_ext.engine.sampling_progress import SamplingProgress
+from lm_eval_ext.harness.requests import GenerationRequest
+from lm_eval_ext.model_wrappers.sampled import SampledLM
+
+
+class Measurement(NamedTuple):
+    """The beginning of a run, and the estimated rest; times in seconds, without loading."""
+
+    seconds: float
+    seconds_left: float
+    n_ended: int
+    n_attempts: int
+    n_tokens: int
+
+    def text(self) -> str:
+        """Return the lines of the report."""
+        estimate = f"about {duration(self.seconds + self.seconds_left)} of sampling"
+        if not self.n_ended:
+            estimate = f"at most {estimate}: every attempt is taken to reach the token limit"
+        elif not self.seconds_left:
+            estimate = f"{duration(self.seconds)} of sampling: that was the whole run"
+        return (
+            f"measured  {duration(self.seconds)}: {self.n_ended:,} of {self.n_attempts:,} attempts "
+            f"ended, {self.n_tokens:,} tokens, {self.n_tokens / self.seconds:,.0f} tokens/s\n"
+            f"time      {estimate}"
+        )
+
+
+class _TimeIsUpError(Exception):
+    """Ends the run that is measured."""
+
+
+class _TimedProgress(SamplingProgress):
+    """Ends the run after some seconds, from when the prompts are tokenized."""
+
+    def __init__(self, requests: Sequence[GenerationRequest], *, seconds: float) -> None:
+        self._limit, self._started = seconds, time.perf_counter()
+        super().__init__(requests)
+
+    @property
+    def seconds(self) -> float:
+        return time.perf_counter() - self._started
+
+    def expect(self, attempts: Sequence[AttemptRequest]) -> None:
+        if not self.done:
+            self._started = time.perf_counter()
+        super().expect(attempts)
+
+    def _show(self) -> None:
+        super()._show()
+        if self.left and self.done and self.seconds > self._limit:
+            raise _TimeIsUpError
+
+    def measurement(self) -> Measurement:
+        left = self.seconds * self.left / max(self.done, 1.0)
+        return Measurement(self.seconds, left, self._n_ended, self._n_attempts, self._n_generated)
+
+
+class _MeasuredLM(SampledLM):
+    """Samples as the wrapper does, until the time is up."""
+
+    seconds = 60.0
+
+    def show_progress(
+        self, requests: Sequence[GenerationRequest], *, disable: bool
+    ) -> SamplingProgress:
+        self.progress = _TimedProgress(requests, seconds=self.seconds)
+        return self.progress
+
+
+def measure(
+    model: str,
+    task: str,
+    stated: Stated,
+    *,
+    seconds: float = 60.0,
+    n_devices: int = 1,
+    apply_chat_template: bool = False,
+    **model_arguments: Any,
+) -> Measurement:
+    """Sample a task's attempts with ``--model sampled`` for some seconds.
+
+    Parameters
+    ----------
+    model
+        Hub id, folder or shipped name.
+    task
+        Generation task, group or tag of lm-eval.
+    stated
+        Attempts, questions per task and the token limit, where they are not the task's own.
+    seconds
+        The run is ended after this time.
+    n_devices
+        Devices the questions are divided among; the share of the first is measured here.
+    apply_chat_template
+        As lm-eval's option.
+    **model_arguments
+        Of ``--model sampled``: ``dtype``, ``batch_size``, ``device``.
+
+    Raises
+    ------
+    UserError
+        For a number that is not above 0, an unknown task, or a model that cannot be loaded.
+    """
+    check(stated)
+    tasks = load_tasks(task, stated.attempts)
+    lm = _MeasuredLM(model, **model_arguments)
+    lm.seconds = seconds
+    requests: list[Instance] = []
+    for loaded in tasks.values():
+        loaded.build_all_requests(
+            limit=stated.questions,
+            apply_chat_template=apply_chat_template,
+            chat_template=lm.apply_chat_template if apply_chat_template else None,
+            tokenizer_name=lm.tokenizer_name if apply_chat_template else "",
+        )
+        for instance in loaded.instances[::n_devices]:
+            if stated.max_new_tokens is not None:
+                context, settings, *others = instance.arguments
+                limited = {**settings, "max_gen_toks": stated.max_new_tokens}
+                instance.arguments = (context, limited, *others)
+            requests += [instance] * repeats(loaded, stated.attempts)
+    with suppress(_TimeIsUpError):
+        lm.generate_until(requests)
+    return lm.progress.measurement()

@@ -1,0 +1,123 @@
+"""What a run has to do: questions, attempts, lengths of prompts and responses.
+
+`task_workload` reads them from a task of lm-eval.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from lm_eval_ext.errors import UserError
+from lm_eval_ext.harness.attempt_settings import DEFAULT_ATTEMPTS
+
+
+@dataclass(frozen=True)
+class Workload:
+    """The attempts of a run.
+
+    Parameters
+    ----------
+    questions
+        Number of questions, at least 1.
+    prompt_tokens
+        Mean tokens of a prompt.
+    max_new_tokens
+        Most tokens of a response.
+    attempts
+        Attempts per question; of several tasks, the mean over all questions.
+    response_tokens
+        Mean tokens of a response.
+    notes
+        What was assumed.
+    """
+
+    questions: int
+    prompt_tokens: float
+    max_new_tokens: int
+    attempts: float
+    response_tokens: float
+    notes: tuple[str, ...] = ()
+
+    @property
+    def all_attempts(self) -> int:
+        """Attempts of the run."""
+        return round(self.questions * self.attempts)
+
+
+def response_note(stated: float | None, tokens: float) -> str:
+    """Return why responses are taken to be so long.
+
+    Examples
+    --------
+    >>> response_note(100, 100)
+    'responses: 100 tokens in the mean, as given'
+    """
+    if stated is None:
+        reason = "the token limit, as their length is unknown (--response-tokens gives a mean)"
+    elif tokens == stated:
+        reason = "as given"
+    else:
+        reason = f"not the {stated:g} of --response-tokens: an attempt ends at the token limit"
+    return f"responses: {tokens:g} tokens in the mean, {reason}"
+
+
+class Stated(NamedTuple):
+    """What the command line says of a run; None where it does not.
+
+    The names are those of `Workload`. Without a task, ``attempts`` is 16 where it is None.
+    """
+
+    attempts: int | None = None
+    questions: int | None = None
+    prompt_tokens: float | None = None
+    max_new_tokens: int | None = None
+    response_tokens: float | None = None
+
+    def response_length(self, limit: int) -> float:
+        """Return the mean tokens of a response under a token limit."""
+        return float(limit if self.response_tokens is None else min(self.response_tokens, limit))
+
+
+def stated_workload(stated: Stated) -> Workload:
+    """Return a run that is described by numbers alone.
+
+    Raises
+    ------
+    UserError
+        If a number is missing or is not above 0.
+
+    Examples
+    --------
+    >>> stated_workload(Stated(64, questions=10, prompt_tokens=90, response_tokens=200)).attempts
+    64
+    """
+    check(stated)
+    if stated.questions is None or stated.prompt_tokens is None:
+        given = {"--questions": stated.questions, "--prompt-tokens": stated.prompt_tokens}
+        missing = ", ".join(option for option, value in given.items() if value is None)
+        raise UserError(f"--task is not given, nor {missing}: give the one or the other")
+    length, limit = stated.response_tokens, stated.max_new_tokens
+    if limit is None:
+        if length is None:
+            raise UserError("--max-gen-toks and --response-tokens are not given: give one of them")
+        limit = math.ceil(2 * length)
+    tokens = stated.response_length(limit)
+    attempts = DEFAULT_ATTEMPTS if stated.attempts is None else stated.attempts
+    notes = (response_note(length, tokens),)
+    return Workload(stated.questions, stated.prompt_tokens, limit, attempts, tokens, notes)
+
+
+def check(stated: Stated) -> None:
+    """Raise a `UserError` where a number of the command line is not above 0."""
+    given = {
+        "--questions": stated.questions,
+        "--prompt-tokens": stated.prompt_tokens,
+        "--max-gen-toks": stated.max_new_tokens,
+        "--attempts": stated.attempts,
+        "--response-tokens": stated.response_tokens,
+    }
+    for option, value in given.items():
+        if value is not None and not 0 < value < float("inf"):
+            raise UserError(f"{option}={value:g} must be above 0")

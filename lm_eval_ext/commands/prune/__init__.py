@@ -1,0 +1,1 @@
+"""The ``prune`` commands: score heads, sweep criteria, analyse, export."""

@@ -1,0 +1,212 @@
+"""``lm-eval-ext prune analyse``: whether sink heads matter, where they are, how stable.
+
+Three questions of the paper: each head is ablated alone, and the change in loss (and in a task's
+metric) is set against its sink score; the profile over layers; and how a score depends on the
+length of the prompt.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from tqdm import tqdm
+
+from lm_eval_ext.commands.prune.analysis_plots import plot_analysis
+from lm_eval_ext.commands.prune.command_options import (
+    Subject,
+    add_convention_options,
+    add_model_options,
+    add_text_options,
+    convention_of,
+    load_subject,
+    plain_record,
+    text_to_measure,
+    whole_numbers,
+)
+from lm_eval_ext.commands.prune.perplexity import token_nll
+from lm_eval_ext.commands.prune.task_values import TaskRunner
+from lm_eval_ext.errors import UserError
+from lm_eval_ext.methods.sinks.masks import pruned
+from lm_eval_ext.methods.sinks.plan import PruningPlan, PruningSettings
+from lm_eval_ext.methods.sinks.selection import Removal
+from lm_eval_ext.methods.sinks.sink_scores import SinkScores
+from lm_eval_ext.methods.sinks.statistics import collect_statistics
+from lm_eval_ext.metrics import cluster_bootstrap, spearman
+from lm_eval_ext.metrics.checks import FloatArray
+
+_LENGTHS = (8, 16, 32, 64, 128, 256, 512)
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the options."""
+    add_model_options(parser)
+    add_convention_options(parser)
+    add_text_options(parser)
+    parser.add_argument(
+        "--lengths",
+        type=whole_numbers,
+        metavar="T,T,...",
+        help="prompt lengths to compare (default: powers of 2 that a quarter of the prompts have)",
+    )
+    parser.add_argument(
+        "--task", default="", metavar="TASK", help="also ablate heads on an lm-eval task"
+    )
+    parser.add_argument(
+        "--metric", default="accuracy", help="metric of the task (default: %(default)s)"
+    )
+    parser.add_argument("--limit", type=int, help="questions of the task (default: all)")
+    parser.add_argument(
+        "--output", type=Path, default=Path("sink_analysis"), help="folder for plot and JSON"
+    )
+
+
+def run(args: argparse.Namespace) -> int:
+    """Measure, print the correlations, and save the numbers and the plot."""
+    subject = load_subject(args)
+    lengths = args.lengths or _usual_lengths(subject)
+    statistics = collect_statistics(
+        subject.lm.model,
+        subject.calibration.prompts,
+        {"sinks"},
+        convention=convention_of(args),
+        lengths=lengths,
+    )
+    assert statistics.sinks is not None
+    text = text_to_measure(args, subject)
+    changes = {"loss": loss_changes(subject, text.prompts)}
+    if args.task:
+        changes[args.metric] = metric_changes(subject, args.task, args.metric, args.limit)
+    report = analysis(statistics.sinks, changes)
+    report |= {"settings": plain_record(args), "calibration": subject.calibration.record}
+    report["layers"]["loss_without_attention"] = layer_loss_changes(subject, text.prompts).tolist()
+    args.output.mkdir(parents=True, exist_ok=True)
+    file, picture = args.output / "analysis.json", args.output / "analysis.png"
+    file.write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
+    plot_analysis(statistics.sinks, changes, report, picture)
+    for name, value in report["correlations"].items():
+        interval = f"[{value['low']:+.2f}, {value['high']:+.2f}]"
+        print(f"{name}: {value['estimate']:+.2f} {interval}, {value['n']} heads")
+    print(f"plot: {picture}\ndata: {file}")
+    return 0
+
+
+def loss_changes(subject: Subject, sequences: tuple[tuple[int, ...], ...]) -> FloatArray:
+    """Return the change in mean loss per token without each head alone, nats, (layers, heads)."""
+    layout = subject.layout
+    dense = _mean_loss(subject, sequences, Removal())
+    changes = np.empty((layout.n_layers, layout.n_heads))
+    for place in tqdm(np.ndindex(changes.shape), desc="Ablating heads", total=changes.size):
+        layer, head = place
+        changes[place] = _mean_loss(subject, sequences, Removal(heads=((layer, head),))) - dense
+    return changes
+
+
+def layer_loss_changes(subject: Subject, sequences: tuple[tuple[int, ...], ...]) -> FloatArray:
+    """Return the change in mean loss per token without each layer's attention, (n_layers,)."""
+    layout = subject.layout
+    dense = _mean_loss(subject, sequences, Removal())
+    every = range(layout.n_heads)
+    removals = [
+        Removal(heads=tuple((layer, head) for head in every)) for layer in range(layout.n_layers)
+    ]
+    return np.array([_mean_loss(subject, sequences, removal) - dense for removal in removals])
+
+
+def _mean_loss(subject: Subject, sequences: tuple[tuple[int, ...], ...], removal: Removal) -> float:
+    with pruned(subject.lm.model, removal):
+        return float(np.concatenate(token_nll(subject.lm.model, sequences)).mean())
+
+
+def metric_changes(subject: Subject, task: str, metric: str, limit: int | None) -> FloatArray:
+    """Return the change in a task's metric without each head alone, shape (layers, heads).
+
+    Parameters
+    ----------
+    subject
+        The model.
+    task
+        Name of an lm-eval task.
+    metric
+        One that has a value per question.
+    limit
+        Questions, or None.
+    """
+    runner = TaskRunner(task, limit)
+    settings = PruningSettings(ratio=0.0)
+
+    def value(removal: Removal) -> float:
+        lm = subject.lm.with_plan(PruningPlan(settings, removal), subject.calibration.record)
+        measured = runner.run(lm)
+        if f"{task}/{metric}" not in measured:
+            known = ", ".join(name.partition("/")[2] for name in measured)
+            raise UserError(f"--metric={metric} has no value per question in {task}; use {known}")
+        return float(measured[f"{task}/{metric}"]["estimate"])
+
+    dense = value(Removal())
+    changes = np.empty((subject.layout.n_layers, subject.layout.n_heads))
+    for place in tqdm(np.ndindex(changes.shape), desc="Ablating heads", total=changes.size):
+        changes[place] = value(Removal(heads=((place[0], place[1]),))) - dense
+    return changes
+
+
+def analysis(sinks: SinkScores, changes: dict[str, FloatArray]) -> dict[str, Any]:
+    """Return correlations, layer profile and stability as plain values.
+
+    Parameters
+    ----------
+    sinks
+        Sink scores, over lengths too.
+    changes
+        Changes without each head, by what is measured; each of shape (n_layers, n_heads).
+    """
+    variation = sinks.variation_over_length
+    inner = slice(1, -1)
+    correlations = {}
+    for name, values in changes.items():
+        title = f"sink score and change of {name}"
+        correlations[title] = _correlation(sinks.score, values)
+        correlations[f"{title}, without first and last layer"] = _correlation(
+            sinks.score[inner], values[inner]
+        )
+    if len(sinks.lengths) > 1:
+        correlations["sink score and variation over length"] = _correlation(sinks.score, variation)
+    return {
+        "correlations": correlations,
+        "heads": {
+            "score": sinks.score.tolist(),
+            "standard_error": sinks.standard_error.tolist(),
+            "variation_over_length": variation.tolist(),
+            **{f"change of {name}": values.tolist() for name, values in changes.items()},
+        },
+        "layers": {
+            "score": sinks.by_layer.tolist(),
+            **{f"mean change of {n}": v.mean(axis=1).tolist() for n, v in changes.items()},
+        },
+        "lengths": {
+            "lengths": list(sinks.lengths),
+            "n_prompts": sinks.n_prompts_by_length,
+            "score": sinks.by_length.tolist(),
+        },
+    }
+
+
+def _correlation(one: FloatArray, other: FloatArray) -> dict[str, Any]:
+    """Return Spearman's rank correlation over heads with its bootstrap interval."""
+    data = {"estimate": one.ravel(), "reference": other.ravel()}
+    interval = cluster_bootstrap(spearman, data)
+    return {
+        "estimate": interval.estimate,
+        "low": interval.low,
+        "high": interval.high,
+        "n": one.size,
+    }
+
+
+def _usual_lengths(subject: Subject) -> tuple[int, ...]:
+    lengths = sorted(map(len, subject.calibration.prompts))
+    enough = lengths[-max(1, len(lengths) // 4)]
+    return tuple(length for length in _LENGTHS if length <= enough)

@@ -1,0 +1,1 @@
+"""Where questions come from: published data sets, few-shot exemplars, made-up problems."""

@@ -1,0 +1,1 @@
+"""Made-up problems in the formats of GSM8K, MATH and MBPP, for the tiny models."""

@@ -1,1 +1,0 @@
-"""Diagnoses: what a method does to a model, beyond its scores."""

@@ -1,0 +1,140 @@
+"""A progress bar over attempts whose lengths nobody knows."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Sequence
+from itertools import takewhile
+from operator import eq
+from types import TracebackType
+
+from tqdm import tqdm
+
+from lm_eval_ext.engine.request import AttemptRequest
+from lm_eval_ext.engine.timing import Part
+from lm_eval_ext.harness.requests import GenerationRequest
+from lm_eval_ext.models.generation import Generation
+
+# A prompt's tokens are read many at once: each is worth so much of one that is generated.
+_READ = 0.25
+# Seconds between two states of the bar: a file or a pipe keeps every one of them.
+_IN_A_TERMINAL, _ELSEWHERE = 0.1, 10.0
+
+
+class SamplingProgress:
+    """Shows how much of a run is done, from the tokens of attempts as they are made.
+
+    What is left is estimated: an attempt that has not ended continues for as many tokens as were
+    made for each that has, but not beyond its limit; until the first has ended, up to its limit.
+    """
+
+    def __init__(self, requests: Sequence[GenerationRequest], *, disable: bool = False) -> None:
+        self._n_attempts = len(requests)
+        self._limit_left = sum(request.max_new_tokens for request in requests)
+        self._n_ended = 0
+        self._n_generated = self._n_generated_of_ended = self._n_kept_tokens = 0
+        self._n_read = self._n_to_read = 0
+        self._bar = tqdm(
+            total=1.0,
+            disable=disable,
+            desc="Sampling attempts",
+            mininterval=_seconds_between_states(),
+            miniters=0,  # only the clock decides when to show it
+            smoothing=0.1,
+            bar_format="{desc}: {percentage:3.0f}%|{bar}| [{elapsed}<{remaining}{postfix}]",
+        )
+        self._show()
+
+    def __enter__(self) -> SamplingProgress:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self._bar.close()
+
+    def expect(self, attempts: Sequence[AttemptRequest]) -> None:
+        """Say what the model is to read; what several prompts begin with is read once."""
+        if self._bar.disable:
+            return
+        self._n_to_read += sum(attempt.private_length for attempt in attempts)
+        before: tuple[int, ...] = ()
+        for prompt in sorted({attempt.shared_ids for attempt in attempts}):
+            n_same = sum(takewhile(bool, map(eq, before, prompt)))
+            self._n_to_read += len(prompt) - n_same
+            before = prompt
+        self._show()
+
+    def count(self, part: Part, n_tokens: int) -> None:
+        """Count the tokens of a part of the run; see `lm_eval_ext.engine.timing.Timing`."""
+        if part == "prefill":
+            self._n_read += n_tokens
+        elif part in ("token choice", "vllm"):
+            self._n_generated += n_tokens
+        self._show()
+
+    def ended(
+        self, request: GenerationRequest, generation: Generation, *, was_kept: bool = False
+    ) -> None:
+        """Count an attempt that has ended.
+
+        Parameters
+        ----------
+        request
+            What was asked for.
+        generation
+            The attempt.
+        was_kept
+            Whether it comes from a store.
+        """
+        if self._bar.disable:
+            return
+        n_tokens = len(generation.record.token_ids)
+        self._n_ended += 1
+        self._limit_left -= request.max_new_tokens
+        if was_kept:
+            self._n_kept_tokens += n_tokens
+            # Done, but it says nothing about the speed of what is to come.
+            self._bar.initial += n_tokens
+            self._bar.n += n_tokens
+            self._bar.last_print_n += n_tokens
+        else:
+            self._n_generated_of_ended += n_tokens
+        self._show()
+
+    @property
+    def done(self) -> float:
+        """Work that is done, in generated tokens."""
+        return self._n_kept_tokens + self._n_generated + _READ * self._n_read
+
+    @property
+    def left(self) -> float:
+        """Estimated work that is left, in generated tokens."""
+        n_left = self._n_attempts - self._n_ended
+        in_flight = max(0, self._n_generated - self._n_generated_of_ended)
+        tokens = float(max(0, self._limit_left - in_flight))
+        if self._n_ended:
+            made = self._n_generated + self._n_kept_tokens
+            tokens = min(tokens, n_left * made / self._n_ended)
+        to_read = max(0, self._n_to_read - self._n_read) * n_left / max(1, self._n_attempts)
+        return tokens + _READ * to_read
+
+    def _show(self) -> None:
+        if self._bar.disable:
+            return
+        self._bar.total = self.done + self.left
+        self._bar.set_postfix_str(
+            f"{self._n_ended}/{self._n_attempts} attempts, {self._n_generated:,} tokens",
+            refresh=False,
+        )
+        self._bar.update(self.done - self._bar.n)
+
+
+def _seconds_between_states() -> float:
+    usual = _IN_A_TERMINAL if sys.stderr.isatty() else _ELSEWHERE
+    # tqdm's own variable, which an argument would overrule.
+    return float(os.environ.get("TQDM_MININTERVAL", usual))

@@ -1,0 +1,135 @@
+"""What is logged of each attempt: plain JSON that holds everything a metric needs.
+
+A metric can therefore be computed again from a ``--log_samples`` file, without a model, and gives
+the same number.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any, TypedDict
+
+import numpy as np
+from numpy.typing import NDArray
+
+from lm_eval_ext.grading.attempt import Attempt
+from lm_eval_ext.models.generation import Generation, GenerationRecord, Thought
+
+
+class AttemptDetails(TypedDict, total=False):
+    """One attempt in the ``attempts`` entry of a logged sample.
+
+    ``attempt`` (its number) is always there, ``answer`` (canonical, null when invalid), ``correct``
+    and possibly ``reason`` when it was graded. The rest comes from the record of a `Generation` and
+    is absent for models that return plain strings: ``finish_reason`` (``stop``, ``eos`` or
+    ``length``), ``n_tokens``, the means over the tokens ``mean_logprob``, ``mean_entropy`` and
+    ``mean_self_certainty`` in nats and ``mean_margin`` in [0, 1], and what a model wrapper adds:
+    ``probabilities``, ``uncertainties`` and ``token_scores`` by name, and ``extra``. An attempt
+    with a thought has ``unfinished_thought`` and, where they are known, ``n_thinking_tokens`` and
+    ``n_thinking_characters``, those of the response.
+    Tokens that a thinking budget forced are in neither means nor token scores.
+    """
+
+    attempt: int
+    answer: str | None
+    correct: bool
+    reason: str
+    finish_reason: str
+    n_tokens: int
+    unfinished_thought: bool
+    n_thinking_tokens: int
+    n_thinking_characters: int
+    mean_logprob: float
+    mean_entropy: float
+    mean_self_certainty: float
+    mean_margin: float
+    probabilities: dict[str, float]
+    uncertainties: dict[str, float]
+    token_scores: dict[str, list[float]]
+    extra: dict[str, Any]
+
+
+Question = Sequence[AttemptDetails]
+"""All attempts at one question, in order."""
+
+
+def attempt_details(
+    number: int, response: Any, attempt: Attempt | None, thought: Thought | None = None
+) -> AttemptDetails:
+    """Describe an attempt for the log.
+
+    Parameters
+    ----------
+    number
+        Position of the attempt among those of its question, from 0; the number in the response's
+        own record takes precedence.
+    response
+        The model's response, a `Generation` or a plain string.
+    attempt
+        The verdict, or None when nothing is graded.
+    thought
+        The thought of the attempt, if it has one.
+    """
+    details = AttemptDetails(attempt=number)
+    if attempt is not None:
+        details.update(verdict_details(attempt))
+    if thought is not None:
+        details["unfinished_thought"] = not thought.finished
+        if thought.n_tokens is not None:
+            details["n_thinking_tokens"] = thought.n_tokens
+        if thought.n_characters is not None:
+            details["n_thinking_characters"] = thought.n_characters
+    record = record_of(response)
+    if record is None:
+        return details
+    details["attempt"] = record.attempt
+    details["finish_reason"] = record.finish_reason
+    details["n_tokens"] = record.n_tokens
+    if record.statistics is not None:
+        statistics = record.statistics
+        details["mean_logprob"] = _mean(statistics.log_prob)
+        details["mean_entropy"] = _mean(statistics.entropy)
+        details["mean_self_certainty"] = _mean(statistics.self_certainty)
+        details["mean_margin"] = _mean(statistics.margin)
+    if record.probabilities:
+        details["probabilities"] = _floats(record.probabilities)
+    if record.uncertainties:
+        details["uncertainties"] = _floats(record.uncertainties)
+    if record.token_scores:
+        chosen = record.chosen
+        details["token_scores"] = {k: _shortest(v[chosen]) for k, v in record.token_scores.items()}
+    if record.extra:
+        details["extra"] = dict(record.extra)
+    return details
+
+
+def verdict_details(attempt: Attempt) -> AttemptDetails:
+    """Return the part of the details that a grader decides."""
+    details = AttemptDetails(answer=attempt.answer, correct=bool(attempt.correct))
+    if attempt.reason is not None:
+        details["reason"] = attempt.reason
+    return details
+
+
+def record_of(response: Any) -> GenerationRecord | None:
+    """Return the record of a response, or None where the model gave none."""
+    # Every attempt has at least one token, be it the end of the sequence; without any, the record
+    # is the default one of a string made by lm-eval.
+    if isinstance(response, Generation) and response.record.token_ids:
+        return response.record
+    return None
+
+
+def _mean(values: NDArray[np.float32]) -> float:
+    chosen = values[~np.isnan(values)]
+    return float(np.mean(chosen, dtype=np.float64)) if chosen.size else math.nan
+
+
+def _floats(values: Mapping[str, float]) -> dict[str, float]:
+    return {name: float(value) for name, value in values.items()}
+
+
+def _shortest(values: NDArray[np.float32]) -> list[float]:
+    """Return float32 values as the shortest decimals that give them back, half the file's size."""
+    return [float(str(value)) for value in np.asarray(values, dtype=np.float32)]

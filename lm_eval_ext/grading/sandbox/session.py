@@ -1,0 +1,308 @@
+"""The conversation with one program. Outside the sandbox.
+
+Each message is its length in four bytes and one value as `lm_eval_ext.grading.sandbox.wire` writes
+it. A request is ``(number, operation, *arguments)``; the reply ``(number, True, value)`` or
+``(number, False, name of an exception)``. The program's process is not trusted: a reply with
+another number, too long, late, cut short or no value at all ends the conversation, and the program
+has failed.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+import signal
+import socket
+import struct
+import time
+from collections import deque
+from collections.abc import Callable, Sequence
+from typing import Any, NoReturn
+
+from lm_eval_ext.grading.sandbox.handle import Handle
+from lm_eval_ext.grading.sandbox.limits import MAX_BYTES
+from lm_eval_ext.grading.sandbox.wire import WireError, decode, encode
+
+_STATUS = struct.Struct("<i")
+_STATUS_SECONDS = 10.0
+_MAX_AHEAD = 32_000  # bytes, which fit into a socket while nobody reads
+
+
+class ProgramError(Exception):
+    """An exception the program raised, by the name of its type."""
+
+
+class ProgramGone(BaseException):
+    """The program's process is gone, and why; no `BaseException` is caught by a test."""
+
+
+class SandboxLost(BaseException):
+    """The sandbox around the program is gone, which says nothing about the program."""
+
+
+class Deadline:
+    """A wall-clock limit for everything one program does.
+
+    Parameters
+    ----------
+    seconds
+        The limit, counted from now.
+    extend
+        Called once when the time is up; returns the limit that shall hold instead, in seconds,
+        counted from the same start.
+    """
+
+    def __init__(self, seconds: float, extend: Callable[[], float] | None = None) -> None:
+        self._start = time.monotonic()
+        self._seconds = seconds
+        self._extend = extend
+
+    def remaining(self) -> float:
+        """Return the seconds left, zero or less when there are none."""
+        left = self._start + self._seconds - time.monotonic()
+        if left <= 0 and self._extend is not None:
+            extend, self._extend = self._extend, None
+            self._seconds = max(self._seconds, extend())
+            return self.remaining()
+        return left
+
+    def spent(self) -> float:
+        """Return the seconds since the start."""
+        return time.monotonic() - self._start
+
+
+class Session:
+    """A program in a process of its own.
+
+    Parameters
+    ----------
+    channel, lease
+        The two sockets of `lm_eval_ext.grading.sandbox.launch.Zygote.program`.
+    deadline
+        For all requests together.
+
+    Attributes
+    ----------
+    on_return
+        Called with the value of every call that returned, before the caller gets it.
+    """
+
+    on_return: Callable[[Any], None] | None = None
+
+    def __init__(self, channel: socket.socket, lease: socket.socket, deadline: Deadline) -> None:
+        self._channel = channel
+        self._lease = lease
+        self._number = 0
+        self._end: ProgramGone | None = None
+        self._ahead: deque[tuple[int, Any]] = deque()
+        self.deadline = deadline
+
+    def load(
+        self,
+        source: str,
+        names: Sequence[str],
+        ahead: Sequence[tuple[str, tuple[Any, ...]]] = (),
+        imports: Sequence[str] = (),
+    ) -> dict[str, Any]:
+        """Run the program; return what it defines under the names, functions as handles.
+
+        Parameters
+        ----------
+        source
+            The program.
+        names
+            What is wanted of it.
+        ahead
+            Calls, as a name and arguments, that will be made next and in this order. They are asked
+            for at once, which saves a wait per call: `call` then finds the reply under way.
+        imports
+            Import statements to run in the program's namespace before it. One that fails there is
+            passed over.
+
+        Raises
+        ------
+        ProgramError
+            If the program raises an exception or is no Python.
+        ProgramGone
+            If its process ends, or the time does. So do the other methods.
+        """
+        requests = [self._request("load", source, list(names), list(imports))]
+        requests += [self._request("call_name", *call) for call in ahead]
+        if sum(map(len, requests)) > _MAX_AHEAD:
+            del requests[1:]
+        self._number -= len(ahead) + 1 - len(requests)
+        self._send(b"".join(requests))
+        found = self._reply(self._number - len(requests) + 1)
+        if type(found) is not dict:
+            self._fail("malformed reply")
+        calls = ahead[: len(requests) - 1]
+        for number, (name, arguments) in enumerate(calls, self._number - len(calls) + 1):
+            target = found.get(name)
+            held = self._number_of(target) if type(target) is Handle else None
+            self._ahead.append((number, (held, arguments, {})))
+        return {name: value for name, value in found.items() if name in names}
+
+    def call(self, target: int, arguments: tuple[Any, ...], keywords: dict[str, Any]) -> Any:
+        """Call an object of the program."""
+        value = self._awaited(target, arguments, keywords)
+        if self.on_return is not None:
+            self.on_return(value)
+        return value
+
+    def get(self, target: int, name: str) -> Any:
+        """Read an attribute of an object of the program."""
+        return self._ask("get", _Numbered(target), name)
+
+    def set(self, target: int, name: str, value: Any) -> None:
+        """Set an attribute of an object of the program."""
+        self._ask("set", _Numbered(target), name, value)
+
+    def __enter__(self) -> Session:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        """End the program."""
+        self._channel.close()
+        self._lease.close()
+
+    def _handle(self, number: int) -> Handle:
+        return Handle(self, number)
+
+    def _number_of(self, value: Any) -> int:
+        if type(value) is _Numbered:
+            return value.number
+        if type(value) is Handle and value._session is self:
+            number: int = object.__getattribute__(value, "_number")
+            return number
+        raise WireError(f"an object of type {type(value).__name__}, which is not plain data")
+
+    def _awaited(self, target: int, arguments: tuple[Any, ...], keywords: dict[str, Any]) -> Any:
+        """Call an object, or take the reply to the same call where it was asked for ahead."""
+        while self._ahead:
+            number, call = self._ahead.popleft()
+            if _same(call, (target, arguments, keywords)):
+                return self._reply(number)
+            with contextlib.suppress(ProgramError):  # announced, but not made
+                self._reply(number)
+        return self._ask("call", _Numbered(target), arguments, keywords)
+
+    def _ask(self, operation: str, *arguments: Any) -> Any:
+        """Send a request and return the value of its reply."""
+        if self._end is not None:
+            raise self._end
+        self._send(self._request(operation, *arguments))
+        return self._reply(self._number)
+
+    def _request(self, operation: str, *arguments: Any) -> bytes:
+        self._number += 1
+        request = encode((self._number, operation, *arguments), self._number_of)
+        return len(request).to_bytes(4, "little") + request
+
+    def _send(self, requests: bytes) -> None:
+        try:
+            self._channel.settimeout(self._left())
+            self._channel.sendall(requests)
+        except TimeoutError:
+            self._fail("timeout")
+        except OSError:
+            self._ended()
+
+    def _reply(self, expected: int) -> Any:
+        """Wait for the reply to a request and return its value."""
+        if self._end is not None:
+            raise self._end
+        try:
+            length = int.from_bytes(self._exactly(4), "little")
+            if length > 2 * MAX_BYTES:
+                self._fail("malformed reply")
+            reply = self._exactly(length)
+        except TimeoutError:
+            self._fail("timeout")
+        except OSError:
+            self._ended()
+        try:
+            reply = decode(reply, self._handle)
+        except WireError:
+            self._fail("malformed reply")
+        if self.deadline.remaining() <= 0:  # the time it took to read counts too
+            self._fail("timeout")
+        match reply:
+            case (int(number), True, value) if number == expected:
+                return value
+            case (int(number), False, str(name)) if number == expected:
+                raise ProgramError(_readable(name))
+        self._fail("malformed reply")
+
+    def _left(self) -> float:
+        left = self.deadline.remaining()
+        if left <= 0:
+            raise TimeoutError
+        return left
+
+    def _exactly(self, length: int) -> bytes:
+        data = bytearray()
+        while len(data) < length:
+            try:
+                self._channel.settimeout(self._left())
+                more = self._channel.recv(min(length - len(data), 2**16))
+            except TimeoutError:
+                if self.deadline.remaining() > 0:  # the limit was extended
+                    continue
+                raise
+            if not more:
+                raise ConnectionError
+            data += more
+        return bytes(data)
+
+    def _ended(self) -> NoReturn:
+        """Find out how the process ended."""
+        self._lease.settimeout(_STATUS_SECONDS)
+        try:
+            self._lease.shutdown(socket.SHUT_WR)
+            status = self._lease.recv(_STATUS.size)
+        except OSError:
+            status = b""
+        if len(status) < _STATUS.size:
+            raise SandboxLost
+        self._fail(_cause(_STATUS.unpack(status)[0]))
+
+    def _fail(self, reason: str) -> NoReturn:
+        self._end = ProgramGone(reason)
+        raise self._end
+
+
+def _same(announced: Any, made: Any) -> bool:
+    """Tell whether two calls are the same to the last detail, types included."""
+    if announced[0] != made[0] or made[2]:
+        return False
+    try:
+        return encode(announced[1]) == encode(made[1])
+    except WireError:
+        return False
+
+
+class _Numbered:
+    """The number of an object of the program, to be sent as a handle."""
+
+    def __init__(self, number: int) -> None:
+        self.number = number
+
+
+def _readable(name: str) -> str:
+    """Return the name of an exception as far as it is safe to show."""
+    return re.sub(r"[^\w .,-]", "?", name[:120], flags=re.ASCII) or "an exception"
+
+
+def _cause(status: int) -> str:
+    """Say how a process ended, from what `os.waitpid` told."""
+    if not os.WIFSIGNALED(status):
+        return "exited"
+    number = os.WTERMSIG(status)
+    # Killed by the limit on processor time, or because it closed its channel and went on.
+    if number in (signal.SIGKILL, signal.SIGXCPU):
+        return "killed"
+    try:
+        return signal.Signals(number).name
+    except ValueError:
+        return f"signal {number}"

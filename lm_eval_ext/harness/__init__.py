@@ -1,0 +1,1 @@
+"""All that knows lm-eval's internals: plugin discovery, requests, task settings."""

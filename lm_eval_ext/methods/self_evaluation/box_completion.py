@@ -1,0 +1,165 @@
+r"""Give attempts that end without a closed ``\boxed{}`` one more chance to state their answer.
+
+A short lead-in that ends in ``\boxed{`` is appended, and a few more tokens are decoded: a practical
+form of the adaptive injection decoding that EpiCaR (arXiv:2601.06786) uses. It keeps a slip of
+format from counting as a wrong answer, in evaluation and in training labels.
+"""
+
+from __future__ import annotations
+
+import logging
+import re
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+
+from lm_eval_ext.engine.request import AttemptRequest, AttemptResult
+from lm_eval_ext.engine.stop_strings import StopStrings
+from lm_eval_ext.grading.extraction import boxed
+from lm_eval_ext.methods.self_evaluation.layout import cut_from_left
+from lm_eval_ext.models.generation import TokenStatistics
+from lm_eval_ext.models.thoughts import ThoughtTags
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+logger = logging.getLogger(__name__)
+
+_BRACE = re.compile(r"(?<!\\)[{}]")
+
+LEAD_IN = "\nThe final answer is \\boxed{"
+MAX_NEW_TOKENS = 32
+
+
+class OpenAttempt(NamedTuple):
+    """An attempt without a closed box.
+
+    Parameters
+    ----------
+    place
+        Place of its request.
+    asked
+        The request.
+    result
+        What was generated.
+    response
+        Its text, without end-of-sequence token and stop string.
+    text
+        The part of it that is graded.
+    """
+
+    place: int
+    asked: AttemptRequest
+    result: AttemptResult
+    response: str
+    text: str
+
+
+class BoxCompletion:
+    """Completes attempts that have no closed box.
+
+    Attributes
+    ----------
+    stop
+        Ends a completion at the brace that closes its box.
+    counts
+        Attempts so far: ``attempts``, ``completed`` (a lead-in was appended) and ``closed`` (of
+        these, the box was closed then).
+    """
+
+    def __init__(self, tokenizer: PreTrainedTokenizerBase, *, max_length: int) -> None:
+        self.stop = ClosingBrace(tokenizer)
+        self.counts: Counter[str] = Counter(attempts=0, completed=0, closed=0)
+        self._tokenizer = tokenizer
+        self._max_length = max_length
+
+    def request(self, attempt: OpenAttempt) -> AttemptRequest:
+        """Return what the model reads before the content of the box.
+
+        The attempt's random stream continues, so the completion belongs to the attempt like the
+        rest of its text. Too long a context is cut from the left.
+        """
+        text = attempt.response + LEAD_IN
+        ids = self._tokenizer(text, add_special_tokens=False)["input_ids"]
+        asked = attempt.asked
+        whole = replace(asked, private_ids=(*asked.private_ids, *map(int, ids)))
+        n_positions = len(whole.shared_ids) + whole.private_length + MAX_NEW_TOKENS
+        return cut_from_left(whole, max(0, n_positions - self._max_length))
+
+    def added_text(self, token_ids: Sequence[int]) -> str:
+        """Return the lead-in and a completion's text up to the closing brace."""
+        inside = self._tokenizer.decode(list(token_ids), skip_special_tokens=True)
+        return LEAD_IN + inside[: _closing(inside)]
+
+    def report(self) -> None:
+        """Say how often there was something to complete."""
+        # A warning is what lm-eval's command line shows of other packages.
+        logger.warning(
+            "box completion: %(completed)d of %(attempts)d attempts so far ended without a closed "
+            "box; %(closed)d of these have one now",
+            self.counts,
+        )
+
+    def record(self) -> dict[str, Any]:
+        """Return the settings and the counts, for the record of the run."""
+        return {"lead_in": LEAD_IN, "max_new_tokens": MAX_NEW_TOKENS, **self.counts}
+
+
+class ClosingBrace(StopStrings):
+    """Ends an attempt at the brace that closes a box opened before it."""
+
+    def __init__(self, tokenizer: PreTrainedTokenizerBase) -> None:
+        super().__init__(tokenizer, ["}"])
+
+    def completed(self, token_ids: Sequence[int], opened: ThoughtTags | None = None) -> bool:
+        """Return whether the box is closed, whatever the attempt was thinking."""
+        return _closing(self._tokenizer.decode(list(token_ids))) is not None
+
+    def inside_thought(self, token_ids: Sequence[int], opened: ThoughtTags | None = None) -> bool:
+        """Return False: a box ends where it is closed."""
+        return False
+
+
+def has_closed_box(text: str) -> bool:
+    r"""Return whether a text holds a brace-matched ``\boxed{}``.
+
+    Examples
+    --------
+    >>> has_closed_box(r"so \boxed{\frac{1}{2}}"), has_closed_box(r"so \boxed{\frac{1}{2}")
+    (True, False)
+    """
+    return next(boxed(text), None) is not None
+
+
+def joined(first: AttemptResult, completion: AttemptResult) -> AttemptResult:
+    """Return an attempt with its completion: tokens and statistics of both, the latter's end.
+
+    Parameters
+    ----------
+    first
+        The attempt without a closed box.
+    completion
+        What followed the lead-in, whose own tokens are in neither: the model did not choose them.
+    """
+    statistics = (
+        np.concatenate(parts) for parts in zip(first.statistics, completion.statistics, strict=True)
+    )
+    return AttemptResult(
+        first.token_ids + completion.token_ids,
+        completion.finish_reason,
+        TokenStatistics(*statistics),
+        completion.readout,
+    )
+
+
+def _closing(inside: str) -> int | None:
+    """Return the end of the brace that closes a box, given what follows its opening brace."""
+    depth = 1
+    for brace in _BRACE.finditer(inside):
+        depth += 1 if brace[0] == "{" else -1
+        if depth == 0:
+            return brace.end()
+    return None

@@ -1,0 +1,1 @@
+"""What every wrapper shares: loading, what it returns, thoughts, and the shipped models."""

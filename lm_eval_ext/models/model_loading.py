@@ -1,0 +1,65 @@
+"""Arguments of a model that is loaded, and what goes wrong with them, in one line."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+from lm_eval_ext.errors import UserError
+from lm_eval_ext.models.shipped import SHIPPED
+
+if TYPE_CHECKING:
+    from lm_eval.models.huggingface import HFLM
+
+
+@contextmanager
+def readable_load_errors(
+    pretrained: Any, wrapper: str, argument: str = "pretrained"
+) -> Iterator[None]:
+    """Turn what transformers raises for a missing model or argument into one clear line.
+
+    Parameters
+    ----------
+    pretrained
+        The model that is loaded.
+    wrapper
+        Name of the class whose arguments were given.
+    argument
+        Name of the argument that gave the model.
+
+    Raises
+    ------
+    UserError
+        In place of an `OSError` and of a `TypeError` about an unknown argument.
+    """
+    try:
+        yield
+    except OSError as error:
+        reason = str(error).strip().partition("\n")[0]
+        raise UserError(
+            f"{argument}={pretrained}: {reason} (give a Hub id, a folder, or one of "
+            f"{', '.join(SHIPPED)})"
+        ) from error
+    except TypeError as error:
+        if "unexpected keyword argument" not in str(error):
+            raise
+        raise UserError(
+            f"--model_args: {str(error).rpartition(') ')[2] or error}; check its spelling against "
+            f"the arguments of {wrapper} and of --model hf"
+        ) from error
+
+
+def require_causal(lm: HFLM) -> None:
+    """Refuse a model that does not continue its prompt.
+
+    Raises
+    ------
+    UserError
+        If it is an encoder and a decoder.
+    """
+    if lm.backend != "causal":
+        raise UserError(
+            f"pretrained={lm.pretrained}: {type(lm).__name__} needs a causal language model, this "
+            f"one is {lm.backend}; use --model hf"
+        )

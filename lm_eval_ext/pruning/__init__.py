@@ -1,1 +1,0 @@
-"""Removing attention heads and blocks: which ones, how, and what is left."""

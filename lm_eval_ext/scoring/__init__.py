@@ -1,0 +1,1 @@
+"""From graded attempts to lm-eval's metrics: questions, suites, sources, aggregations."""

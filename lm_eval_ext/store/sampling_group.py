@@ -1,0 +1,137 @@
+"""Requests that share their sampling settings, ready to be decoded."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from lm_eval_ext.engine.request import AttemptRequest, AttemptResult
+from lm_eval_ext.engine.sampling import SamplingSettings, resolve_settings
+from lm_eval_ext.errors import UserError
+from lm_eval_ext.harness import requests as harness
+from lm_eval_ext.harness.requests import GenerationRequest
+from lm_eval_ext.models.generation import Generation, GenerationRecord
+
+if TYPE_CHECKING:
+    from lm_eval_ext.model_wrappers.sampled import SampledLM
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, eq=False)
+class SamplingGroup:
+    """Requests under one set of sampling settings.
+
+    Parameters
+    ----------
+    requests
+        What lm-eval asks for.
+    attempts
+        What the model reads for each.
+    settings
+        Of the sampling.
+    n_truncated
+        Tokens cut from the left of each prompt.
+    """
+
+    requests: Sequence[GenerationRequest]
+    attempts: Sequence[AttemptRequest]
+    settings: SamplingSettings
+    n_truncated: Mapping[str, int]
+
+    def subset(self, places: Sequence[int]) -> SamplingGroup:
+        """Return some of the requests."""
+        return SamplingGroup(
+            [self.requests[i] for i in places],
+            [self.attempts[i] for i in places],
+            self.settings,
+            self.n_truncated,
+        )
+
+    def record(self, place: int, result: AttemptResult) -> GenerationRecord:
+        """Return what is known of an attempt once its tokens are there."""
+        request = self.requests[place]
+        return GenerationRecord(
+            attempt=request.attempt,
+            token_ids=result.token_ids,
+            finish_reason=result.finish_reason,
+            n_prompt_tokens=len(self.attempts[place].prompt_ids),
+            n_truncated_prompt_tokens=self.n_truncated[request.prompt],
+            statistics=result.statistics,
+        )
+
+
+class Sampled(NamedTuple):
+    """An attempt that has ended.
+
+    Parameters
+    ----------
+    place
+        Place of its request in the group.
+    generation
+        Its text and record.
+    tally
+        What it adds to the counts of the run; see
+        `lm_eval_ext.methods.self_evaluation.conclusion.Conclusion`.
+    was_kept
+        Whether a store had it.
+    """
+
+    place: int
+    generation: Generation
+    tally: dict[str, dict[str, int]]
+    was_kept: bool = False
+
+
+def resolved_settings(model: Any, request: GenerationRequest) -> SamplingSettings:
+    """Return the sampling settings of a request, the model's own defaults in what it leaves open.
+
+    Raises
+    ------
+    UserError
+        For a setting that is not known, or a value that cannot be.
+    """
+    try:
+        settings = resolve_settings(
+            request.settings,
+            max_new_tokens=request.max_new_tokens,
+            stop=request.stop,
+            model_defaults=getattr(model, "generation_config", None),
+        )
+        return replace(settings, thinking_budget=request.thinking_budget)
+    except ValueError as error:
+        raise UserError(str(error)) from error
+
+
+def fitted_prompts(
+    lm: SampledLM, prompts: Sequence[str], *, max_new_tokens: int
+) -> tuple[dict[str, list[int]], dict[str, int]]:
+    """Return each distinct prompt's tokens, cut from the left, and how many were cut.
+
+    Raises
+    ------
+    UserError
+        If a prompt has no tokens, or nothing is left for it.
+    """
+    room = harness.prompt_room(lm, max_new_tokens=max_new_tokens, n_vectors=lm.n_vectors)
+    tokens, truncated = {}, {}
+    for prompt in dict.fromkeys(prompts):
+        token_ids = lm.prompt_token_ids(prompt)
+        if not token_ids:
+            raise UserError(
+                f"prompt {prompt!r} has no tokens and the tokenizer adds no BOS: check the "
+                "task's doc_to_text, or pass add_bos_token=true"
+            )
+        tokens[prompt] = token_ids[-room:]
+        truncated[prompt] = len(token_ids) - len(tokens[prompt])
+    cut = sum(count > 0 for count in truncated.values())
+    if cut:
+        logger.warning(
+            "%d of %d prompts are longer than %d tokens and were cut from the left",
+            cut,
+            len(tokens),
+            room,
+        )
+    return tokens, truncated

@@ -1,0 +1,1 @@
+"""Distillation of small drafts of a model, for ``--model draft-eu``."""

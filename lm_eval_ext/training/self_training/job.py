@@ -1,0 +1,207 @@
+"""The loop: in every round the phases one after the other, each a process, each continued."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict
+from functools import partial
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+from lm_eval_ext.errors import UserError
+from lm_eval_ext.training import manifest
+from lm_eval_ext.training.self_training.calibrate import written
+from lm_eval_ext.training.self_training.folders import ADAPTER, MANIFEST, MODEL, Stage
+from lm_eval_ext.training.self_training.models import adapter_or_model
+from lm_eval_ext.training.self_training.phase import USER_ERROR, die_with_parent
+from lm_eval_ext.training.self_training.problems import (
+    load_training_problems,
+    problems_hash,
+    write_problems,
+)
+from lm_eval_ext.training.self_training.settings import SelfTraining, Workings
+from lm_eval_ext.training.self_training.table import HEADER, round_line
+
+logger = logging.getLogger(__name__)
+
+ROUND_PHASES = ("generate", "label", "rows", "tune")
+HELD_OUT_PHASES = ("generate", "label", "calibrate")
+_PARALLEL = ("generate", "tune")
+
+Launch = Callable[[str, Stage, Workings], None]
+"""Runs a phase of a stage to its end."""
+
+
+class PhaseFailedError(Exception):
+    """A phase ended with an error that it has reported itself."""
+
+
+def self_train(
+    run: SelfTraining,
+    output: Path,
+    *,
+    workings: Workings | None = None,
+    may_run_code: bool = False,
+    launch: Launch | None = None,
+) -> None:
+    """Run or continue self-training.
+
+    Parameters
+    ----------
+    run
+        What to do.
+    output
+        Folder of the run; ``model`` (or ``adapter``) in it is the last round's.
+    workings
+        How to do it.
+    may_run_code
+        Consent to run programs that the model wrote, which grading code means.
+    launch
+        Runs a phase; by default as processes of their own.
+
+    Raises
+    ------
+    UserError
+        For settings that do not fit each other or the run in the folder, and missing consent.
+    PhaseFailedError
+        If a phase failed.
+    """
+    from lm_eval_ext.leaderboard.score import UNSAFE_GRADERS
+
+    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        raise UserError(
+            "every phase is a launch of its own: start this command in one process, and give "
+            "--num-processes"
+        )
+    _check_packages(run)
+    workings = workings or Workings()
+    launch = launch or partial(_launch, run.tuning.num_processes)
+    problems = load_training_problems(run)
+    unsafe = sorted({problem.family for problem in problems} & UNSAFE_GRADERS)
+    if unsafe and not may_run_code:
+        raise UserError(
+            f"problems={run.problems}: judging {unsafe[0]} runs programs that the model wrote; add "
+            "--confirm-run-unsafe-code"
+        )
+    kept = {**run.flat(), "problems_sha256": problems_hash(problems)}
+    if manifest.keep_settings(output, kept):
+        logger.info("continuing the run in %s", output)
+    with _alone_in(output):
+        write_problems(output, problems)
+        print(HEADER)
+        for number in range(1, run.rounds + 1):
+            stage = Stage(output, number)
+            _run_phases(ROUND_PHASES, stage, workings, launch)
+            print(round_line(number, _round_report(stage)), flush=True)
+        link_model(output, run.rounds)
+        if run.held_out_share:
+            last = Stage(output, run.rounds + 1, held_out=True)
+            _run_phases(HELD_OUT_PHASES, last, workings, launch)
+        _write_manifest(run, output, n_problems=len(problems))
+
+
+def _check_packages(run: SelfTraining) -> None:
+    """Find out what is missing before hours of sampling."""
+    for package in ("trl", "peft") if run.tuning.lora_rank else ("trl",):
+        if find_spec(package) is None:
+            raise UserError(
+                f"this needs the package {package!r}, which is not installed: pip install "
+                "'lm-eval-ext[train]'"
+            )
+
+
+def _run_phases(phases: tuple[str, ...], stage: Stage, workings: Workings, launch: Launch) -> None:
+    for phase in phases:
+        if not stage.report(phase).exists():
+            logger.info("%s: %s", stage.name, phase)
+            launch(phase, stage, workings)
+
+
+def _launch(num_processes: int, phase: str, stage: Stage, workings: Workings) -> None:
+    words = [sys.executable]
+    if num_processes > 1 and phase in _PARALLEL:
+        launcher = "-m torch.distributed.run --standalone --nproc_per_node"
+        words += [*launcher.split(), str(num_processes)]
+    words += [
+        "-m",
+        "lm_eval_ext.training.self_training.phase",
+        phase,
+        "--output",
+        str(stage.output),
+    ]
+    words += ["--number", str(stage.number), "--workings", json.dumps(asdict(workings))]
+    words += ["--held-out"] if stage.held_out else []
+    dies = die_with_parent if sys.platform == "linux" else None
+    done = subprocess.run(words, check=False, preexec_fn=dies)
+    if done.returncode == USER_ERROR:
+        raise PhaseFailedError
+    if done.returncode:
+        how = f"signal {-done.returncode}" if done.returncode < 0 else f"status {done.returncode}"
+        raise UserError(
+            f"{stage.name}: phase {phase} ended with {how}; the same command continues the run"
+        )
+
+
+@contextmanager
+def _alone_in(output: Path) -> Iterator[None]:
+    """Keep a second command out of the folder."""
+    try:
+        import fcntl
+    except ImportError:  # not on Windows
+        yield
+        return
+    with (output / ".lock").open("w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            raise UserError(
+                f"output={output}: another command is at work in this folder; wait for it, or give "
+                "another folder"
+            ) from error
+        yield
+
+
+def link_model(output: Path, rounds: int) -> None:
+    """Let ``model`` and ``adapter`` in the folder of a run be those of its last round."""
+    last = Stage(output, rounds).folder
+    for name in (MODEL, ADAPTER):
+        if (last / name).is_dir() and not (output / name).is_symlink():
+            (output / name).symlink_to(Path(last.name) / name, target_is_directory=True)
+
+
+def _round_report(stage: Stage) -> dict[str, Any]:
+    report: dict[str, Any] = {}
+    for phase in ROUND_PHASES:
+        report.update(stage.counts(phase))
+    report.pop("max_length")
+    return report
+
+
+def _write_manifest(run: SelfTraining, output: Path, *, n_problems: int) -> None:
+    rounds = [_round_report(Stage(output, number)) for number in range(1, run.rounds + 1)]
+    held_out: dict[str, Any] | None = None
+    if run.held_out_share:
+        stage = Stage(output, run.rounds + 1, held_out=True)
+        held_out = {name: stage.counts(name) for name in HELD_OUT_PHASES}
+    settings = json.loads((output / manifest.SETTINGS).read_text(encoding="utf-8"))
+    manifest.write_json(
+        output / MANIFEST,
+        {
+            "settings": {**settings, "learning_rate": run.tuning.rate},
+            "n_problems": n_problems,
+            "rounds": rounds,
+            "held_out": held_out,
+            "versions": manifest.versions(),
+            "commit": manifest.commit(),
+        },
+    )
+    model = output / adapter_or_model(output)
+    found = " ".join(path.name for path in written(output))
+    print(f"{run.method} of {run.pretrained}: {model}" + (f", {found}" if found else ""))

@@ -1,0 +1,1 @@
+"""The temperatures of self-evaluation, fitted on training problems."""
