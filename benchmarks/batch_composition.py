@@ -29,7 +29,7 @@ from lm_eval.api.instance import Instance
 from lm_eval_ext.data.tiny.formats import prompt
 from lm_eval_ext.data.tiny.problems import load_split
 from lm_eval_ext.engine.kept_logits import KeepingDecoder, LogitStore
-from lm_eval_ext.engine.sampling import SamplingSettings
+from lm_eval_ext.engine.sampling_settings import SamplingSettings
 from lm_eval_ext.model_wrappers.sampled import SampledLM
 from lm_eval_ext.store.sampling_group import Sampled, SamplingGroup
 

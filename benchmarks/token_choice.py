@@ -19,7 +19,8 @@ import torch
 
 from lm_eval_ext.data.tiny.formats import prompt
 from lm_eval_ext.data.tiny.problems import load_split
-from lm_eval_ext.engine.sampling import Sampler, SamplingSettings
+from lm_eval_ext.engine.sampling import Sampler
+from lm_eval_ext.engine.sampling_settings import SamplingSettings
 
 WAYS = {
     "greedy": SamplingSettings(1),

@@ -32,8 +32,9 @@ from lm_eval_ext.engine.memory import fitting_rows
 from lm_eval_ext.engine.random_stream import attempt_stream
 from lm_eval_ext.engine.request import AttemptRequest, AttemptResult, common_prefix_split
 from lm_eval_ext.engine.row_budget import RowBudget, annotated_within_memory
-from lm_eval_ext.engine.sampling import Sampler, SamplingSettings
+from lm_eval_ext.engine.sampling import Sampler
 from lm_eval_ext.engine.sampling_progress import SamplingProgress
+from lm_eval_ext.engine.sampling_settings import SamplingSettings
 from lm_eval_ext.engine.stop_strings import StopStrings
 from lm_eval_ext.engine.support import misfit
 from lm_eval_ext.engine.timing import Timing

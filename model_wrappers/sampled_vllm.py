@@ -15,7 +15,7 @@ from lm_eval_ext.checks import whole_number
 from lm_eval_ext.engine.attempt_texts import budget_of_thoughts, read_tag, read_thinking_budget
 from lm_eval_ext.engine.epilogue import Epilogue
 from lm_eval_ext.engine.request import AttemptRequest, AttemptResult
-from lm_eval_ext.engine.sampling import SamplingSettings
+from lm_eval_ext.engine.sampling_settings import SamplingSettings
 from lm_eval_ext.engine.stop_strings import StopStrings
 from lm_eval_ext.engine.timing import Timing
 from lm_eval_ext.errors import UserError

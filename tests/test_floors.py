@@ -10,7 +10,8 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[1]
 # From the ground up. Rooms of one floor do not import each other.
 FLOORS = (
-    "errors checks",
+    "errors",
+    "checks",
     "harness data metrics",
     "models evaluate_modules",
     "engine",
@@ -35,7 +36,6 @@ KNOWN_UP = {
     ("store.sampling_group", "model_wrappers.sampled"),
 }
 KNOWN_CIRCLES = {
-    frozenset(f"engine.{name}" for name in ("sampling", "token_choice", "token_statistics")),
     frozenset(f"grading.sandbox.{name}" for name in ("handle", "session")),
     frozenset(f"training.self_training.{name}" for name in ("attempts", "labels", "rows")),
     frozenset(f"vllm_engine.{name}" for name in ("engine_loop", "fingerprint", "replicas")),

@@ -14,7 +14,7 @@ import torch
 from transformers.generation.logits_process import TopPLogitsWarper
 
 if TYPE_CHECKING:
-    from lm_eval_ext.engine.sampling import SamplingSettings
+    from lm_eval_ext.engine.sampling_settings import SamplingSettings
 
 UNDECIDED = -1
 """Stands for a token that could not be chosen."""

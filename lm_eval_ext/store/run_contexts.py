@@ -7,7 +7,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from lm_eval_ext.engine.attempt_texts import stopped_inside_thought
-from lm_eval_ext.engine.sampling import SamplingSettings
+from lm_eval_ext.engine.sampling_settings import SamplingSettings
 from lm_eval_ext.store.attempt_store import AttemptStore
 from lm_eval_ext.store.key import TEXT_FORMAT, make_context
 from lm_eval_ext.store.sampling_group import SamplingGroup

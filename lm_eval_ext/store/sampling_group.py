@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from lm_eval_ext.engine.request import AttemptRequest, AttemptResult
-from lm_eval_ext.engine.sampling import SamplingSettings, resolve_settings
+from lm_eval_ext.engine.sampling_settings import SamplingSettings, resolve_settings
 from lm_eval_ext.errors import UserError
 from lm_eval_ext.harness import requests as harness
 from lm_eval_ext.harness.requests import GenerationRequest

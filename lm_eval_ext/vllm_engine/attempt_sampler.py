@@ -21,7 +21,8 @@ from numpy.typing import NDArray
 from vllm.v1.sample.logits_processor import LogitsProcessor
 from vllm.v1.sample.logits_processor.builtin import process_dict_updates
 
-from lm_eval_ext.engine.sampling import Sampler, SamplingSettings, padded_contexts
+from lm_eval_ext.engine.sampling import Sampler, padded_contexts
+from lm_eval_ext.engine.sampling_settings import SamplingSettings
 from lm_eval_ext.vllm_engine.instructions import NAME, read_settings, restored_stream
 
 # Uniforms are drawn so many at a time.

@@ -17,7 +17,7 @@ from vllm.inputs import embeds_input, tokens_input
 
 from lm_eval_ext.engine.epilogue import Epilogue, FinishedAttempt, Readout
 from lm_eval_ext.engine.request import AttemptRequest, AttemptResult, statistics_from_columns
-from lm_eval_ext.engine.sampling import SamplingSettings
+from lm_eval_ext.engine.sampling_settings import SamplingSettings
 from lm_eval_ext.engine.stop_strings import StopStrings
 from lm_eval_ext.engine.thinking_budget import ThinkingBudget
 from lm_eval_ext.engine.timing import Timing

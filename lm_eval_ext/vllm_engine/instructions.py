@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from lm_eval_ext.engine.sampling import SamplingSettings
+from lm_eval_ext.engine.sampling_settings import SamplingSettings
 
 NAME = "lm_eval_ext"
 """Entry of ``extra_args`` that holds an instruction."""

@@ -40,7 +40,8 @@ def make_requests():
 @pytest.fixture(scope="session")
 def decode(tiny_tokenizer):
     """Return a function that runs a decoder class over attempts: results by place."""
-    from lm_eval_ext.engine.sampling import Sampler, SamplingSettings
+    from lm_eval_ext.engine.sampling import Sampler
+    from lm_eval_ext.engine.sampling_settings import SamplingSettings
     from lm_eval_ext.engine.stop_strings import StopStrings
 
     def run(decoder_class, model, requests, *, max_rows, stop=(), eos=(), **settings):

@@ -8,12 +8,8 @@ from hypothesis import strategies as st
 from scipy import stats
 from transformers import GenerationConfig
 
-from lm_eval_ext.engine.sampling import (
-    Sampler,
-    SamplingSettings,
-    padded_contexts,
-    resolve_settings,
-)
+from lm_eval_ext.engine.sampling import Sampler, padded_contexts
+from lm_eval_ext.engine.sampling_settings import SamplingSettings, resolve_settings
 from lm_eval_ext.engine.token_choice import inverse_cdf
 
 

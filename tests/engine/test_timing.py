@@ -8,7 +8,8 @@ import torch
 from lm_eval_ext.engine import shared_prefix
 from lm_eval_ext.engine.decoding import Decoder
 from lm_eval_ext.engine.fallback import FallbackDecoder
-from lm_eval_ext.engine.sampling import Sampler, SamplingSettings
+from lm_eval_ext.engine.sampling import Sampler
+from lm_eval_ext.engine.sampling_settings import SamplingSettings
 from lm_eval_ext.engine.stop_strings import StopStrings
 from lm_eval_ext.engine.timing import Timing
 

@@ -11,7 +11,8 @@ from hypothesis.extra import numpy as hnp
 from scipy import stats
 
 from lm_eval_ext.engine import token_choice
-from lm_eval_ext.engine.sampling import Sampler, SamplingSettings
+from lm_eval_ext.engine.sampling import Sampler
+from lm_eval_ext.engine.sampling_settings import SamplingSettings
 from lm_eval_ext.engine.token_choice import (
     UNDECIDED,
     Nucleus,

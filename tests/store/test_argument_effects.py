@@ -103,7 +103,7 @@ def names(random_model, tiny_tokenizer, tmp_path, complete):
             random_model("llama"), tokenizer=tiny_tokenizer, seed=0, batch_size=4,
             store=tmp_path, **arguments,
         )  # fmt: skip
-        from lm_eval_ext.engine.sampling import resolve_settings
+        from lm_eval_ext.engine.sampling_settings import resolve_settings
         from lm_eval_ext.store.run_contexts import run_contexts
 
         settings = resolve_settings({}, max_new_tokens=4, stop=(), model_defaults=None)

@@ -5,7 +5,7 @@ import json
 import pytest
 
 from lm_eval_ext.engine.random_stream import attempt_stream
-from lm_eval_ext.engine.sampling import SamplingSettings
+from lm_eval_ext.engine.sampling_settings import SamplingSettings
 from lm_eval_ext.vllm_engine.instructions import (
     read_settings,
     restored_stream,

@@ -18,7 +18,6 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
-from lm_eval_ext.data.datasets import read_json_lines
 from lm_eval_ext.data.word_problems import NUMBER, SPLIT_FILE, key, plain, svamp_question
 
 JOINED_FROM = 0.7
@@ -153,8 +152,10 @@ def main() -> None:
     parser.add_argument("folder", type=Path, help="with mawps.jsonl and svamp.jsonl")
     folder = parser.parse_args().folder
     kept = compute(
-        read_json_lines(folder / "mawps.jsonl", fields=("subset", "question")),
-        read_json_lines(folder / "svamp.jsonl", fields=("Body", "Question")),
+        *(
+            [json.loads(line) for line in (folder / name).open(encoding="utf-8")]
+            for name in ("mawps.jsonl", "svamp.jsonl")
+        )
     )
     SPLIT_FILE.write_text(json.dumps(kept, indent=0) + "\n", encoding="utf-8")
 

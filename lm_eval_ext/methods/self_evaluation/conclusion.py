@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 from lm_eval_ext.checks import check_flag
 from lm_eval_ext.engine.epilogue import Epilogue, FinishedAttempt
 from lm_eval_ext.engine.request import AttemptRequest, AttemptResult
-from lm_eval_ext.engine.sampling import SamplingSettings
+from lm_eval_ext.engine.sampling_settings import SamplingSettings
 from lm_eval_ext.engine.stop_strings import StopStrings
 from lm_eval_ext.errors import UserError
 from lm_eval_ext.methods.self_evaluation.box_completion import (

@@ -16,7 +16,7 @@ from lm_eval_ext.engine.memory import fitting_rows
 from lm_eval_ext.engine.packed_weights import release_packed_weights
 from lm_eval_ext.engine.random_stream import attempt_stream
 from lm_eval_ext.engine.request import AttemptRequest
-from lm_eval_ext.engine.sampling import SamplingSettings
+from lm_eval_ext.engine.sampling_settings import SamplingSettings
 from lm_eval_ext.engine.stop_strings import StopStrings
 from lm_eval_ext.harness.requests import GenerationRequest
 from lm_eval_ext.model_wrappers.rsp import RSP, Position
