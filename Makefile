@@ -1,7 +1,9 @@
 # Everything below runs from a fresh clone: each target first makes .venv, once.
 #
 #   make demo    sampled and rsp on the tiny model, ending in a comparison table
+#   make demo-real  the same on SmolLM2 and grade-school problems, about 10 minutes
 #   make test    the test suite
+#   make test-real   fetch SmolLM2 (98 MB, once) and run the tests on it
 #   make test-vllm   tests of the wrappers for vLLM, in build/venv-vllm
 #   make lint    ruff and mypy
 #   make docs    check links and run the examples in docstrings
@@ -39,7 +41,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 VLLM := build/venv-vllm/bin
 
-.PHONY: help venv demo test test-vllm lint docs bench leaderboard clean
+.PHONY: help venv demo demo-real test test-real test-vllm lint docs bench leaderboard clean
 
 help:
 	@sed -n 's/^#   make/  make/p' Makefile
@@ -58,11 +60,14 @@ $(STAMP): pyproject.toml setup.py constraints.txt lm_eval_ext/harness/lm_eval_ex
 			"Ubuntu: apt install python3-venv), or pass another one: make venv PYTHON=..." >&2; exit 1; }
 	[ -x $(BIN)/python ] || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --upgrade "pip>=24"
-	$(BIN)/python -m pip install $(PIP_EXTRA) -c constraints.txt -e '.[train,report,dev]'
+	$(BIN)/python -m pip install $(PIP_EXTRA) -c constraints.txt -e '.[train,report,fetch,dev]'
 	touch $(STAMP)
 
 demo: $(STAMP)
 	PATH="$(BIN):$$PATH" bash examples/demo.sh
+
+demo-real: $(STAMP)
+	PATH="$(BIN):$$PATH" bash examples/demo_real.sh
 
 leaderboard: $(STAMP)
 	PATH="$(BIN):$$PATH" bash examples/leaderboard.sh
@@ -71,6 +76,11 @@ leaderboard: $(STAMP)
 test: export OMP_NUM_THREADS := 1
 test: $(STAMP)
 	$(BIN)/python -m pytest -n $(WORKERS) --dist loadgroup $(PYTEST_ARGS)
+
+test-real: export OMP_NUM_THREADS := 1
+test-real: $(STAMP)
+	$(BIN)/lm-eval-ext fetch smollm2
+	$(BIN)/python -m pytest $(PYTEST_ARGS) tests/real
 
 # vLLM pins its own transformers: it gets an environment of its own, with its build for CPUs.
 test-vllm:

@@ -15,7 +15,7 @@ from lm_eval_ext.data.tiny.formats import prompt
 from lm_eval_ext.data.tiny.problems import load_split
 from lm_eval_ext.harness import requests as harness
 from lm_eval_ext.model_wrappers.sampled import SampledLM
-from lm_eval_ext.store.fingerprint import model_fingerprint
+from lm_eval_ext.models.fingerprint import model_fingerprint
 
 ATTEMPTS = 16
 ROWS = 128

@@ -39,6 +39,10 @@ COMMANDS = {
     "doctor": Command(
         "lm_eval_ext.commands.doctor", "check the installation and say what is missing"
     ),
+    "fetch": Command(
+        "lm_eval_ext.models.fetching.command",
+        "put a small pretrained model into the local cache, once",
+    ),
     "leaderboard add": Command(
         "lm_eval_ext.leaderboard.add", "store finished runs as small JSON files"
     ),
@@ -58,9 +62,7 @@ COMMANDS = {
     "leaderboard votes": Command(
         "lm_eval_ext.leaderboard.votes", "set weighted votes against a baseline's majority vote"
     ),
-    "path": Command(
-        "lm_eval_ext.commands.path", "print the folder of a model shipped with the package"
-    ),
+    "path": Command("lm_eval_ext.commands.path", "print the folder of a shipped or fetched model"),
     "plan": Command(
         "lm_eval_ext.commands.plan.command",
         "say how many attempts fit at once and how long a run takes",

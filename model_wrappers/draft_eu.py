@@ -26,10 +26,10 @@ from lm_eval_ext.methods.epistemic.reference import AttemptKey, NoiseScope, Toku
 from lm_eval_ext.methods.epistemic.scoring import FinishedAttempt, ResponseScorer, Scores
 from lm_eval_ext.methods.epistemic.weight_perturbation import WeightPerturbation
 from lm_eval_ext.model_wrappers.sampled import SampledLM
+from lm_eval_ext.models.fingerprint import model_fingerprint
 from lm_eval_ext.models.generation import Generation
 from lm_eval_ext.models.token_texts import TOKEN_TEXTS, TokenTexts
 from lm_eval_ext.store.argument_effects import NO_EFFECT, Effect
-from lm_eval_ext.store.fingerprint import model_fingerprint
 from lm_eval_ext.store.sampling_group import Sampled, SamplingGroup
 
 if TYPE_CHECKING:

@@ -42,12 +42,11 @@ from lm_eval_ext.errors import UserError
 from lm_eval_ext.harness import requests as harness
 from lm_eval_ext.harness.requests import GenerationRequest
 from lm_eval_ext.methods.self_evaluation.conclusion import Conclusion, Texts, read_conclusion
+from lm_eval_ext.models.fingerprint import fingerprints
 from lm_eval_ext.models.generation import Generation
-from lm_eval_ext.models.model_loading import readable_load_errors, require_causal
-from lm_eval_ext.models.shipped import SHIPPED, model_path
+from lm_eval_ext.models.model_loading import model_location, readable_load_errors, require_causal
 from lm_eval_ext.store.argument_effects import SAMPLED_ARGUMENTS, KeyedArguments
 from lm_eval_ext.store.attempt_store import AttemptStore
-from lm_eval_ext.store.fingerprint import fingerprints
 from lm_eval_ext.store.interruption import announce_at_failure, stopped_cleanly
 from lm_eval_ext.store.run_contexts import stored_sampling
 from lm_eval_ext.store.sampling_group import (
@@ -78,7 +77,7 @@ class SampledLM(KeyedArguments, HFLM):
     Parameters
     ----------
     pretrained
-        Hub id or folder of a causal model, a loaded model, or the name of a shipped model.
+        Hub id or folder of a causal model, a loaded model, or the name of a shipped or fetched one.
     seed
         Seed of the run; by default torch's seed, which lm-eval's ``--seed`` sets.
     batch_size
@@ -156,8 +155,8 @@ class SampledLM(KeyedArguments, HFLM):
         self.think_start_token = read_tag(think_start_token)
         self.store = None if store is None else AttemptStore(store)
         self._most_rows = max_batch_size
-        if isinstance(pretrained, str) and pretrained in SHIPPED:
-            pretrained = model_path(pretrained)
+        if isinstance(pretrained, str):
+            pretrained = model_location(pretrained)
         with readable_load_errors(pretrained, type(self).__name__):
             super().__init__(
                 pretrained,

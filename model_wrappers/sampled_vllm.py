@@ -22,6 +22,7 @@ from lm_eval_ext.errors import UserError
 from lm_eval_ext.methods.self_evaluation.conclusion import Conclusion, read_conclusion
 from lm_eval_ext.model_wrappers.sampled import SampledLM
 from lm_eval_ext.models.generation import Generation
+from lm_eval_ext.models.model_loading import MODEL_NAMES, model_location
 from lm_eval_ext.models.shipped import SHIPPED, model_path
 from lm_eval_ext.store.argument_effects import SAMPLED_ARGUMENTS
 from lm_eval_ext.store.attempt_store import AttemptStore
@@ -55,8 +56,8 @@ class SampledVLLM(VLLM, _LoadedByVLLM, SampledLM):
     Parameters
     ----------
     pretrained
-        Hub id or folder of a causal model, or the name of a shipped model. Shipped models are
-        widened on the way, as vLLM's CPU build has no attention for their small heads; see
+        Hub id or folder of a causal model, or the name of a shipped or fetched one. Shipped models
+        are widened on the way, as vLLM's CPU build has no attention for their small heads; see
         `lm_eval_ext.vllm_engine.widening`.
     seed
         As for `SampledLM`.
@@ -151,11 +152,12 @@ class SampledVLLM(VLLM, _LoadedByVLLM, SampledLM):
         )
 
         arguments = with_attempt_sampler(arguments)
-        location = pretrained
-        if pretrained in SHIPPED:
-            location = self._widened(pretrained)
+        location = model_location(pretrained)
+        if pretrained in MODEL_NAMES:
             # vLLM would take half precision for models in float32.
             arguments.setdefault("dtype", "float32")
+        if pretrained in SHIPPED:
+            location = self._widened(pretrained)
         named = {"revision": arguments.get("revision")}
         if arguments.get("trust_remote_code"):
             named["trust_remote_code"] = True

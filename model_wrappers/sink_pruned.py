@@ -18,8 +18,8 @@ from lm_eval_ext.methods.sinks.scores_file import read_scores
 from lm_eval_ext.methods.sinks.selection import Allocation, Unit
 from lm_eval_ext.methods.sinks.statistics import CalibrationStatistics, collect_statistics
 from lm_eval_ext.model_wrappers.sampled import SampledLM
+from lm_eval_ext.models.digests import digest
 from lm_eval_ext.store.argument_effects import Effect
-from lm_eval_ext.store.key import digest
 
 
 class SinkPrunedLM(SampledLM):

@@ -20,6 +20,18 @@ def published_data() -> Path:
 
 
 @pytest.fixture(scope="session")
+def smollm2() -> str:
+    """Return the folder of the real model, or skip the test where it has not been fetched."""
+    from lm_eval_ext.errors import UserError
+    from lm_eval_ext.models.fetching import fetched_path
+
+    try:
+        return fetched_path("smollm2")
+    except UserError as error:
+        pytest.skip(str(error))
+
+
+@pytest.fixture(scope="session")
 def scripted_lm():
     """Return a function that makes a model of lm-eval's which answers by a script.
 

@@ -128,7 +128,7 @@ def test_the_wheels_metadata(wheel: Path) -> None:
     assert metadata["Name"] == "lm-eval-ext"
     assert metadata["Version"] == lm_eval_ext.__version__
     assert metadata["Requires-Python"] == ">=3.10"
-    assert set(metadata.get_all("Provides-Extra")) == {"train", "vllm", "report", "dev"}
+    assert set(metadata.get_all("Provides-Extra")) == {"fetch", "train", "vllm", "report", "dev"}
 
 
 def test_the_pth_file_is_one_line_that_runs(wheel: Path) -> None:
@@ -221,7 +221,7 @@ def test_constraints_pin_every_direct_dependency() -> None:
     ]
     from lm_eval_ext.commands.doctor import requirements
 
-    direct = [r for extra in (None, "train", "report", "dev") for r in requirements(extra)]
+    direct = [r for extra in (None, "train", "report", "fetch", "dev") for r in requirements(extra)]
     assert len(direct) > 10
     for python in ("3.10", "3.11", "3.12", "3.13"):
         context = {"python_version": python, "extra": ""}

@@ -203,6 +203,23 @@ def shipped_models() -> Iterator[Finding]:
             yield Finding(f"model files {name}", "ok", f"{size:.1f} MB in {folder}")
 
 
+def fetched_models() -> Iterator[Finding]:
+    """Look for the models of ``lm-eval-ext fetch`` in the cache."""
+    from lm_eval_ext.models.fetching import FETCHED, cache_folder, what_is_wrong
+
+    for name, model in FETCHED.items():
+        subject, folder = f"model files {name}", cache_folder() / name
+        wrong = what_is_wrong(name, folder)
+        if wrong is None:
+            size = sum(path.stat().st_size for path in folder.iterdir()) / 1e6
+            yield Finding(subject, "ok", f"{model.title}, {size:.1f} MB in {folder}")
+        elif folder.exists():
+            yield Finding(subject, "FAIL", wrong, f"lm-eval-ext fetch {name}")
+        else:
+            detail = f"optional, {model.title} is {wrong}"
+            yield Finding(subject, "warn", detail, f"lm-eval-ext fetch {name} if you need it")
+
+
 def sandbox() -> Iterator[Finding]:
     """Attack the sandbox that model-written programs run in, and say which layers hold."""
     from lm_eval_ext.errors import UserError
@@ -239,6 +256,7 @@ LOOKS: tuple[Callable[[], Iterator[Finding]], ...] = (
     devices,
     data,
     shipped_models,
+    fetched_models,
     sandbox,
     extras,
 )

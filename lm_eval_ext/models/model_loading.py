@@ -7,10 +7,39 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from lm_eval_ext.errors import UserError
-from lm_eval_ext.models.shipped import SHIPPED
+from lm_eval_ext.models.fetching import FETCHED, fetched_path
+from lm_eval_ext.models.shipped import SHIPPED, model_path
 
 if TYPE_CHECKING:
     from lm_eval.models.huggingface import HFLM
+
+MODEL_NAMES = (*SHIPPED, *FETCHED)
+"""Names that stand for a model of ours: shipped with the package, or fetched."""
+
+
+def model_location(name: str, *, argument: str = "pretrained") -> str:
+    """Return the folder of a model that is named, and any other text as it is.
+
+    Parameters
+    ----------
+    name
+        One of `MODEL_NAMES`, a Hub id or a folder.
+    argument
+        What gave it, for the error.
+
+    Raises
+    ------
+    UserError
+        If it is the name of a model that is not fetched yet.
+
+    Examples
+    --------
+    >>> model_location("some/model")
+    'some/model'
+    """
+    if name in FETCHED:
+        return fetched_path(name, argument=argument)
+    return model_path(name) if name in SHIPPED else name
 
 
 @contextmanager
@@ -39,7 +68,7 @@ def readable_load_errors(
         reason = str(error).strip().partition("\n")[0]
         raise UserError(
             f"{argument}={pretrained}: {reason} (give a Hub id, a folder, or one of "
-            f"{', '.join(SHIPPED)})"
+            f"{', '.join(MODEL_NAMES)})"
         ) from error
     except TypeError as error:
         if "unexpected keyword argument" not in str(error):

@@ -21,8 +21,8 @@ import numpy as np
 import torch
 
 from lm_eval_ext.errors import UserError
-from lm_eval_ext.store.fingerprint import tensor_checksum, weights_fingerprint
-from lm_eval_ext.store.key import digest
+from lm_eval_ext.models.digests import digest
+from lm_eval_ext.models.fingerprint import tensor_checksum, weights_fingerprint
 
 Kind = Literal["text", "annotation", "none"]
 

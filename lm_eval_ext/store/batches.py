@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from lm_eval_ext.engine.request import AttemptRequest
-from lm_eval_ext.store.key import AttemptKey, digest
+from lm_eval_ext.models.digests import digest
+from lm_eval_ext.store.key import AttemptKey
 
 # Attempts of a batch per row decoded at once, where rows that finish are refilled from the batch:
 # the more, the rarer the moment at which the last rows run alone.

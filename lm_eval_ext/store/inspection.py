@@ -9,9 +9,10 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from lm_eval_ext.errors import UserError
+from lm_eval_ext.models.digests import canonical, digest
 from lm_eval_ext.store.appending import PATTERN
 from lm_eval_ext.store.encoding import decode_generation
-from lm_eval_ext.store.key import AttemptKey, canonical, digest
+from lm_eval_ext.store.key import AttemptKey
 from lm_eval_ext.store.lines import decode_line, read_lines
 
 UNDESCRIBED = "{} attempts have settings that no sound line describes; runs use them all the same"

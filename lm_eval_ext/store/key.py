@@ -6,13 +6,13 @@ generation settings, seed. A key is that of one attempt in a context.
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Mapping
-from pathlib import PurePath
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
+
+from lm_eval_ext.models.digests import canonical, digest
 
 if TYPE_CHECKING:
     from lm_eval_ext.engine.request import AttemptRequest
@@ -26,54 +26,6 @@ TEXT_FORMAT = "0.1.0"
 Its entry in the key is called ``version`` and its value that of a release, because keys held the
 package's version once.
 """
-
-_SIZE = 16
-
-
-def digest(*parts: str | bytes) -> str:
-    """Return a hash of parts, 32 hexadecimal characters.
-
-    Parameters
-    ----------
-    parts
-        Strings or bytes; where one ends and the next begins counts.
-
-    Examples
-    --------
-    >>> digest("a", "bc") == digest("ab", "c"), len(digest("a"))
-    (False, 32)
-    """
-    result = hashlib.blake2b(digest_size=_SIZE)
-    for part in parts:
-        data = part.encode("utf-8", errors="surrogatepass") if isinstance(part, str) else part
-        result.update(len(data).to_bytes(8, "little"))
-        result.update(data)
-    return result.hexdigest()
-
-
-def canonical(value: Any) -> str:
-    """Return settings as JSON text that is the same for the same settings.
-
-    Examples
-    --------
-    >>> canonical({"b": 1, "a": (2.5, None)})
-    '{"a":[2.5,null],"b":1}'
-    """
-    return json.dumps(
-        value, sort_keys=True, separators=(",", ":"), ensure_ascii=True, default=_plain
-    )
-
-
-def _plain(value: Any) -> Any:
-    if isinstance(value, (np.generic, np.ndarray)):
-        return value.tolist()
-    if isinstance(value, (set, frozenset)):
-        return sorted(value, key=str)
-    if isinstance(value, Mapping):
-        return dict(value)
-    if isinstance(value, PurePath):
-        return str(value)
-    return repr(value)
 
 
 class Context(NamedTuple):

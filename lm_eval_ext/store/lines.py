@@ -9,7 +9,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from lm_eval_ext.store.key import digest
+from lm_eval_ext.models.digests import digest
 
 logger = logging.getLogger(__name__)
 

@@ -18,11 +18,12 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import NamedTuple
 
 from lm_eval_ext.harness.requests import GenerationRequest
+from lm_eval_ext.models.digests import digest
 from lm_eval_ext.models.generation import Generation, GenerationRecord
 from lm_eval_ext.models.thoughts import ThoughtTags
 from lm_eval_ext.store.attempt_store import AttemptStore, StoredAttempt
 from lm_eval_ext.store.batches import batch_name, batch_size, batches
-from lm_eval_ext.store.key import AttemptKey, Context, digest, read_digest
+from lm_eval_ext.store.key import AttemptKey, Context, read_digest
 from lm_eval_ext.store.sampling_group import Sampled, SamplingGroup
 
 

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 from vllm.sampling_params import RequestOutputKind, SamplingParams
 
-from lm_eval_ext.store.key import canonical
+from lm_eval_ext.models.digests import canonical
 from lm_eval_ext.vllm_engine.fingerprint import model_settings
 
 # Annotations of so many finished requests are fetched at once.

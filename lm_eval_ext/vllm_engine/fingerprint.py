@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from lm_eval_ext.store.fingerprint import tokenizer_fingerprint, without_provenance
-from lm_eval_ext.store.key import canonical, digest
+from lm_eval_ext.models.digests import canonical, digest
+from lm_eval_ext.models.fingerprint import tokenizer_fingerprint, without_provenance
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -61,7 +61,7 @@ def worker_fingerprints(
     """Return the fingerprints of a model in vLLM and of its tokenizer.
 
     vLLM joins weights and divides them among its workers, so they are not those of
-    `lm_eval_ext.store.fingerprint.fingerprints`, and change with the number of workers. vLLM's
+    `lm_eval_ext.models.fingerprint.fingerprints`, and change with the number of workers. vLLM's
     release and the precision it computes in change texts like weights do, and count too, as does
     what its arguments make of the model; see `model_settings`.
     """

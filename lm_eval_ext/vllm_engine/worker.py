@@ -7,7 +7,7 @@ from typing import Any, cast
 import torch
 
 from lm_eval_ext.models.embedding_statistics import embedding_statistics
-from lm_eval_ext.store.fingerprint import weights_fingerprint
+from lm_eval_ext.models.fingerprint import weights_fingerprint
 from lm_eval_ext.vllm_engine.attempt_sampler import AttemptSampler
 
 

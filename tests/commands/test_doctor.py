@@ -145,6 +145,28 @@ def test_shipped_model(monkeypatch, tmp_path: Path) -> None:
     assert finding.detail.endswith("lacks model.safetensors, tokenizer.json")
 
 
+def test_fetched_models(monkeypatch, tmp_path: Path) -> None:
+    from lm_eval_ext.models.fetching import CACHE_VARIABLE
+
+    monkeypatch.setenv(CACHE_VARIABLE, str(tmp_path))
+    (finding,) = doctor.fetched_models()
+    assert (finding.subject, finding.status) == ("model files smollm2", "warn")
+    assert finding.detail == (
+        f"optional, SmolLM2-135M-Instruct (Q4_1) is not in the cache {tmp_path} yet"
+    )
+    assert finding.remedy == "lm-eval-ext fetch smollm2 if you need it"
+    (tmp_path / "smollm2").mkdir()
+    (tmp_path / "smollm2" / "fetched.json").write_text("{}")
+    (finding,) = doctor.fetched_models()
+    assert (finding.status, finding.remedy) == ("FAIL", "lm-eval-ext fetch smollm2")
+
+
+def test_a_whole_fetched_model_is_listed(smollm2: str) -> None:
+    (finding,) = doctor.fetched_models()
+    assert finding.status == "ok"
+    assert finding.detail == f"SmolLM2-135M-Instruct (Q4_1), 541.6 MB in {smollm2}"
+
+
 def test_the_layers_of_the_sandbox_are_attacked(monkeypatch) -> None:
     """What it says holds is what held: with a layer left out, the line about it changes."""
     from lm_eval_ext.grading.sandbox import pool

@@ -6,8 +6,8 @@ import pytest
 import torch
 
 from lm_eval_ext.model_wrappers.sampled import SampledLM
+from lm_eval_ext.models.fingerprint import fingerprints, model_fingerprint, tensor_checksum
 from lm_eval_ext.store.argument_effects import NO_EFFECT, SAMPLED_ARGUMENTS
-from lm_eval_ext.store.fingerprint import fingerprints, model_fingerprint, tensor_checksum
 from lm_eval_ext.store.run_contexts import run_contexts
 
 JUDGED = {"self_eval": True}

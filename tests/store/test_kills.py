@@ -183,8 +183,8 @@ def test_twenty_kills_of_the_command(lm_eval_command, moments, tmp_path):
 @pytest.fixture
 def run(single_thread, make_lm, complete, encoded, tmp_path):
     """Return a function that runs with a store, in a child process forked from this one."""
+    from lm_eval_ext.models.fingerprint import fingerprints
     from lm_eval_ext.store.attempt_store import AttemptStore
-    from lm_eval_ext.store.fingerprint import fingerprints
 
     lm = make_lm("draft-eu", batch_size=ROWS)
     lm.fingerprints = fingerprints(lm.model, lm.tokenizer)

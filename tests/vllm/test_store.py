@@ -61,8 +61,8 @@ def settings_with(tmp_path_factory):
     """Return a function: what counts of a model under arguments of vLLM, and no engine."""
     from vllm.engine.arg_utils import EngineArgs
 
+    from lm_eval_ext.models.digests import canonical
     from lm_eval_ext.models.shipped import model_path
-    from lm_eval_ext.store.key import canonical
     from lm_eval_ext.vllm_engine.fingerprint import model_settings
     from lm_eval_ext.vllm_engine.widening import write_widened
 

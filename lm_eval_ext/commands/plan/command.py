@@ -18,7 +18,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--model-config",
         required=True,
         metavar="MODEL",
-        help="Hub id, folder, config.json or shipped name; weights are read by --measure only",
+        help="Hub id, folder, config.json or known name; weights are read by --measure only",
     )
     parser.add_argument(
         "--task", help="task of lm-eval, for its questions, prompts and token limit"

@@ -11,7 +11,7 @@ from lm_eval_ext.engine.row_memory import (
     layer_configurations,
 )
 from lm_eval_ext.errors import UserError
-from lm_eval_ext.models.shipped import SHIPPED, model_path
+from lm_eval_ext.models.model_loading import MODEL_NAMES, model_location
 
 BYTES_OF_DTYPE = {"float32": 4, "bfloat16": 2, "float16": 2}
 """Bytes of a number, by the name of its type."""
@@ -89,7 +89,8 @@ def read_shape(source: str) -> ModelShape:
     Parameters
     ----------
     source
-        Hub id, folder or ``config.json`` of a causal model, or the name of a shipped one.
+        Hub id, folder or ``config.json`` of a causal model, or the name of one that is shipped or
+        fetched.
 
     Raises
     ------
@@ -101,13 +102,14 @@ def read_shape(source: str) -> ModelShape:
     from transformers.utils import logging as transformers_logging
 
     transformers_logging.set_verbosity_error()
+    location = model_location(source, argument="--model-config")
     try:
-        config = AutoConfig.from_pretrained(model_path(source) if source in SHIPPED else source)
+        config = AutoConfig.from_pretrained(location)
     except (OSError, ValueError, KeyError) as error:
         reason = str(error).strip().partition("\n")[0]
         raise UserError(
             f"--model-config={source}: {reason} (give a Hub id, a folder, a config.json, or one of "
-            f"{', '.join(SHIPPED)})"
+            f"{', '.join(MODEL_NAMES)})"
         ) from error
     return shape_of(config, name=source)
 

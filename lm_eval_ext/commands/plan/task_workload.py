@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 from lm_eval_ext.commands.plan.workload import Stated, Workload, check, response_note
 from lm_eval_ext.errors import UserError
-from lm_eval_ext.models.shipped import SHIPPED, model_path
+from lm_eval_ext.models.model_loading import model_location
 
 logger = logging.getLogger(__name__)
 
@@ -155,8 +155,9 @@ def _mean_tokens(prompts: Sequence[str], model: str) -> tuple[float, str]:
     """Return the mean tokens of a prompt, and a note that says how it was found."""
     from transformers import AutoTokenizer
 
+    location = model_location(model, argument="--model-config")
     try:
-        tokenizer = AutoTokenizer.from_pretrained(model_path(model) if model in SHIPPED else model)
+        tokenizer = AutoTokenizer.from_pretrained(location)
         total = sum(len(ids) for ids in tokenizer(list(prompts))["input_ids"])
     except (OSError, ValueError, KeyError, TypeError):
         logger.warning("no tokenizer of %s here: prompt tokens are estimated", model)

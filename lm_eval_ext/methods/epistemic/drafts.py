@@ -12,7 +12,8 @@ import torch
 
 from lm_eval_ext.errors import UserError
 from lm_eval_ext.methods.epistemic.vocabulary import check_vocabulary
-from lm_eval_ext.models.shipped import SHIPPED, SHIPPED_DRAFTS, model_path
+from lm_eval_ext.models.model_loading import MODEL_NAMES, model_location
+from lm_eval_ext.models.shipped import SHIPPED_DRAFTS, model_path
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
 MANIFEST = "drafts.json"
 """File in a folder of drafts whose ``drafts`` lists the folders of the models."""
 
-_SHIPPED = (*SHIPPED_DRAFTS, *SHIPPED)
+_NAMES = (*SHIPPED_DRAFTS, *MODEL_NAMES)
 
 
 class Drafts(NamedTuple):
@@ -61,7 +62,7 @@ def draft_names(drafts: str | Sequence[str]) -> list[str]:
     ['some/model', 'other/model']
     """
     if isinstance(drafts, str):
-        whole = drafts in _SHIPPED or Path(drafts).is_dir()  # a path may hold a plus sign
+        whole = Path(drafts).is_dir()  # a path may hold a plus sign
         given = [drafts] if whole else re.split(r"[+;]", drafts)
     else:
         given = list(drafts)
@@ -75,7 +76,8 @@ def draft_names(drafts: str | Sequence[str]) -> list[str]:
 
 
 def _models_of(name: str) -> list[str]:
-    folder = Path(model_path(name) if name in _SHIPPED else name)
+    drafts_of_ours = name in SHIPPED_DRAFTS
+    folder = Path(model_path(name) if drafts_of_ours else model_location(name, argument="drafts"))
     manifest = folder / MANIFEST
     if manifest.is_file():
         try:
@@ -196,7 +198,7 @@ def _load(
         reason = str(error).strip().partition("\n")[0]
         raise UserError(
             f"drafts={name}: {reason} (give Hub ids or folders of causal models joined by +, the "
-            f"folder of lm-eval-ext train drafts, or one of {', '.join(_SHIPPED)})"
+            f"folder of lm-eval-ext train drafts, or one of {', '.join(_NAMES)})"
         ) from error
     return model.to(device).eval()
 

@@ -19,8 +19,7 @@ from lm_eval_ext.checks import check_at_least, check_choice
 from lm_eval_ext.errors import UserError
 from lm_eval_ext.model_wrappers.rsp import Position
 from lm_eval_ext.models.embedding_statistics import embedding_statistics
-from lm_eval_ext.models.model_loading import readable_load_errors
-from lm_eval_ext.models.shipped import SHIPPED, model_path
+from lm_eval_ext.models.model_loading import model_location, readable_load_errors
 from lm_eval_ext.training import manifest
 from lm_eval_ext.training.dapo.checkpoints import SaveState, latest_checkpoint
 from lm_eval_ext.training.dapo.checks import (
@@ -200,7 +199,7 @@ class _Run:
 
     def __init__(self, job: DapoJob, output: Path, upkeep: Upkeep, *, continued: bool) -> None:
         self.job, self.output, self.upkeep = job, output, upkeep
-        name = model_path(job.pretrained) if job.pretrained in SHIPPED else job.pretrained
+        name = model_location(job.pretrained)
         options = {"trust_remote_code": upkeep.trust_remote_code}
         with readable_load_errors(job.pretrained, "train dapo", argument="pretrained"):
             self.model: PreTrainedModel = AutoModelForCausalLM.from_pretrained(

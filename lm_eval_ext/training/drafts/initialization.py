@@ -12,7 +12,7 @@ from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTra
 
 from lm_eval_ext.errors import UserError
 from lm_eval_ext.methods.epistemic.vocabulary import vocabulary_difference
-from lm_eval_ext.models.shipped import SHIPPED, model_path
+from lm_eval_ext.models.model_loading import model_location
 
 if TYPE_CHECKING:
     from transformers import PretrainedConfig, PreTrainedTokenizerBase
@@ -93,8 +93,8 @@ def build_draft(
     if truncation is not None:
         return truncated_copy(target, truncation).float().train()
     path = Path(draft_init).expanduser()
-    name = model_path(draft_init) if draft_init in SHIPPED else str(path) if path.exists() else ""
-    name = name or draft_init
+    location = model_location(draft_init, argument="draft_init")
+    name = str(path) if location == draft_init and path.exists() else location
     try:
         if _is_configuration(path):
             config = AutoConfig.from_pretrained(name, trust_remote_code=trust_remote_code)

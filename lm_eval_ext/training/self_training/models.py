@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from lm_eval_ext.errors import UserError
-from lm_eval_ext.models.shipped import SHIPPED, model_path
+from lm_eval_ext.models.model_loading import model_location
 from lm_eval_ext.training.self_training.folders import ADAPTER, MODEL, Stage
 from lm_eval_ext.training.self_training.settings import SelfTraining, Workings
 
@@ -44,7 +44,7 @@ class ModelPlace(NamedTuple):
 
 def base_model(run: SelfTraining) -> str:
     """Return the folder or Hub id of the base model."""
-    return model_path(run.pretrained) if run.pretrained in SHIPPED else run.pretrained
+    return model_location(run.pretrained)
 
 
 def trained_model(run: SelfTraining, stage: Stage) -> ModelPlace:

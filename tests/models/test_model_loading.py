@@ -1,0 +1,106 @@
+"""Names of models are resolved wherever a model can be named."""
+
+from types import SimpleNamespace
+
+import pytest
+
+from lm_eval_ext.errors import UserError
+from lm_eval_ext.models.fetching import CACHE_VARIABLE, FETCHED
+from lm_eval_ext.models.model_loading import MODEL_NAMES, model_location
+from lm_eval_ext.models.shipped import SHIPPED, model_path
+
+
+def dapo_model(name):
+    pytest.importorskip("trl")
+    from lm_eval_ext.training.dapo.job import Upkeep, _Run
+
+    _Run(SimpleNamespace(pretrained=name), None, Upkeep(), continued=False)
+
+
+def base_model(name):
+    from lm_eval_ext.training.self_training.models import base_model
+
+    base_model(SimpleNamespace(pretrained=name))
+
+
+def planned(name):
+    from lm_eval_ext.commands.plan.model_shape import read_shape
+
+    read_shape(name)
+
+
+def planned_prompts(name):
+    from lm_eval_ext.commands.plan.task_workload import _mean_tokens
+
+    _mean_tokens(["a prompt"], name)
+
+
+def drafts(name):
+    from lm_eval_ext.methods.epistemic.drafts import draft_names
+
+    draft_names(f"tiny+{name}")
+
+
+def draft_init(name):
+    from lm_eval_ext.training.drafts.initialization import build_draft
+
+    build_draft(name, target=None, tokenizer=None, seed=0)
+
+
+def wrapper(name):
+    from lm_eval_ext.model_wrappers.sampled import SampledLM
+
+    SampledLM(name)
+
+
+def pruned(name):
+    import argparse
+
+    from lm_eval_ext.commands.prune import command_options
+
+    parser = argparse.ArgumentParser()
+    command_options.add_model_options(parser)
+    command_options.load_subject(parser.parse_args(["--model_args", f"pretrained={name}"]))
+
+
+def path(name):
+    from lm_eval_ext.__main__ import COMMANDS, run_command
+
+    run_command("path", COMMANDS["path"], [name])
+
+
+PLACES = {
+    "pretrained": [wrapper, pruned, base_model, dapo_model, model_location],
+    "--model-config": [planned, planned_prompts],
+    "drafts": [drafts],
+    "draft_init": [draft_init],
+    "name": [path],
+}
+
+
+@pytest.mark.parametrize(
+    ("argument", "place"), [(name, place) for name, places in PLACES.items() for place in places]
+)
+@pytest.mark.parametrize("name", FETCHED)
+def test_a_model_that_is_not_fetched_names_the_command(
+    tmp_path, monkeypatch, name, argument, place
+):
+    monkeypatch.setenv(CACHE_VARIABLE, str(tmp_path))
+    said = f"^{argument}={name}: not in the cache {tmp_path} yet; run lm-eval-ext fetch {name}$"
+    with pytest.raises(UserError, match=said):
+        place(name)
+
+
+@pytest.mark.parametrize("name", SHIPPED)
+def test_shipped_models_lie_in_the_package(name):
+    assert model_location(name) == model_path(name)
+
+
+@pytest.mark.parametrize("name", ["some/model", "./smollm2", "HuggingFaceTB/SmolLM2-135M", ""])
+def test_other_texts_stay(name):
+    """The published model in bfloat16 keeps its Hub id."""
+    assert model_location(name) == name
+
+
+def test_names_are_told_apart():
+    assert len(set(MODEL_NAMES)) == len(SHIPPED) + len(FETCHED)
