@@ -189,6 +189,7 @@ class Work:
             dtype=settings.dtype,
             device=device,
             seed=settings.seed,
+            batch_size=64,
             store=folder / "attempts",
         )
         texts = texts_of(lm, settings.pretrained, "calibration", sizes)

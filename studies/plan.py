@@ -30,13 +30,16 @@ from lm_eval_ext.errors import UserError
 from lm_eval_ext.metrics import PairedDifference, minimum_detectable_effect, paired_bootstrap
 from lm_eval_ext.training.manifest import keep_settings, write_json
 
-Kind = Literal["superiority", "equivalence"]
-"""More than the margin better than the baseline; or within the margin of it, on either side."""
+Kind = Literal["superiority", "non-inferiority", "equivalence"]
+"""More than the margin better than the baseline, less than the margin worse than it, or within the
+margin of it on either side."""
 
 Verdict = Literal["holds", "does not hold", "not decidable here"]
 
 PLAN, PILOT = "plan", "pilot"
+_SIGNS: dict[Kind, str] = {"superiority": "> ", "non-inferiority": "> -", "equivalence": "±"}
 N_RESAMPLES = 10_000
+_ROUNDING = 1e-12
 PILOT_QUESTIONS = 50
 
 Measure = Callable[[float], PairedDifference]
@@ -56,8 +59,7 @@ class Comparison:
     treatment, baseline
         Names of the two runs; differences are the first minus the second.
     margin
-        In the unit of the metric, and at least 0. A superiority claim says that the treatment is
-        better by more than this, an equivalence claim that the two differ by less (above 0).
+        In the unit of the metric, and at least 0; above 0 for equivalence. See `Kind`.
     kind
         See `Kind`.
     higher_is_better
@@ -102,9 +104,13 @@ class Comparison:
             return self._undecided_unless(low > self.margin or high < -self.margin)
         if not self.higher_is_better:
             low, high = -high, -low
-        if low > self.margin:
+        if low > self._least_gain:
             return "holds"
-        return self._undecided_unless(high < self.margin)
+        return self._undecided_unless(high < self._least_gain)
+
+    @property
+    def _least_gain(self) -> float:
+        return -self.margin if self.kind == "non-inferiority" else self.margin
 
     @staticmethod
     def _undecided_unless(excluded: bool) -> Verdict:
@@ -127,7 +133,8 @@ class Comparison:
         if self.kind == "equivalence":
             distance = abs(self.margin - abs(difference))
         else:
-            distance = abs((difference if self.higher_is_better else -difference) - self.margin)
+            gain = difference if self.higher_is_better else -difference
+            distance = abs(gain - self._least_gain)
         if not distance:
             return math.inf
         detectable = minimum_detectable_effect(found.standard_error, alpha=alpha)
@@ -342,9 +349,11 @@ def judge(plan: Plan, measured: Mapping[str, Measure]) -> list[Judgement]:
             if found is None:
                 tried[one.claim] = Judgement(one, None, "not decidable here")
                 continue
-            verdict = one.verdict(found.low, found.high)
+            # Where no question differs, the interval is a point that says nothing of others.
+            varies = found.standard_error > _ROUNDING
+            verdict = one.verdict(found.low, found.high) if varies else "not decidable here"
             undecided = verdict == "not decidable here"
-            needed = one.questions_to_decide(found, alpha=alpha) if undecided else None
+            needed = one.questions_to_decide(found, alpha=alpha) if undecided and varies else None
             tried[one.claim] = Judgement(one, found, verdict, needed)
         judged |= tried
         undecided_ones = [one for one in left if tried[one.claim].verdict == "not decidable here"]
@@ -355,16 +364,23 @@ def judge(plan: Plan, measured: Mapping[str, Measure]) -> list[Judgement]:
 
 
 def judgement_records(judged: Sequence[Judgement]) -> list[dict[str, Any]]:
-    """Return judgements as JSON has them."""
+    """Return judgements as JSON has them: null where a number is not known or not finite."""
     return [
         {
             **dataclasses.asdict(one.comparison),
-            "found": None if one.found is None else one.found._asdict(),
+            "found": None if one.found is None else _finite(one.found._asdict()),
             "verdict": one.verdict,
-            "questions_to_decide": one.questions_to_decide,
+            **_finite({"questions_to_decide": one.questions_to_decide}),
         }
         for one in judged
     ]
+
+
+def _finite(values: Mapping[str, float | None]) -> dict[str, float | None]:
+    return {
+        name: value if value is not None and math.isfinite(value) else None
+        for name, value in values.items()
+    }
 
 
 def judgement_table(judged: Sequence[Judgement]) -> list[str]:
@@ -382,7 +398,7 @@ def judgement_table(judged: Sequence[Judgement]) -> list[str]:
             level = f"{100 * found.confidence_level:.3g}%"
             cells.append(f"{found.difference:+.4f} ({found.low:+.4f}, {found.high:+.4f}; {level})")
             cells.append(f"{found.n_questions}")
-        margin = f"{'±' if what.kind == 'equivalence' else '> '}{what.margin:g}"
+        margin = f"{_SIGNS[what.kind]}{what.margin:g}"
         lines.append(f"| {' | '.join([*cells, margin, _verdict_cell(one)])} |")
     return lines
 

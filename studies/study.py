@@ -85,6 +85,10 @@ class Run:
         ``--gen_kwargs``.
     pretrained
         Another model than the study's.
+    num_fewshot
+        Solved examples; None: the task's own.
+    seed
+        Another seed than the study's.
     """
 
     name: str
@@ -95,6 +99,8 @@ class Run:
     arguments: Mapping[str, Any] = field(default_factory=dict)
     generation: Mapping[str, Any] = field(default_factory=dict)
     pretrained: str | None = None
+    num_fewshot: int | None = None
+    seed: int | None = None
 
 
 class Study:
@@ -168,7 +174,9 @@ class Study:
         if run.generation:
             pairs = (f"{name}={value}" for name, value in run.generation.items())
             words += ["--gen_kwargs", ",".join(pairs)]
-        words += ["--batch_size", str(self.batch_size), "--seed", str(self.seed)]
+        words += ["--batch_size", str(self.batch_size)]
+        words += ["--seed", str(self.seed if run.seed is None else run.seed)]
+        words += [] if run.num_fewshot is None else ["--num_fewshot", str(run.num_fewshot)]
         words += ["--device", self.device] if self.device else []
         words += ["--log_samples", "--output_path", str(folder)]
         self.command(

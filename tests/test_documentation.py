@@ -14,7 +14,7 @@ from lm_eval_ext.__main__ import find_command
 ROOT = Path(__file__).parents[1]
 PAGES = sorted(
     path
-    for pattern in ("*.md", "docs/**/*.md", "tasks/**/*.md", "leaderboards/**/*.md")
+    for pattern in ("*.md", "docs/**/*.md", "tasks/**/*.md", "leaderboards/**/*.md", "studies/*.md")
     for path in ROOT.glob(pattern)
 )
 MODULES = sorted(

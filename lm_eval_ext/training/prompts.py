@@ -19,7 +19,7 @@ _TINY_TOKENS = {"gsm8k": 200, "math": 128, "mbpp": 100}
 """Of the zero-shot prompts of `data.tiny.formats`: what ends a response, and most tokens."""
 
 _QUESTION = {"gsm8k": ("question",), "math": ("problem",), "mbpp": ("text", "prompt")}
-_REFERENCE = {"gsm8k": ("answer",), "math": ("solution", "answer"), "mbpp": ("test_list",)}
+REFERENCE = {"gsm8k": ("answer",), "math": ("solution", "answer"), "mbpp": ("test_list",)}
 """Fields of a record, any of which will do, that hold the question and what it is graded by."""
 
 
@@ -212,9 +212,9 @@ def _of_record(record: Mapping[str, Any], family: str, place: str) -> Problem:
     from lm_eval_ext.grading import check_family, grade
 
     check_family(family)
-    if not any(field in record for field in _REFERENCE[family]):
+    if not any(field in record for field in REFERENCE[family]):
         raise UserError(
-            f"{place}: no field {' or '.join(map(repr, _REFERENCE[family]))}, which --grader "
+            f"{place}: no field {' or '.join(map(repr, REFERENCE[family]))}, which --grader "
             f"{family} needs"
         )
     if family != "mbpp":  # that runs programs

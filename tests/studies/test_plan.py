@@ -83,13 +83,29 @@ def test_equivalence(claim, low, high, verdict, higher_is_better):
 
 
 @pytest.mark.parametrize(
+    ("low", "high", "verdict"),
+    [
+        (-0.019, 0.01, "holds"),
+        (0.01, 0.05, "holds"),
+        (-0.02, 0.01, "not decidable here"),
+        (-0.03, -0.01, "not decidable here"),
+        (-0.05, -0.021, "does not hold"),
+    ],
+)
+def test_non_inferiority(claim, low, high, verdict):
+    named = {"margin": 0.02, "kind": "non-inferiority"}
+    assert claim(**named).verdict(low, high) == verdict
+    assert claim(**named, higher_is_better=False).verdict(-high, -low) == verdict
+
+
+@pytest.mark.parametrize(
     "changes",
     [
         {"margin": -0.01},
         {"margin": math.inf},
         {"margin": math.nan},
         {"kind": "equivalence"},  # within nothing
-        {"kind": "inferiority"},
+        {"kind": "inferiority"},  # of which there is no test
     ],
 )
 def test_claims_that_mean_nothing_are_refused(claim, changes):
@@ -177,6 +193,8 @@ def test_claims_that_were_not_run_stay_in_the_family(plan, claim):
         ({"margin": 0.02, "kind": "equivalence"}, 0.01),
         ({"margin": 0.02, "kind": "equivalence"}, -0.01),
         ({"margin": 0.02, "kind": "equivalence"}, -0.03),
+        ({"margin": 0.02, "kind": "non-inferiority"}, -0.03),
+        ({"margin": 0.02, "kind": "non-inferiority"}, -0.01),
     ],
 )
 def test_questions_to_decide(claim, changes, difference):
@@ -189,6 +207,9 @@ def test_nothing_decides_about_the_margin_itself(plan, claim):
     assert claim(margin=0.02).questions_to_decide(normal(0.02, 0.1)(0.95), alpha=0.05) == math.inf
     judged = plan.judge(plan.Plan("s", claim()), {"A beats B": normal(0.0, 0.1)})
     assert "not decidable here: no n would" in plan.judgement_table(judged)[-1]
+    (record,) = plan.judgement_records(judged)
+    assert record["questions_to_decide"] is record["found"]["p_value"] is None
+    json.dumps(record, allow_nan=False)
 
 
 def test_measures_are_paired_bootstraps_of_any_metric(plan, claim):
@@ -207,3 +228,13 @@ def test_measures_are_paired_bootstraps_of_any_metric(plan, claim):
     record = plan.judgement_records(plan.judge(plan.Plan("s", claim()), {"A beats B": ranking}))[0]
     assert record["verdict"] == "holds"
     assert json.loads(json.dumps(record))["found"]["n_questions"] == 200
+
+
+@pytest.mark.parametrize("kind", ["superiority", "non-inferiority", "equivalence"])
+def test_runs_that_differ_at_no_question_decide_nothing(plan, claim, kind):
+    same = plan.measure_of(
+        mean_over_questions, {"values": [0.0, 1.0, 0.5] * 4}, {"values": [0.0, 1.0, 0.5] * 4}
+    )
+    (judged,) = plan.judge(plan.Plan("s", claim(margin=0.02, kind=kind)), {"A beats B": same})
+    assert judged.verdict == "not decidable here"
+    assert judged.questions_to_decide is None

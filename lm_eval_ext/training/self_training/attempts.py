@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import logging
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -124,10 +124,11 @@ def generate(run: SelfTraining, stage: Stage, workings: Workings) -> None:
             )
             _check_layout(lm, run)
             facts = _facts(lm, stage)
+            taken = _taken(run, stage, workings, problems, facts)
             for batch in mine:
                 keys = {(p.number, i) for p in batch.problems for i in range(n_attempts)}
                 if not keys <= known:
-                    for line in _answer(lm, batch, run):
+                    for line in _answer(lm, batch, run) if taken is None else taken(lm, batch):
                         if (line["problem"], line["attempt"]) not in known:
                             file.write(json.dumps(line, ensure_ascii=False) + "\n")
                     file.flush()
@@ -135,6 +136,28 @@ def generate(run: SelfTraining, stage: Stage, workings: Workings) -> None:
     processes.wait()
     if processes.rank == 0:
         manifest.write_json(stage.report("generate"), {**_counts(stage), **facts})
+
+
+def _taken(
+    run: SelfTraining,
+    stage: Stage,
+    workings: Workings,
+    problems: Sequence[TrainingProblem],
+    facts: Mapping[str, Any],
+) -> Callable[[HFLM, Batch], Iterator[dict[str, Any]]] | None:
+    """Return what stands in for sampling where the first round takes its attempts from a folder."""
+    from lm_eval_ext.training.self_training.taken_attempts import TakenAttempts
+
+    if workings.attempts_from is None or stage.number > 1 or stage.held_out:
+        return None
+    found = TakenAttempts(Path(workings.attempts_from), run, problems)
+    found.check_model(run, facts["fingerprint"])
+
+    def lines(lm: HFLM, batch: Batch) -> Iterator[dict[str, Any]]:
+        for problem in batch.problems:
+            yield from found.at(problem, harness.prompt_tokens(lm, problem.prompt))
+
+    return lines
 
 
 def _check_layout(lm: HFLM, run: SelfTraining) -> None:
@@ -239,12 +262,24 @@ def _rank(path: Path) -> int:
 
 
 def _facts(lm: HFLM, stage: Stage) -> dict[str, Any]:
-    facts: dict[str, Any] = {"max_length": int(lm.max_length)}
+    facts: dict[str, Any] = {"max_length": int(lm.max_length), "fingerprint": _fingerprint(lm)}
     if stage.held_out:
         evaluation = dict(lm.run_record().get("self_evaluation", {}))
         evaluation.pop("attempts", None)  # of this process only
         facts["self_evaluation"] = evaluation
     return facts
+
+
+def _fingerprint(lm: HFLM) -> str | None:
+    """Return what changes when the model's weights do, or None where an engine keeps them."""
+    from transformers import PreTrainedModel
+
+    from lm_eval_ext.models.fingerprint import model_fingerprint
+
+    known: str | None = getattr(lm, "fingerprints", {}).get("model")
+    if known is None and isinstance(lm.model, PreTrainedModel):
+        return model_fingerprint(lm.model)
+    return known
 
 
 def _counts(stage: Stage) -> dict[str, int]:

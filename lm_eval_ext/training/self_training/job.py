@@ -28,6 +28,7 @@ from lm_eval_ext.training.self_training.problems import (
 )
 from lm_eval_ext.training.self_training.settings import SelfTraining, Workings
 from lm_eval_ext.training.self_training.table import HEADER, round_line
+from lm_eval_ext.training.self_training.taken_attempts import TakenAttempts
 
 logger = logging.getLogger(__name__)
 
@@ -91,6 +92,9 @@ def self_train(
             "--confirm-run-unsafe-code"
         )
     kept = {**run.flat(), "problems_sha256": problems_hash(problems)}
+    if workings.attempts_from is not None:
+        taken = TakenAttempts(Path(workings.attempts_from), run, problems)
+        kept["attempts_from"] = taken.record()
     if manifest.keep_settings(output, kept):
         logger.info("continuing the run in %s", output)
     with _alone_in(output):
@@ -180,7 +184,7 @@ def _round_report(stage: Stage) -> dict[str, Any]:
     report: dict[str, Any] = {}
     for phase in ROUND_PHASES:
         report.update(stage.counts(phase))
-    report.pop("max_length")
+    del report["max_length"], report["fingerprint"]
     return report
 
 

@@ -68,6 +68,12 @@ def _add_sampling_options(parser: argparse.ArgumentParser) -> None:
         default="auto",
         help="append a lead-in to attempts without a closed box; auto: of MATH problems (auto)",
     )
+    add(
+        "--attempts-from",
+        metavar="FOLDER",
+        help="take the first round's attempts from an lm_eval run over the same problems or from "
+        "another training, instead of sampling them",
+    )
     add("--generator", default="sampled", help="model wrapper that samples (sampled)")
     add("--generator-args", default="", help="more --model_args for it")
 
@@ -92,9 +98,9 @@ def _add_tuning_options(parser: argparse.ArgumentParser, method: Method) -> None
     if method == "epicar":
         add(
             "--schedule",
-            choices=("mixed", "sequential"),
+            choices=("mixed", "sequential", "eval_only"),
             default="mixed",
-            help="all rows shuffled, or solutions before self-evaluation (mixed)",
+            help="all rows shuffled, solutions before self-evaluation, or the latter only (mixed)",
         )
         add(
             "--alpha",
@@ -159,6 +165,7 @@ def run_command(args: argparse.Namespace, method: Method) -> int:
         attempts_per_save=args.attempts_per_save,
         steps_per_checkpoint=args.steps_per_checkpoint,
         trust_remote_code=args.trust_remote_code,
+        attempts_from=args.attempts_from,
     )
     try:
         self_train(

@@ -39,7 +39,7 @@ def training_order(rows: Sequence[Row], settings: TuningSettings, *, seed: str) 
         total = math.ceil(len(rows) * settings.epochs)
     lengths = [len(row.input_ids) for row in rows]
     rng = random.Random(seed)
-    if settings.schedule == "mixed":
+    if settings.schedule != "sequential":
         return _shuffled(range(len(rows)), total, lengths, settings.batch_size, rng)
     reason = [i for i, row in enumerate(rows) if row.kind == "reason"]
     judged = [i for i, row in enumerate(rows) if row.kind == "eval"]

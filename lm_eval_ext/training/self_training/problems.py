@@ -11,7 +11,7 @@ from typing import Any
 
 from lm_eval_ext.errors import UserError
 from lm_eval_ext.training.drafts.shards import prompt_hash
-from lm_eval_ext.training.prompts import Problem, load_problems
+from lm_eval_ext.training.prompts import REFERENCE, Problem, load_problems
 from lm_eval_ext.training.self_training.folders import read_lines, write_lines
 from lm_eval_ext.training.self_training.settings import SelfTraining
 
@@ -94,12 +94,46 @@ def load_training_problems(run: SelfTraining) -> list[TrainingProblem]:
 
 
 def _question(problem: Problem) -> str:
-    """Return the question itself, whatever the prompt has around it."""
-    record = problem.record or {}
+    return f"{problem.family}:{question_text(problem.record or {}, problem.prompt)}"
+
+
+def question_text(record: Mapping[str, Any], prompt: str) -> str:
+    """Return the question itself with single spaces, whatever the prompt has around it.
+
+    Parameters
+    ----------
+    record
+        The record of the data set.
+    prompt
+        Stands for the question where the record has none.
+
+    Examples
+    --------
+    >>> question_text({"question": "What is  2+2?"}, "Q: What is  2+2?")
+    'What is 2+2?'
+    """
     names = (name for name in ("question", "problem", "text") if isinstance(record.get(name), str))
     name = next(names, None)
-    text = problem.prompt if name is None else record[name]
-    return f"{problem.family}:{' '.join(text.split())}"
+    return " ".join((prompt if name is None else record[name]).split())
+
+
+def same_reference(one: Mapping[str, Any], other: Mapping[str, Any], family: str) -> bool:
+    """Tell whether two records are graded alike, by the fields that both have.
+
+    Parameters
+    ----------
+    one, other
+        The records.
+    family
+        Their grader.
+
+    Examples
+    --------
+    >>> same_reference({"answer": "#### 4"}, {"answer": "#### 5"}, "gsm8k")
+    False
+    """
+    shared = [name for name in REFERENCE[family] if name in one and name in other]
+    return bool(shared) and all(one[name] == other[name] for name in shared)
 
 
 def _prepared(

@@ -175,9 +175,12 @@ def build_rows(run: SelfTraining, stage: Stage, workings: Workings) -> None:
     lines = list(read_lines(stage.folder / LABELLED))
     prompts = {line["problem"]: line["prompt_ids"] for line in lines if "prompt_ids" in line}
     n_correct = sum(line["correct"] for line in lines)
-    solutions = reasoning_lines(lines, dedup=run.rows.dedup)
-    rows = [builder.reason(line, prompts[line["problem"]]) for line in solutions]
-    counts = {"reason": len(rows), "dropped": n_correct - len(rows)}
+    if run.tuning.schedule == "eval_only":
+        rows, counts = [], {"reason": 0, "dropped": 0}
+    else:
+        solutions = reasoning_lines(lines, dedup=run.rows.dedup)
+        rows = [builder.reason(line, prompts[line["problem"]]) for line in solutions]
+        counts = {"reason": len(rows), "dropped": n_correct - len(rows)}
     judged: list[Row] = []
     if run.method == "epicar":
         rng = random.Random(f"{run.seed}:balance:{stage.number}")

@@ -19,8 +19,9 @@ Method = Literal["epicar", "star"]
 InitFrom = Literal["base", "previous"]
 """The model that each round's fine-tuning starts from."""
 
-Schedule = Literal["mixed", "sequential"]
-"""All rows shuffled together, or the reasoning rows before the self-evaluation rows."""
+Schedule = Literal["mixed", "sequential", "eval_only"]
+"""All rows shuffled together, the reasoning rows before the self-evaluation rows, or the latter
+only: the second stage of a model that has learned to reason already."""
 
 Balance = Literal["none", "undersample", "oversample"]
 """How many self-evaluation rows there are of each label: as found, the fewer of both, the more."""
@@ -177,10 +178,10 @@ class TuningSettings:
             raise UserError(f"warmup_ratio={self.warmup_ratio} must be in [0, 1]")
         if self.alpha is not None and not 0 <= self.alpha <= 1:
             raise UserError(f"alpha={self.alpha} must be in [0, 1]")
-        if self.alpha is not None and self.schedule == "sequential":
+        if self.alpha is not None and self.schedule != "mixed":
             raise UserError(
-                "alpha weighs the two kinds of rows within a step, and schedule=sequential never "
-                "has both in one: leave one of them out"
+                "alpha weighs the two kinds of rows within a step, and "
+                f"schedule={self.schedule} never has both in one: leave one of them out"
             )
         if self.merge and not self.lora_rank:
             raise UserError("merge=True has no effect without an adapter: add --lora-rank")
@@ -235,6 +236,8 @@ class SelfTraining:
         check_at_least(self, rounds=1, num_problems=1)
         if not 0 <= self.held_out_share < 1:
             raise UserError(f"held_out_share={self.held_out_share} must be in [0, 1)")
+        if self.method == "star" and self.tuning.schedule == "eval_only":
+            raise UserError("schedule=eval_only leaves star nothing to learn: use epicar")
         if self.method == "star" and self.tuning.alpha is not None:
             raise UserError("alpha has no effect in star, which has no labels to learn: leave it")
 
@@ -291,12 +294,16 @@ class Workings:
         Optimizer steps between two checkpoints.
     trust_remote_code
         Allow the model's own code.
+    attempts_from
+        Folder that the first round takes its attempts from, or None; what is in it is noted in the
+        settings of the run.
     """
 
     generation_batch_size: int | str = "auto"
     attempts_per_save: int = 1024
     steps_per_checkpoint: int = 200
     trust_remote_code: bool = False
+    attempts_from: str | None = None
 
     def __post_init__(self) -> None:
         check_at_least(self, attempts_per_save=1, steps_per_checkpoint=1)
