@@ -1,6 +1,6 @@
 """Pass@N, calibration and uncertainty for lm-evaluation-harness."""
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
 
 def evaluate_module(name: str) -> str:
