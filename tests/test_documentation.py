@@ -1,20 +1,31 @@
-"""The documentation holds: links lead somewhere, examples in docstrings and commands run."""
+"""The documentation holds: links lead somewhere, commands exist, examples give what they print."""
 
 from __future__ import annotations
 
+import contextlib
 import doctest
 import importlib
+import io
 import re
+import shlex
+import subprocess
+import sys
+from functools import cache
 from pathlib import Path
 
 import pytest
 
-from lm_eval_ext.__main__ import find_command
+import lm_eval_ext
+from lm_eval_ext.__main__ import find_command, main
 
 ROOT = Path(__file__).parents[1]
 PAGES = sorted(
     path
-    for pattern in ("*.md", "docs/**/*.md", "tasks/**/*.md", "leaderboards/**/*.md", "studies/*.md")
+    for pattern in (
+        "*.md",
+        *(f"{folder}/**/*.md" for folder in ("docs", "leaderboards", "lm_eval_ext", "studies")),
+        "tasks/**/*.md",
+    )
     for path in ROOT.glob(pattern)
 )
 MODULES = sorted(
@@ -66,10 +77,78 @@ def test_commands_exist(page: Path) -> None:
     text = page.read_text(encoding="utf-8")
     makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
     targets = set(re.findall(r"^([a-z][a-z-]*):", makefile, flags=re.MULTILINE))
-    for target in re.findall(r"(?:^|`|\$ )make ([a-z][a-z-]*)", text, flags=re.MULTILINE):
+    for target in re.findall(
+        r"(?:^ *|`|\$ )make ([a-z][a-z-]*)(?= |`|$)", text, flags=re.MULTILINE
+    ):
         assert target in targets, f"make {target}"
-    for words in re.findall(r"(?:^|`|\$ |\()lm-eval-ext ([a-z][a-z ]*)", text, flags=re.MULTILINE):
+    for words in re.findall(
+        r"(?:^ *|`|\$ |\()lm-eval-ext ([a-z][a-z ]*)", text, flags=re.MULTILINE
+    ):
         assert find_command(words.split())[1] is not None, f"lm-eval-ext {words}"
+
+
+@cache
+def help_of(command: str) -> str:
+    """Return what a command prints for ``--help``."""
+    printed = io.StringIO()
+    with contextlib.redirect_stdout(printed), pytest.raises(SystemExit):
+        main([*command.split(), "--help"])
+    return printed.getvalue()
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_options_exist(page: Path) -> None:
+    lines = page.read_text(encoding="utf-8").replace("\\\n", " ")
+    for line in re.findall(
+        r"(?:^ *|`|-m )lm[-_]eval[-_]ext ([a-z][^`\n#]*)", lines, flags=re.MULTILINE
+    ):
+        command, _ = find_command(line.split())
+        for option in re.findall(r"(?<=\s)--[a-z][\w-]*", line) if command else ():
+            known = re.search(rf"{option}(?![\w-])", help_of(command))
+            assert known, f"lm-eval-ext {command} {option}"
+
+
+def test_the_index_lists_every_page() -> None:
+    index = (ROOT / "docs" / "README.md").read_text(encoding="utf-8")
+    for page in (ROOT / "docs").glob("*.md"):
+        assert page.name == "README.md" or f"]({page.name})" in index, page.name
+
+
+def test_the_readme_names_every_method_and_the_version() -> None:
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    declared = (ROOT / "pyproject.toml").read_text(encoding="utf-8")
+    methods = re.findall(r'^([\w-]+) = "lm_eval_ext\.model_wrappers\.', declared, re.MULTILINE)
+    assert methods
+    assert [method for method in methods if not re.search(rf"\| .*`{method}`", readme)] == []
+    assert f"version = {{{lm_eval_ext.__version__}}}" in readme
+
+
+def test_the_readme_shows_what_its_run_prints(tmp_path: Path, monkeypatch) -> None:
+    """The run under "One run" prints the rows shown there; the example reads its samples."""
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    section = readme.split("## One run\n")[1].split("\n## ")[0]
+    command = re.search(r"^    (lm_eval .*?[^\\])$", section, re.MULTILINE | re.DOTALL)
+    rows = re.search(r"```\n(.*?)```", section, re.DOTALL)
+    assert command
+    assert rows
+    program, *arguments = shlex.split(command[1].replace("\\\n", " "))
+    done = subprocess.run(
+        [Path(sys.executable).with_name(program), *arguments],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    printed = done.stdout.splitlines()
+    assert [row for row in rows[1].splitlines() if row not in printed] == []
+    n_rows = sum(line.startswith("|") for line in printed) - 2  # the title and its rule
+    assert f"of its {n_rows} rows" in section
+    monkeypatch.chdir(tmp_path)
+    [block] = re.findall(r"```python\n(.*?)```", readme, re.DOTALL)
+    example = doctest.DocTestParser().get_doctest(block, {}, "README.md", None, None)
+    result = doctest.DocTestRunner().run(example)
+    assert result.attempted > 5
+    assert result.failed == 0
 
 
 @pytest.mark.parametrize("name", MODULES)
