@@ -87,6 +87,17 @@ def test_commands_exist(page: Path) -> None:
         assert find_command(words.split())[1] is not None, f"lm-eval-ext {words}"
 
 
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_rows_of_a_table_have_equally_many_cells(page: Path) -> None:
+    text = page.read_text(encoding="utf-8")
+    text = re.sub(r"^ *```.*?^ *```$", "", text, flags=re.DOTALL | re.MULTILINE)
+    for table in re.findall(r"(?:^\|.*\n)+", text, flags=re.MULTILINE):
+        title, *rows = table.splitlines()
+        n_bars = len(re.findall(r"(?<!\\)\|", title))
+        for row in rows:
+            assert len(re.findall(r"(?<!\\)\|", row)) == n_bars, row
+
+
 @cache
 def help_of(command: str) -> str:
     """Return what a command prints for ``--help``."""
