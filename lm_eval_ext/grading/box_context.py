@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import re
 
-from lm_eval_ext.grading.boxes import RELATION, Box
+from lm_eval_ext.grading.box_groups import RELATION
+from lm_eval_ext.models.boxes import Box
 
 MAX_AROUND = 120
 """Characters read before and after a box."""
@@ -65,7 +66,7 @@ def in_context(text: str, box: Box) -> str:
 
     Examples
     --------
-    >>> from lm_eval_ext.grading.boxes import find_boxes
+    >>> from lm_eval_ext.models.boxes import find_boxes
     >>> for text in (
     ...     r"$a=-\boxed{256}$",
     ...     r"$5\boxed{\sqrt3}$",

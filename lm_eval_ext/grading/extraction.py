@@ -11,8 +11,6 @@ from collections.abc import Iterator
 from itertools import pairwise
 from typing import Literal, TypeAlias
 
-from lm_eval_ext.grading.boxes import find_boxes
-
 Form: TypeAlias = Literal["verb", "label", "hope"]
 """How an answer is announced; see `Announcement`."""
 
@@ -89,17 +87,6 @@ def hash_marked(text: str) -> Iterator[str]:
         line, _, below = text[start + 4 : start + 4 + MAX_LENGTH].partition("\n")
         yield line if line.strip(" \t\r#*_") else _first_line(below)
         end = start
-
-
-def boxed(text: str, max_length: int = MAX_LENGTH) -> Iterator[str]:
-    r"""Yield the inside of each box, the last first; see `lm_eval_ext.grading.boxes.find_boxes`.
-
-    Examples
-    --------
-    >>> list(boxed(r"\boxed{3} or rather \boxed{\frac{1}{2}} or \boxed{unfinished"))
-    ['\\frac{1}{2}', '3']
-    """
-    return (box.inside for box in find_boxes(text, max_length))
 
 
 def announced(text: str) -> Iterator[Announcement]:

@@ -41,7 +41,7 @@ from lm_eval_ext.data.rounding import exact_gold, is_rounded
 from lm_eval_ext.errors import UserError
 from lm_eval_ext.grading.attempt import Attempt
 from lm_eval_ext.grading.box_context import in_context
-from lm_eval_ext.grading.boxes import Box, find_boxes, one_answer
+from lm_eval_ext.grading.box_groups import one_answer
 from lm_eval_ext.grading.extraction import (
     MAX_LENGTH,
     Announcement,
@@ -52,6 +52,7 @@ from lm_eval_ext.grading.extraction import (
     tagged,
 )
 from lm_eval_ext.grading.rational import join_groups, parse_exact, parse_leading, parse_sentence
+from lm_eval_ext.models.boxes import Box, find_boxes
 from lm_eval_ext.models.thoughts import after_thinking
 
 Parse: TypeAlias = Callable[[str], Fraction | None]

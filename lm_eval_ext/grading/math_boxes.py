@@ -5,9 +5,10 @@ from __future__ import annotations
 import re
 
 from lm_eval_ext.grading.box_context import in_context
-from lm_eval_ext.grading.boxes import MAX_BOXES, Box, find_boxes, name_of, one_answer
+from lm_eval_ext.grading.box_groups import name_of, one_answer
 from lm_eval_ext.grading.math_text import decide, tidy
 from lm_eval_ext.grading.rational import parse_exact
+from lm_eval_ext.models.boxes import MAX_BOXES, Box, find_boxes
 
 MAX_BOX = 100_000
 """Characters in which a box has to be closed. Much longer than any answer that is verified, so that

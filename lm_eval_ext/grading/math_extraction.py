@@ -7,7 +7,7 @@ one decides:
    of it unless it is prose;
 2. the last brace-matched ``\boxed{...}`` or ``\fbox{...}`` (``\boxed 2`` where there is no other),
    with the others of its sentence or list, as ``-2, 1``, and with what stands around them and
-   belongs to them (see `lm_eval_ext.grading.boxes` and `lm_eval_ext.grading.box_context`);
+   belongs to them (see `lm_eval_ext.grading.box_groups` and `lm_eval_ext.grading.box_context`);
 3. the last "the answer is ...", "final answer: ..." and close variants: the formula that follows,
    or the words up to the end of the sentence. A formula counts only after words that introduce it
    ("equal to", "the fraction", ...); after others ("less than $5$") the words are the answer, which
@@ -32,7 +32,7 @@ from hashlib import blake2b
 from typing import Any
 
 from lm_eval_ext.errors import UserError
-from lm_eval_ext.grading.boxes import one_answer
+from lm_eval_ext.grading.box_groups import one_answer
 from lm_eval_ext.grading.extraction import mark_end, tagged
 from lm_eval_ext.grading.math_announcements import announced_answer, last_formula, whole_answer
 from lm_eval_ext.grading.math_boxes import MAX_BOX, boxed_answer, boxes_in, closed_up, is_same

@@ -1,13 +1,9 @@
 """Candidates for the answer of a completion, the last first."""
 
-from hypothesis import given
-from hypothesis import strategies as st
-
 from lm_eval_ext.grading.extraction import (
     MAX_CANDIDATES,
     MAX_LENGTH,
     announced,
-    boxed,
     hash_marked,
     headed,
     tagged,
@@ -16,7 +12,6 @@ from lm_eval_ext.grading.extraction import (
 
 def test_candidates_come_from_the_last_to_the_first():
     assert list(hash_marked("#### 1\n#### 2\n")) == [" 2", " 1"]
-    assert list(boxed(r"\boxed{1} \fbox{2}")) == ["2", "1"]
     assert list(announced("The answer is 1. My answer: 2")) == ["2", "1. My answer: 2"]
 
 
@@ -43,28 +38,10 @@ def test_the_sentence_before_a_hope_is_announced():
     assert list(announced("The answer is 1. I hope it is correct.")) == ["1. I hope it is correct."]
 
 
-def test_braces_are_matched():
-    assert list(boxed(r"\boxed{\frac{1}{\text{a\}b}}}")) == [r"\frac{1}{\text{a\}b}}"]
-    assert list(boxed(r"\boxed{1 \boxed{2}}")) == ["2", r"1 \boxed{2}"]
-    assert list(boxed(r"\boxed{1")) == []
-
-
-@given(
-    st.text(alphabet="abc {}\\", max_size=30).filter(lambda s: s.count("{") == s.count("}") == 0)
-)
-def test_what_is_boxed_comes_out(inside):
-    # A backslash before the closing brace would escape it.
-    assert list(boxed(f"so \\boxed{{{inside}}} it is")) == (
-        [] if inside.endswith("\\") else [inside]
-    )
-
-
 def test_the_work_is_bounded():
     assert len(list(hash_marked("#### 1\n" * 1000))) == MAX_CANDIDATES
-    assert len(list(boxed("\\boxed{1}" * 1000))) == MAX_CANDIDATES
     assert len(list(announced("The answer is 1.\n" * 1000))) == MAX_CANDIDATES
     assert len(list(headed("# Answer\n1\n" * 1000))) == MAX_CANDIDATES
     assert len(list(tagged("<answer>1</answer>" * 1000))) == MAX_CANDIDATES
     assert list(tagged(f"<answer>{'1' * (MAX_LENGTH + 1)}</answer>")) == []
-    assert list(boxed("\\boxed{" + "1" * MAX_LENGTH + "}")) == []
     assert len(next(announced("The answer is " + "1" * 1000))) <= MAX_LENGTH

@@ -8,7 +8,6 @@ format from counting as a wrong answer, in evaluation and in training labels.
 from __future__ import annotations
 
 import logging
-import re
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
@@ -18,8 +17,8 @@ import numpy as np
 
 from lm_eval_ext.engine.request import AttemptRequest, AttemptResult
 from lm_eval_ext.engine.stop_strings import StopStrings
-from lm_eval_ext.grading.extraction import boxed
 from lm_eval_ext.methods.self_evaluation.layout import cut_from_left
+from lm_eval_ext.models.boxes import box_end, find_boxes
 from lm_eval_ext.models.generation import TokenStatistics
 from lm_eval_ext.models.thoughts import ThoughtTags
 
@@ -28,10 +27,10 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-_BRACE = re.compile(r"(?<!\\)[{}]")
-
 LEAD_IN = "\nThe final answer is \\boxed{"
 MAX_NEW_TOKENS = 32
+MAX_LENGTH = 400
+"""Characters in which a box has to be closed."""
 
 
 class OpenAttempt(NamedTuple):
@@ -92,7 +91,7 @@ class BoxCompletion:
     def added_text(self, token_ids: Sequence[int]) -> str:
         """Return the lead-in and a completion's text up to the closing brace."""
         inside = self._tokenizer.decode(list(token_ids), skip_special_tokens=True)
-        return LEAD_IN + inside[: _closing(inside)]
+        return LEAD_IN + inside[: box_end(inside)]
 
     def report(self) -> None:
         """Say how often there was something to complete."""
@@ -116,7 +115,7 @@ class ClosingBrace(StopStrings):
 
     def completed(self, token_ids: Sequence[int], opened: ThoughtTags | None = None) -> bool:
         """Return whether the box is closed, whatever the attempt was thinking."""
-        return _closing(self._tokenizer.decode(list(token_ids))) is not None
+        return box_end(self._tokenizer.decode(list(token_ids))) is not None
 
     def inside_thought(self, token_ids: Sequence[int], opened: ThoughtTags | None = None) -> bool:
         """Return False: a box ends where it is closed."""
@@ -131,7 +130,7 @@ def has_closed_box(text: str) -> bool:
     >>> has_closed_box(r"so \boxed{\frac{1}{2}}"), has_closed_box(r"so \boxed{\frac{1}{2}")
     (True, False)
     """
-    return next(boxed(text), None) is not None
+    return next(find_boxes(text, MAX_LENGTH), None) is not None
 
 
 def joined(first: AttemptResult, completion: AttemptResult) -> AttemptResult:
@@ -153,13 +152,3 @@ def joined(first: AttemptResult, completion: AttemptResult) -> AttemptResult:
         TokenStatistics(*statistics),
         completion.readout,
     )
-
-
-def _closing(inside: str) -> int | None:
-    """Return the end of the brace that closes a box, given what follows its opening brace."""
-    depth = 1
-    for brace in _BRACE.finditer(inside):
-        depth += 1 if brace[0] == "{" else -1
-        if depth == 0:
-            return brace.end()
-    return None

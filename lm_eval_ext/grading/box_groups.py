@@ -1,27 +1,23 @@
-r"""Read the boxes of a text: where they are, and which of them are one answer.
+r"""Tell which boxes of a text are one answer.
 
-A box is ``\boxed{...}`` or ``\fbox{...}``. The last one says the answer, together with those before
-it that are in one list or coordinated in one sentence with it: ``$\boxed{-2}$ and $\boxed{1}$``. A
-correction, a repetition and the box of a later step (``$x=\boxed3$, so $x+4=\boxed7$``) stand
-alone. `lm_eval_ext.grading.box_context` reads what stands around a box.
+The last one says the answer, together with those before it that are in one list or coordinated in
+one sentence with it: ``$\boxed{-2}$ and $\boxed{1}$``. A correction, a repetition and the box of a
+later step (``$x=\boxed3$, so $x+4=\boxed7$``) stand alone. `lm_eval_ext.grading.box_context` reads
+what stands around a box.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
-from typing import NamedTuple
+from collections.abc import Sequence
 
-MAX_BOXES = 20
-"""Boxes looked at, counted from the end."""
+from lm_eval_ext.models.boxes import Box
 
 MAX_BETWEEN = 300
 """Characters between two boxes of one answer."""
 
 MAX_MENTIONED = 40
 """Characters of a value that is looked for in the formula of the next box."""
-
-_BRACE = re.compile(r"(?<!\\)[{}]")
 
 _TEXT = re.compile(r"\\(?:text(?:rm|bf|it)?|mbox|mathrm)\s*\{([^{}]*)\}")
 _DELIMITER = re.compile(r"(?<!\\)\$+|\\[()\[\]]|\*\*|\\(?:left|right)(?![A-Za-z])")
@@ -77,61 +73,6 @@ _CONVERSION = re.compile(
 _UNIT_AFTER = re.compile(r"[\s$.,)\\]*(?:text\{\s*)?(?P<unit>[A-Za-z]+)")
 
 
-class Box(NamedTuple):
-    """A box and its place.
-
-    Parameters
-    ----------
-    start
-        Position of the backslash.
-    end
-        Position after the closing brace.
-    inside
-        What stands between the braces.
-    """
-
-    start: int
-    end: int
-    inside: str
-
-
-def find_boxes(text: str, max_length: int) -> Iterator[Box]:
-    r"""Yield each brace-matched ``\boxed{...}`` or ``\fbox{...}``, the last first.
-
-    Parameters
-    ----------
-    text
-        A completion.
-    max_length
-        Characters after which the search for the closing brace ends; a longer box is no box.
-
-    Examples
-    --------
-    >>> [box.inside for box in find_boxes(r"\boxed{3}, no \boxed{\frac{1}{2}}, \boxed{open", 400)]
-    ['\\frac{1}{2}', '3']
-    """
-    end = len(text)
-    for _ in range(MAX_BOXES):
-        start = max(text.rfind("\\boxed{", 0, end), text.rfind("\\fbox{", 0, end))
-        if start < 0:
-            return
-        opening = text.index("{", start)
-        closing = _partner(text, opening, max_length)
-        if closing is not None:
-            yield Box(start, closing + 1, text[opening + 1 : closing])
-        end = start
-
-
-def _partner(text: str, opening: int, max_length: int) -> int | None:
-    """Return the position of the brace that closes the one at ``opening``, if that is near."""
-    depth = 0
-    for match in _BRACE.finditer(text, opening, opening + max_length):
-        depth += 1 if match[0] == "{" else -1
-        if depth == 0:
-            return match.start()
-    return None
-
-
 def one_answer(text: str, boxes: Sequence[Box]) -> list[Box]:
     r"""Return the first of some boxes, the last first, and those that are one answer with it.
 
@@ -139,6 +80,7 @@ def one_answer(text: str, boxes: Sequence[Box]) -> list[Box]:
 
     Examples
     --------
+    >>> from lm_eval_ext.models.boxes import find_boxes
     >>> for text in (
     ...     r"$\boxed{-2}$ and $\boxed{1}$",
     ...     r"$y=\boxed{4}$ and $x=\boxed{3}$",
@@ -169,6 +111,7 @@ def name_of(text: str, box: Box) -> str:
 
     Examples
     --------
+    >>> from lm_eval_ext.models.boxes import find_boxes
     >>> text = r"$x_1 = \boxed{3}$"
     >>> name_of(text, next(find_boxes(text, 400)))
     'x_1'
