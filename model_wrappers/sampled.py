@@ -247,7 +247,9 @@ class SampledLM(KeyedArguments, HFLM):
         if self.store is None:
             yield from self._sample(group)
             return
-        stored = stored_sampling(self, self.store, group, sample=self._sample)
+        stored = stored_sampling(
+            self, self.store, group, sample=self._sample, annotate=self._timed_annotate
+        )
         rows, whole = self._max_rows(group.attempts, group.settings), self.device.type == "cpu"
         if whole and self.batch_size == "auto":
             rows = self._rows_of_batches = stored.rows_as_before(rows, most=self._most_rows)
@@ -307,7 +309,10 @@ class SampledLM(KeyedArguments, HFLM):
     def _group(self, requests: list[GenerationRequest]) -> SamplingGroup:
         settings = self._resolve(requests[0])
         prompts = [request.prompt for request in requests]
-        tokens, truncated = fitted_prompts(self, prompts, max_new_tokens=settings.max_new_tokens)
+        room = harness.prompt_room(
+            self, max_new_tokens=settings.max_new_tokens, n_vectors=self.n_vectors
+        )
+        tokens, truncated = fitted_prompts(prompts, self.prompt_token_ids, room=room)
         opened = {prompt: open_thought(self, prompt) for prompt in tokens}
         attempts = [
             replace(
@@ -378,11 +383,10 @@ class SampledLM(KeyedArguments, HFLM):
                     "--batch_size auto"
                 )
             return int(self.batch_size)
-        length = settings.max_new_tokens
         rows = fitting_rows(
             self.model,
             attempts,
-            max_new_tokens=length,
+            max_new_tokens=settings.max_new_tokens,
             limit=self._most_rows,
             shares_beginnings=self.shared_prefix_misfit is None,
         )
@@ -402,4 +406,20 @@ class SampledLM(KeyedArguments, HFLM):
             "decoder": "generate" if self.shared_prefix_misfit else "shared_prefix",
             "sampling": self._settings_used,
             **self._conclusion.record(),
+        }
+
+    def common_settings(self) -> dict[str, Any]:
+        """Return what is in the keys of every wrapper's attempts."""
+        opening = self.think_start_token
+        return {
+            **self.fingerprints,
+            # `generate` rounds in its own way.
+            "decoder": "generate" if self.shared_prefix_misfit else "shared_prefix",
+            "seed": self.seed,
+            "max_length": int(self.max_length),
+            "eos_token_ids": sorted(self._eos_token_ids()),
+            "think_end_token": self.think_end_token,
+            **({"think_start_token": opening} if opening else {}),
+            "mixed_precision": str(self.mixed_precision_dtype),
+            **self._conclusion.settings(),
         }

@@ -93,9 +93,12 @@ class KeyedArguments:
         The arguments of the class's own constructor, but for those it passes on under their name.
         The name of ``**arguments`` stands for all that are passed in it and not declared. A class
         without a declaration of its own is named in the keys of its attempts.
+    pretrained
+        What the model was loaded from, for people who look into a store.
     """
 
     argument_effects: ClassVar[Mapping[str, Effect]] = {}
+    pretrained: Any
     _calls: dict[type, _Call]
 
     def __init_subclass__(cls, **options: Any) -> None:
@@ -109,11 +112,17 @@ class KeyedArguments:
         if "__init__" in vars(cls):
             cls.__init__ = _recorded(cls, cls.__init__)  # type: ignore[method-assign]
 
-    def key_settings(self) -> dict[str, Any]:
-        """Return the entries for arguments that change texts, where they have one.
+    @property
+    def annotates(self) -> bool:
+        """Whether the wrapper annotates attempts after they are sampled."""
+        return False
 
-        Those of `SampledLM` are in `lm_eval_ext.store.run_contexts`.
-        """
+    def common_settings(self) -> dict[str, Any]:
+        """Return the entries that all wrappers have; `SampledLM` overrides this."""
+        return {}
+
+    def key_settings(self) -> dict[str, Any]:
+        """Return the entries for a wrapper's arguments that change texts, where they have one."""
         return {}
 
     def annotation_settings(self) -> dict[str, Any]:

@@ -4,43 +4,33 @@ from __future__ import annotations
 
 from dataclasses import asdict
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from lm_eval_ext.engine.attempt_texts import stopped_inside_thought
 from lm_eval_ext.engine.sampling_settings import SamplingSettings
+from lm_eval_ext.store.argument_effects import KeyedArguments
 from lm_eval_ext.store.attempt_store import AttemptStore
 from lm_eval_ext.store.key import TEXT_FORMAT, make_context
 from lm_eval_ext.store.sampling_group import SamplingGroup
-from lm_eval_ext.store.stored_sampling import Contexts, Sample, StoredSampling
-
-if TYPE_CHECKING:
-    from lm_eval_ext.model_wrappers.sampled import SampledLM
+from lm_eval_ext.store.stored_sampling import Annotate, Contexts, Sample, StoredSampling
 
 
-def run_contexts(lm: SampledLM, settings: SamplingSettings) -> Contexts:
+def run_contexts(lm: KeyedArguments, settings: SamplingSettings) -> Contexts:
     """Return the contexts of attempts under some sampling settings.
 
-    The settings are the fingerprints of model and tokenizer, the format of texts, the decoder
-    (`generate` rounds in its own way), the sampling settings, those of `SampledLM`, and what the
-    wrapper adds. The name of a wrapper is among them only where its class declares no arguments:
-    attempts that two wrappers would sample alike are the same attempts.
+    The settings are the format of texts, the sampling settings, those that all wrappers have (the
+    fingerprints of model and tokenizer among them), and what the wrapper adds. The name of a
+    wrapper is among them only where its class declares no arguments: attempts that two wrappers
+    would sample alike are the same attempts.
     """
     about = {"pretrained": str(lm.pretrained), "wrapper": type(lm).__name__}
     sampling = asdict(settings)
     if settings.thinking_budget is None:  # as before there was one
         del sampling["thinking_budget"]
     own = {
-        **lm.fingerprints,
         "version": TEXT_FORMAT,
-        "decoder": "generate" if lm.shared_prefix_misfit else "shared_prefix",
         "sampling": sampling,
-        "seed": lm.seed,
-        "max_length": int(lm.max_length),
-        "eos_token_ids": sorted(lm._eos_token_ids()),
-        "think_end_token": lm.think_end_token,
-        **_if_any("think_start_token", lm.think_start_token),
-        "mixed_precision": str(lm.mixed_precision_dtype),
-        **lm._conclusion.settings(),
+        **lm.common_settings(),
         **lm.key_settings(),
         **_if_any("arguments", lm.arguments_by_value("text")),
         **_if_any("undeclared", lm.undeclared_classes()),
@@ -72,7 +62,12 @@ def _if_any(name: str, value: Any) -> dict[str, Any]:
 
 
 def stored_sampling(
-    lm: SampledLM, store: AttemptStore, group: SamplingGroup, *, sample: Sample
+    lm: KeyedArguments,
+    store: AttemptStore,
+    group: SamplingGroup,
+    *,
+    sample: Sample,
+    annotate: Annotate,
 ) -> StoredSampling:
     """Return what answers the requests of a group from a store and the model."""
     contexts = run_contexts(lm, group.settings)
@@ -83,5 +78,5 @@ def stored_sampling(
         again=after_thought(contexts),
         is_outdated=partial(stopped_inside_thought, lm),
         sample=sample,
-        annotate=lm._timed_annotate,
+        annotate=annotate,
     )

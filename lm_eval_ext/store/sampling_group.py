@@ -3,19 +3,15 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 from lm_eval_ext.engine.request import AttemptRequest, AttemptResult
 from lm_eval_ext.engine.sampling_settings import SamplingSettings, resolve_settings
 from lm_eval_ext.errors import UserError
-from lm_eval_ext.harness import requests as harness
 from lm_eval_ext.harness.requests import GenerationRequest
 from lm_eval_ext.models.generation import Generation, GenerationRecord
-
-if TYPE_CHECKING:
-    from lm_eval_ext.model_wrappers.sampled import SampledLM
 
 logger = logging.getLogger(__name__)
 
@@ -106,19 +102,27 @@ def resolved_settings(model: Any, request: GenerationRequest) -> SamplingSetting
 
 
 def fitted_prompts(
-    lm: SampledLM, prompts: Sequence[str], *, max_new_tokens: int
+    prompts: Sequence[str], tokenize: Callable[[str], list[int]], *, room: int
 ) -> tuple[dict[str, list[int]], dict[str, int]]:
     """Return each distinct prompt's tokens, cut from the left, and how many were cut.
+
+    Parameters
+    ----------
+    prompts
+        The prompts.
+    tokenize
+        Gives the tokens of one, BOS included.
+    room
+        Most tokens of one, from 1 up.
 
     Raises
     ------
     UserError
-        If a prompt has no tokens, or nothing is left for it.
+        If a prompt has no tokens.
     """
-    room = harness.prompt_room(lm, max_new_tokens=max_new_tokens, n_vectors=lm.n_vectors)
     tokens, truncated = {}, {}
     for prompt in dict.fromkeys(prompts):
-        token_ids = lm.prompt_token_ids(prompt)
+        token_ids = tokenize(prompt)
         if not token_ids:
             raise UserError(
                 f"prompt {prompt!r} has no tokens and the tokenizer adds no BOS: check the "

@@ -22,7 +22,6 @@ from lm_eval_ext.harness.requests import GenerationRequest
 from lm_eval_ext.model_wrappers.rsp import RSP, Position
 from lm_eval_ext.models.embedding_statistics import EmbeddingStatistics
 from lm_eval_ext.models.generation import FinishReason, Generation, GenerationRecord, Thought
-from lm_eval_ext.store.sampling_group import fitted_prompts
 from lm_eval_ext.training.dapo.virtual_vocabulary import VirtualVocabulary
 
 
@@ -162,12 +161,7 @@ class RolloutLM(RSP):
 
     def prompts_read(self, prompts: Sequence[str], numbers: Sequence[int]) -> list[tuple[int, ...]]:
         """Return the ids that rollouts read, virtual ones among them, without sampling."""
-        requests = self._requests(prompts, numbers)
-        limit = self._resolve(requests[0]).max_new_tokens
-        asked = [request.prompt for request in requests]
-        tokens, _ = fitted_prompts(self, asked, max_new_tokens=limit)
-        for request in requests:
-            self.attempt_request(request.prompt, tokens[request.prompt], request.attempt)
+        self._group(self._requests(prompts, numbers))
         read = [self._read[number] for number in numbers]
         self._read.clear()
         return read
