@@ -29,14 +29,6 @@ FLOOR_OF = {room: number for number, floor in enumerate(FLOORS) for room in floo
 OLD_PATHS = {"aggregations", "bridge", "datasets", "exemplars", "group_metrics"}
 """Kept for one release; nothing of ours imports them."""
 
-# What is still to be mended. An entry that no longer holds fails too.
-KNOWN_UP: set[tuple[str, str]] = set()
-KNOWN_CIRCLES = {
-    frozenset(f"grading.sandbox.{name}" for name in ("handle", "session")),
-    frozenset(f"training.self_training.{name}" for name in ("attempts", "labels", "rows")),
-    frozenset(f"vllm_engine.{name}" for name in ("engine_loop", "fingerprint", "replicas")),
-}
-
 
 @functools.cache
 def imports() -> dict[str, set[str]]:
@@ -67,8 +59,7 @@ def room(module: str) -> str:
 def neighbours() -> dict[str, set[str]]:
     """Return the imports between what lies in one folder, each file or folder a node.
 
-    An import of ``engine.decoding`` by ``store.key`` is one of ``engine`` by ``store``. Those up a
-    floor are left out.
+    An import of ``engine.decoding`` by ``store.key`` is one of ``engine`` by ``store``.
     """
     graph = defaultdict(set)
     for module, others in imports().items():
@@ -77,7 +68,7 @@ def neighbours() -> dict[str, set[str]]:
             pairs = zip(mine, theirs, strict=False)
             level = next((i for i, (a, b) in enumerate(pairs) if a != b), None)
             # None: a package's own __init__.py, which is the package.
-            if level is not None and (module, other) not in KNOWN_UP:
+            if level is not None:
                 graph[".".join(mine[: level + 1])].add(".".join(theirs[: level + 1]))
     return graph
 
@@ -119,8 +110,8 @@ def test_no_import_runs_up_a_floor() -> None:
         if room(module) != room(other) and room(module) not in OLD_PATHS
         if room(other) in OLD_PATHS or FLOOR_OF[room(other)] >= FLOOR_OF[room(module)]
     }
-    assert up == KNOWN_UP
+    assert up == set()
 
 
 def test_no_files_and_no_folders_import_each_other_in_a_circle() -> None:
-    assert circles(neighbours()) == KNOWN_CIRCLES
+    assert circles(neighbours()) == set()

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, Protocol
 
 from lm_eval_ext.models.digests import canonical, digest
 from lm_eval_ext.models.fingerprint import tokenizer_fingerprint, without_provenance
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
-
-    from lm_eval_ext.vllm_engine.engine_loop import EngineLoop
-    from lm_eval_ext.vllm_engine.replicas import Replicas
 
 # What vLLM makes of its arguments beside the configuration of the model, where it changes what is
 # computed and not only where or how fast. Releases differ in what they have of these.
@@ -30,6 +28,16 @@ _OF_THE_CACHE = (
     "mamba_cache_dtype",
     "mamba_ssm_cache_dtype",
 )
+
+
+class Engine(Protocol):
+    """What is asked of an engine: a loop, or replicas."""
+
+    def facts(self) -> dict[str, Any]:
+        """Return facts about the model, ``model_settings`` as canonical JSON among them."""
+
+    def ask(self, method: str, *arguments: Any) -> Sequence[Any]:
+        """Return the answers of the workers to a method."""
 
 
 def model_settings(vllm_config: Any) -> dict[str, Any]:
@@ -55,9 +63,7 @@ def model_settings(vllm_config: Any) -> dict[str, Any]:
     }
 
 
-def worker_fingerprints(
-    engine: EngineLoop | Replicas, tokenizer: PreTrainedTokenizerBase
-) -> dict[str, str]:
+def worker_fingerprints(engine: Engine, tokenizer: PreTrainedTokenizerBase) -> dict[str, str]:
     """Return the fingerprints of a model in vLLM and of its tokenizer.
 
     vLLM joins weights and divides them among its workers, so they are not those of

@@ -2,14 +2,24 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, NoReturn
-
-if TYPE_CHECKING:
-    from lm_eval_ext.grading.sandbox.session import Session
+from typing import Any, NoReturn, Protocol
 
 
 class HandleError(TypeError):
     """A test asked a program's object for a truth that only plain data can give."""
+
+
+class Conversation(Protocol):
+    """What a handle asks of a `lm_eval_ext.grading.sandbox.session.Session`."""
+
+    def call(self, target: int, arguments: tuple[Any, ...], keywords: dict[str, Any]) -> Any:
+        """Call an object of the program."""
+
+    def get(self, target: int, name: str) -> Any:
+        """Read an attribute of an object of the program."""
+
+    def set(self, target: int, name: str, value: Any) -> None:
+        """Set an attribute of an object of the program."""
 
 
 def _refuse(self: Handle, *args: Any) -> NoReturn:
@@ -32,7 +42,7 @@ class Handle:
 
     __slots__ = ("_number", "_session")
 
-    def __init__(self, session: Session, number: int) -> None:
+    def __init__(self, session: Conversation, number: int) -> None:
         object.__setattr__(self, "_session", session)
         object.__setattr__(self, "_number", number)
 

@@ -24,18 +24,17 @@ from lm_eval_ext.models.generation import Generation
 from lm_eval_ext.models.thoughts import ThoughtTags
 from lm_eval_ext.store.lines import drop_unfinished_line
 from lm_eval_ext.training import manifest
-from lm_eval_ext.training.self_training.folders import Stage, read_lines
+from lm_eval_ext.training.self_training.folders import Stage, read_attempts
 from lm_eval_ext.training.self_training.models import load_generator
 from lm_eval_ext.training.self_training.problems import TrainingProblem, read_problems
+from lm_eval_ext.training.self_training.rows import RowBuilder
 from lm_eval_ext.training.self_training.settings import SelfTraining, Workings
+from lm_eval_ext.training.self_training.taken_attempts import TakenAttempts
 
 if TYPE_CHECKING:
     from lm_eval.models.huggingface import HFLM
 
 logger = logging.getLogger(__name__)
-
-Key = tuple[int, int]
-"""An attempt's place: number of its problem, number of the attempt."""
 
 
 class Limits(NamedTuple):
@@ -146,8 +145,6 @@ def _taken(
     facts: Mapping[str, Any],
 ) -> Callable[[HFLM, Batch], Iterator[dict[str, Any]]] | None:
     """Return what stands in for sampling where the first round takes its attempts from a folder."""
-    from lm_eval_ext.training.self_training.taken_attempts import TakenAttempts
-
     if workings.attempts_from is None or stage.number > 1 or stage.held_out:
         return None
     found = TakenAttempts(Path(workings.attempts_from), run, problems)
@@ -162,8 +159,6 @@ def _taken(
 
 def _check_layout(lm: HFLM, run: SelfTraining) -> None:
     """Find labels that do not fit the tokenizer before hours of sampling."""
-    from lm_eval_ext.training.self_training.rows import RowBuilder
-
     RowBuilder(lm.tokenizer, run.rows, max_length=int(lm.max_length))
 
 
@@ -244,21 +239,6 @@ def response_text(
     before, _, inside = visible.rpartition(LEAD_IN)
     end = written.rfind(before) + len(before)
     return written[:end] + LEAD_IN + inside
-
-
-def read_attempts(stage: Stage) -> Iterator[dict[str, Any]]:
-    """Yield the attempts of a stage, as far as they are there, each once."""
-    seen: set[Key] = set()
-    for path in sorted(stage.folder.glob("attempts-*.jsonl"), key=_rank):
-        for line in read_lines(path):
-            key = line["problem"], line["attempt"]
-            if key not in seen:
-                seen.add(key)
-                yield line
-
-
-def _rank(path: Path) -> int:
-    return int(path.stem.rpartition("-")[2])
 
 
 def _facts(lm: HFLM, stage: Stage) -> dict[str, Any]:

@@ -14,8 +14,7 @@ from lm_eval_ext.methods.self_evaluation.confidence import FILE_NAME
 from lm_eval_ext.methods.self_evaluation.judging import SOURCE
 from lm_eval_ext.metrics import apply_temperature
 from lm_eval_ext.training import manifest
-from lm_eval_ext.training.self_training.folders import Stage, read_lines
-from lm_eval_ext.training.self_training.labels import FILE_NAME as LABELLED
+from lm_eval_ext.training.self_training.folders import LABELLED, Stage, read_lines
 from lm_eval_ext.training.self_training.settings import SelfTraining
 from lm_eval_ext.training.tuning.tau import choose_tau
 from lm_eval_ext.training.tuning.temperature import temperature_record

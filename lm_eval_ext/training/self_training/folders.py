@@ -19,6 +19,7 @@ from lm_eval_ext.errors import UserError
 from lm_eval_ext.store import lines
 
 MANIFEST = "training.json"
+LABELLED = "labelled.jsonl"
 MODEL, ADAPTER = "model", "adapter"
 
 
@@ -92,6 +93,21 @@ def read_lines(path: Path) -> Iterator[dict[str, Any]]:
                 "makes it again"
             )
         yield line
+
+
+def read_attempts(stage: Stage) -> Iterator[dict[str, Any]]:
+    """Yield the attempts of a stage, as far as they are there, each once."""
+    seen: set[tuple[int, int]] = set()
+    for path in sorted(stage.folder.glob("attempts-*.jsonl"), key=_rank):
+        for line in read_lines(path):
+            key = line["problem"], line["attempt"]
+            if key not in seen:
+                seen.add(key)
+                yield line
+
+
+def _rank(path: Path) -> int:
+    return int(path.stem.rpartition("-")[2])
 
 
 def _remedy(path: Path) -> str:

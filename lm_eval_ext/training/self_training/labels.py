@@ -13,11 +13,8 @@ from lm_eval_ext.grading.attempt_details import verdict_details
 from lm_eval_ext.grading.families import Question
 from lm_eval_ext.models.generation import Thought
 from lm_eval_ext.training import manifest
-from lm_eval_ext.training.self_training.attempts import read_attempts
-from lm_eval_ext.training.self_training.folders import Stage, write_lines
+from lm_eval_ext.training.self_training.folders import LABELLED, Stage, read_attempts, write_lines
 from lm_eval_ext.training.self_training.problems import TrainingProblem, read_problems
-
-FILE_NAME = "labelled.jsonl"
 
 
 def label(stage: Stage) -> None:
@@ -50,7 +47,7 @@ def label(stage: Stage) -> None:
             for line, verdict in zip(of_problem[problem.number], verdicts, strict=True):
                 line.update(verdict_details(verdict))
     lines = [line for number in sorted(of_problem) for line in of_problem[number]]
-    write_lines(stage.folder / FILE_NAME, lines)
+    write_lines(stage.folder / LABELLED, lines)
     counts = {
         "correct": sum(line["correct"] for line in lines),
         "invalid": sum(line["answer"] is None for line in lines),

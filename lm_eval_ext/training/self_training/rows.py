@@ -16,8 +16,7 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 from lm_eval_ext.errors import UserError
 from lm_eval_ext.methods.self_evaluation.layout import SelfEvalLayout
 from lm_eval_ext.training import manifest
-from lm_eval_ext.training.self_training.folders import Stage, read_lines, write_lines
-from lm_eval_ext.training.self_training.labels import FILE_NAME as LABELLED
+from lm_eval_ext.training.self_training.folders import LABELLED, Stage, read_lines, write_lines
 from lm_eval_ext.training.self_training.models import initial_model
 from lm_eval_ext.training.self_training.settings import Balance, RowSettings, SelfTraining, Workings
 

@@ -18,8 +18,7 @@ from typing import Any, NamedTuple
 from lm_eval_ext.errors import UserError
 from lm_eval_ext.leaderboard.run_files import newest_run, read_samples
 from lm_eval_ext.training import manifest
-from lm_eval_ext.training.self_training.attempts import read_attempts
-from lm_eval_ext.training.self_training.folders import Stage
+from lm_eval_ext.training.self_training.folders import Stage, read_attempts
 from lm_eval_ext.training.self_training.problems import (
     TrainingProblem,
     question_text,

@@ -11,7 +11,7 @@ from transformers import AutoModelForCausalLM
 from lm_eval_ext.errors import UserError
 from lm_eval_ext.methods.self_evaluation.confidence import read_temperature
 from lm_eval_ext.training.self_training import attempts, job
-from lm_eval_ext.training.self_training.folders import Stage, read_lines
+from lm_eval_ext.training.self_training.folders import Stage, read_attempts, read_lines
 from lm_eval_ext.training.self_training.job import self_train
 from lm_eval_ext.training.self_training.models import load_generator
 from lm_eval_ext.training.self_training.phase import run_phase
@@ -124,7 +124,7 @@ def test_a_round_answers_with_the_model_of_the_one_before(make_run, whole):
 def test_rounds_draw_from_other_random_streams(make_run, whole, tmp_path):
     first = labelled(Stage(whole, 1))
     train_generation(make_run(init_from="previous"), tmp_path, number=2, like=whole)
-    second = list(attempts.read_attempts(Stage(tmp_path, 2)))
+    second = list(read_attempts(Stage(tmp_path, 2)))
     same = [a["text"] == b["text"] for a, b in zip(first, second, strict=True)]
     assert sum(same) < len(same) / 2
 
