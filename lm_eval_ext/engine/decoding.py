@@ -36,6 +36,9 @@ _REFILL_SHARE = 0.25
 _DROP_SHARE = 0.125
 # Private inputs are read this many positions at a time, which bounds the attention scores.
 _PRIVATE_CHUNK = 512
+# Inputs are padded to the longest and read together if they have this share of its length, or lack
+# this many positions.
+_SIMILAR, _SLACK = 0.75, 32
 
 
 @dataclass(eq=False)
@@ -126,7 +129,8 @@ class Decoder:
             while waiting or self._rows:
                 if waiting and self._has_room():
                     yield from self._drop_finished()
-                    self._join(self._next_wave(waiting))
+                    for rows_of_a_length in _similar_lengths(self._next_wave(waiting)):
+                        self._join(rows_of_a_length)
                 else:
                     self._step()
                 if self._n_finished() >= max(1, _DROP_SHARE * len(self._rows)):
@@ -264,3 +268,16 @@ class Decoder:
     ) -> SharedPrefix:
         """Lay out rows over their prompts; `reuse` is an earlier layout."""
         return self._tree.prefix([row.request for row in rows], reuse=reuse)
+
+
+def _similar_lengths(wave: Sequence[_Row]) -> Iterator[list[_Row]]:
+    """Divide rows, in their order, so that little of what is read is padding."""
+    part: list[_Row] = []
+    for row in wave:
+        lengths = [other.placed.private_length for other in (*part, row)]
+        if min(lengths) < min(_SIMILAR * max(lengths), max(lengths) - _SLACK):
+            yield part
+            part = []
+        part.append(row)
+    if part:
+        yield part

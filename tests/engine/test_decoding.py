@@ -151,6 +151,37 @@ def test_long_private_inputs_are_read_in_chunks(random_model, decode, monkeypatc
     assert texts(decode(Decoder, model, [request(0)], max_rows=1)) == texts(expected)
 
 
+def test_little_of_what_is_read_together_is_padding(random_model, decode, monkeypatch):
+    """Prompts of different lengths are read in groups of similar ones, with the same tokens."""
+    from lm_eval_ext.engine import decoding
+    from lm_eval_ext.engine.random_stream import attempt_stream
+    from lm_eval_ext.engine.request import AttemptRequest
+
+    lengths = [100, 90, 61, 58, 20, 3, 2, 95]
+    read = []
+
+    def requests():
+        for i, n in enumerate(lengths):
+            ids = tuple(5 + (7 * i + position) % 80 for position in range(n))
+            yield AttemptRequest((), ids, attempt_stream(0, str(i), 0, purpose="tokens"))
+
+    original = decoding.forward
+
+    def counting(model, inputs, **keywords):
+        if inputs.shape[1] > 1:
+            read.append(inputs.shape[:2].numel())
+        return original(model, inputs, **keywords)
+
+    model = random_model("llama")
+    alone = {
+        i: decode(Decoder, model, [request], max_rows=1)[0] for i, request in enumerate(requests())
+    }
+    monkeypatch.setattr(decoding, "forward", counting)
+    together = decode(Decoder, model, list(requests()), max_rows=8)
+    assert texts(together) == texts(alone)
+    assert sum(read) < 1.35 * sum(lengths)  # in one pass it would be 1.9 times as many
+
+
 def test_waves_respect_the_row_budget(random_model, make_requests, decode, monkeypatch):
     """No forward pass has more rows than asked for, and finished rows are replaced."""
     from lm_eval_ext.engine import decoding
