@@ -21,8 +21,8 @@ import torch
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedModel
 
 from lm_eval_ext.engine.memory import key_value_bytes_per_token
-from lm_eval_ext.methods.sinks.batches import batches
-from lm_eval_ext.methods.sinks.layout import find_layout
+from lm_eval_ext.methods.sinks.block_layout import find_layout
+from lm_eval_ext.methods.sinks.padded_batches import batches
 from lm_eval_ext.methods.sinks.probe import plain_forward
 from lm_eval_ext.methods.sinks.selection import select_evenly
 from lm_eval_ext.methods.sinks.sink_scores import score_sinks

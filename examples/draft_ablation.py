@@ -27,7 +27,7 @@ from lm_eval_ext.harness import requests as harness
 from lm_eval_ext.methods.epistemic.drafts import load_drafts
 from lm_eval_ext.methods.epistemic.forced_model import ForcedModel
 from lm_eval_ext.methods.epistemic.reference import AttemptKey, TokurReference
-from lm_eval_ext.methods.epistemic.scoring import FinishedAttempt, ResponseScorer
+from lm_eval_ext.methods.epistemic.response_scoring import FinishedAttempt, ResponseScorer
 from lm_eval_ext.methods.epistemic.weight_perturbation import WeightPerturbation
 from lm_eval_ext.metrics import (
     affine_rmse,

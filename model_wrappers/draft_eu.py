@@ -23,7 +23,7 @@ from lm_eval_ext.harness.requests import GenerationRequest
 from lm_eval_ext.methods.epistemic.drafts import load_drafts
 from lm_eval_ext.methods.epistemic.forced_model import ForcedModel
 from lm_eval_ext.methods.epistemic.reference import AttemptKey, NoiseScope, TokurReference
-from lm_eval_ext.methods.epistemic.scoring import FinishedAttempt, ResponseScorer, Scores
+from lm_eval_ext.methods.epistemic.response_scoring import FinishedAttempt, ResponseScorer, Scores
 from lm_eval_ext.methods.epistemic.weight_perturbation import WeightPerturbation
 from lm_eval_ext.model_wrappers.sampled import SampledLM
 from lm_eval_ext.models.fingerprint import model_fingerprint

@@ -27,8 +27,8 @@ from lm_eval_ext.models.shipped import SHIPPED, model_path
 from lm_eval_ext.store.argument_effects import SAMPLED_ARGUMENTS
 from lm_eval_ext.store.attempt_store import AttemptStore
 from lm_eval_ext.store.interruption import announce_at_failure
-from lm_eval_ext.vllm_engine.fingerprint import worker_fingerprints
 from lm_eval_ext.vllm_engine.lm_eval_class import VLLM
+from lm_eval_ext.vllm_engine.worker_fingerprint import worker_fingerprints
 
 if TYPE_CHECKING:
     from lm_eval.api.instance import Instance

@@ -10,8 +10,8 @@ from typing import Any, ClassVar
 
 from lm_eval_ext.engine.support import misfit
 from lm_eval_ext.errors import UserError
-from lm_eval_ext.methods.sinks.calibration import calibration_set, default_source
-from lm_eval_ext.methods.sinks.layout import find_layout
+from lm_eval_ext.methods.sinks.block_layout import find_layout
+from lm_eval_ext.methods.sinks.calibration_data import calibration_set, default_source
 from lm_eval_ext.methods.sinks.masks import pruned
 from lm_eval_ext.methods.sinks.plan import PruningPlan, PruningSettings, make_plan
 from lm_eval_ext.methods.sinks.scores_file import read_scores
@@ -46,7 +46,7 @@ class SinkPrunedLM(SampledLM):
         ``"wanda_per_layer"``, ``"ahon"``, ``"ahon_ln"``, ``"top_layers"``. Blocks: ``"sink"``,
         ``"random"``, ``"shortgpt"``, ``"top_down"``, ``"bottom_up"``.
     calibration
-        Source of the calibration data, see `lm_eval_ext.methods.sinks.calibration`: a text or
+        Source of the calibration data, see `lm_eval_ext.methods.sinks.calibration_data`: a text or
         JSONL file, lm-eval tasks, or a data set of the Hub; by default WikiText-2, and for a
         shipped model its own validation problems.
     calibration_size

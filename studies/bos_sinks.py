@@ -39,8 +39,8 @@ from lm_eval_ext.commands.prune.sweep import RANDOM
 from lm_eval_ext.commands.prune.task_values import TaskRunner
 from lm_eval_ext.data.datasets import DATA_VARIABLE
 from lm_eval_ext.errors import UserError
+from lm_eval_ext.methods.sinks.block_layout import find_layout
 from lm_eval_ext.methods.sinks.criteria import BLOCK_CRITERIA, HEAD_CRITERIA
-from lm_eval_ext.methods.sinks.layout import find_layout
 from lm_eval_ext.methods.sinks.plan import PruningSettings
 from lm_eval_ext.model_wrappers.sink_pruned import SinkPrunedLM
 

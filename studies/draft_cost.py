@@ -18,7 +18,7 @@ from lm_eval_ext.harness import requests as harness
 from lm_eval_ext.methods.epistemic.divergence import draft_divergences
 from lm_eval_ext.methods.epistemic.drafts import load_drafts
 from lm_eval_ext.methods.epistemic.forced_model import ForcedModel
-from lm_eval_ext.methods.epistemic.scoring import FinishedAttempt
+from lm_eval_ext.methods.epistemic.response_scoring import FinishedAttempt
 from lm_eval_ext.model_wrappers.draft_eu import DraftEU
 from lm_eval_ext.model_wrappers.sampled import SampledLM
 

@@ -55,7 +55,7 @@ from lm_eval_ext.model_wrappers.sampled import SampledLM
 from lm_eval_ext.training.drafts.distillation import TeacherSettings
 from lm_eval_ext.training.drafts.draft_job import DraftJob
 from lm_eval_ext.training.drafts.draft_training import OptimizationSettings
-from lm_eval_ext.training.drafts.responses import ResponseSettings
+from lm_eval_ext.training.drafts.target_responses import ResponseSettings
 
 ARMS = {"osd-disjoint": ("osd", "disjoint"), "clean-same": ("clean", "same")}
 

@@ -24,12 +24,12 @@ from lm_eval_ext.harness import requests as harness
 from lm_eval_ext.methods.epistemic.drafts import draft_names, load_drafts
 from lm_eval_ext.methods.epistemic.forced_model import ForcedModel
 from lm_eval_ext.methods.epistemic.reference import AttemptKey, TokurReference
-from lm_eval_ext.methods.epistemic.scoring import FinishedAttempt, ResponseScorer
+from lm_eval_ext.methods.epistemic.response_scoring import FinishedAttempt, ResponseScorer
 from lm_eval_ext.methods.epistemic.weight_perturbation import WeightPerturbation
 from lm_eval_ext.model_wrappers.sampled import SampledLM
 from lm_eval_ext.training.drafts.distillation import collate, distillation_loss, response_logits
 from lm_eval_ext.training.drafts.draft_job import DraftJob, train_drafts
-from lm_eval_ext.training.drafts.responses import Example
+from lm_eval_ext.training.drafts.target_responses import Example
 from lm_eval_ext.training.manifest import write_json
 from lm_eval_ext.training.prompts import load_problems
 

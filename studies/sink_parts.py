@@ -29,9 +29,9 @@ from lm_eval_ext.commands.prune.task_values import TaskRunner
 from lm_eval_ext.data.datasets import MATH_SUBJECTS, load_split
 from lm_eval_ext.errors import UserError
 from lm_eval_ext.harness import requests as harness
-from lm_eval_ext.methods.sinks.batches import batches
-from lm_eval_ext.methods.sinks.calibration import TINY, CalibrationSet, calibration_set
+from lm_eval_ext.methods.sinks.calibration_data import TINY, CalibrationSet, calibration_set
 from lm_eval_ext.methods.sinks.masks import pruned
+from lm_eval_ext.methods.sinks.padded_batches import batches
 from lm_eval_ext.methods.sinks.plan import PruningPlan, PruningSettings, make_plan
 from lm_eval_ext.methods.sinks.probe import plain_forward
 from lm_eval_ext.methods.sinks.scores_file import read_scores, scores_report

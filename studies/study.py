@@ -32,7 +32,7 @@ from plan import PLAN, Judgement, Plan, judgement_records, judgement_table
 
 from lm_eval_ext.errors import UserError
 from lm_eval_ext.harness import requests as harness
-from lm_eval_ext.leaderboard.comparison import check_same_questions
+from lm_eval_ext.leaderboard.run_comparison import check_same_questions
 from lm_eval_ext.leaderboard.run_data import RunOutput
 from lm_eval_ext.leaderboard.run_output import read_run
 from lm_eval_ext.training.manifest import commit, versions, write_json

@@ -11,8 +11,8 @@ from typing import Any
 from lm_eval_ext.checks import is_number
 from lm_eval_ext.leaderboard.entry import digest_of
 from lm_eval_ext.leaderboard.formatting import one_line, printed
-from lm_eval_ext.leaderboard.ranking import places
 from lm_eval_ext.leaderboard.run_data import RunOutput
+from lm_eval_ext.leaderboard.run_ranking import places
 
 SCHEMA = "lm_eval_ext.board/1"
 

@@ -16,7 +16,7 @@ from tqdm import tqdm
 from lm_eval_ext.errors import UserError
 from lm_eval_ext.leaderboard.board import board_of
 from lm_eval_ext.leaderboard.entry import write_whole
-from lm_eval_ext.leaderboard.page.limits import PageLimits
+from lm_eval_ext.leaderboard.page.size_limits import PageLimits
 from lm_eval_ext.leaderboard.run_arguments import (
     add_metrics_argument,
     add_store_argument,

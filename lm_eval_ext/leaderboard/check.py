@@ -9,7 +9,6 @@ from rich.box import MARKDOWN, ROUNDED
 from rich.table import Table
 
 from lm_eval_ext.errors import UserError
-from lm_eval_ext.leaderboard.comparison import MetricComparison, compare_runs
 from lm_eval_ext.leaderboard.console import name_cell, table_console
 from lm_eval_ext.leaderboard.formatting import (
     digits_of,
@@ -25,6 +24,7 @@ from lm_eval_ext.leaderboard.run_arguments import (
     pooled_patterns,
     resolve,
 )
+from lm_eval_ext.leaderboard.run_comparison import MetricComparison, compare_runs
 from lm_eval_ext.leaderboard.run_data import RunOutput
 
 WORSE, BETTER, UNDEFINED = "worse", "better", "undefined"

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from lm_eval_ext.errors import UserError
-from lm_eval_ext.leaderboard.comparison import MetricComparison
+from lm_eval_ext.leaderboard.run_comparison import MetricComparison
 from lm_eval_ext.leaderboard.run_data import RunOutput
 
 

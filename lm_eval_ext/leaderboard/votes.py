@@ -12,10 +12,10 @@ from rich.box import MARKDOWN, ROUNDED
 from rich.table import Table
 
 from lm_eval_ext.errors import UserError
-from lm_eval_ext.leaderboard.comparison import check_same_questions
 from lm_eval_ext.leaderboard.console import table_console
 from lm_eval_ext.leaderboard.formatting import printed_difference
 from lm_eval_ext.leaderboard.run_arguments import add_format_argument
+from lm_eval_ext.leaderboard.run_comparison import check_same_questions
 from lm_eval_ext.leaderboard.run_output import read_run
 from lm_eval_ext.leaderboard.vote_curves import (
     Vote,

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 from vllm.sampling_params import RequestOutputKind, SamplingParams
 
 from lm_eval_ext.models.digests import canonical
-from lm_eval_ext.vllm_engine.fingerprint import model_settings
+from lm_eval_ext.vllm_engine.worker_fingerprint import model_settings
 
 # Annotations of so many finished requests are fetched at once.
 _FETCHED_TOGETHER = 32
@@ -84,7 +84,7 @@ class EngineLoop:
         -------
         dict
             ``dtype`` and ``vocab_size``; ``model_settings`` as canonical JSON, see
-            `lm_eval_ext.vllm_engine.fingerprint.model_settings`.
+            `lm_eval_ext.vllm_engine.worker_fingerprint.model_settings`.
         """
         config = self._engine.vllm_config.model_config
         return {

@@ -9,9 +9,9 @@ import pytest
 from lm_eval_ext.__main__ import main
 from lm_eval_ext.errors import UserError
 from lm_eval_ext.leaderboard import add
-from lm_eval_ext.leaderboard.comparison import compare_tasks
 from lm_eval_ext.leaderboard.entry import SCHEMA, entry_of, read_entry, write_entry, write_whole
 from lm_eval_ext.leaderboard.run_arguments import resolve
+from lm_eval_ext.leaderboard.run_comparison import compare_tasks
 from lm_eval_ext.leaderboard.run_output import read_run
 
 TASK = "synthetic_passn"

@@ -8,7 +8,7 @@ import pytest
 
 from lm_eval_ext.__main__ import main
 from lm_eval_ext.errors import UserError
-from lm_eval_ext.leaderboard.comparison import compare_runs
+from lm_eval_ext.leaderboard.run_comparison import compare_runs
 from lm_eval_ext.leaderboard.run_output import read_run
 
 STAMP = "2026-01-01T00-00-00.000000"

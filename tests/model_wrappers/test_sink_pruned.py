@@ -10,8 +10,8 @@ from lm_eval.api.instance import Instance
 from lm_eval.utils import handle_non_serializable
 
 from lm_eval_ext.errors import UserError
-from lm_eval_ext.methods.sinks.calibration import calibration_set
-from lm_eval_ext.methods.sinks.layout import find_layout
+from lm_eval_ext.methods.sinks.block_layout import find_layout
+from lm_eval_ext.methods.sinks.calibration_data import calibration_set
 from lm_eval_ext.methods.sinks.masks import remove_blocks, zero_heads
 from lm_eval_ext.methods.sinks.selection import Removal, select
 from lm_eval_ext.methods.sinks.sink_scores import score_sinks

@@ -7,7 +7,7 @@ import pytest
 
 from lm_eval_ext.engine.packed import ForcedAttempt
 from lm_eval_ext.methods.epistemic.reference import AttemptKey
-from lm_eval_ext.methods.epistemic.scoring import FinishedAttempt
+from lm_eval_ext.methods.epistemic.response_scoring import FinishedAttempt
 
 
 @pytest.fixture

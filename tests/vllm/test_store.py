@@ -9,7 +9,7 @@ pytest.importorskip("vllm", reason="vLLM is not installed: make test-vllm")
 def with_store(rsp_vllm, varied, tmp_path):
     """Return a function that gives the model with a store, opened anew."""
     from lm_eval_ext.store.attempt_store import AttemptStore
-    from lm_eval_ext.vllm_engine.fingerprint import worker_fingerprints
+    from lm_eval_ext.vllm_engine.worker_fingerprint import worker_fingerprints
 
     found = worker_fingerprints(rsp_vllm.engine, rsp_vllm.tokenizer)
 
@@ -63,8 +63,8 @@ def settings_with(tmp_path_factory):
 
     from lm_eval_ext.models.digests import canonical
     from lm_eval_ext.models.shipped import model_path
-    from lm_eval_ext.vllm_engine.fingerprint import model_settings
     from lm_eval_ext.vllm_engine.widening import write_widened
+    from lm_eval_ext.vllm_engine.worker_fingerprint import model_settings
 
     folders = [str(tmp_path_factory.mktemp("model")) for _ in range(2)]
     for folder in folders:
@@ -110,7 +110,7 @@ def test_arguments_of_speed_do_not(settings_with, arguments):
 
 
 def test_settings_change_the_fingerprint(rsp_vllm, monkeypatch):
-    from lm_eval_ext.vllm_engine.fingerprint import worker_fingerprints
+    from lm_eval_ext.vllm_engine.worker_fingerprint import worker_fingerprints
 
     before = worker_fingerprints(rsp_vllm.engine, rsp_vllm.tokenizer)
     assert worker_fingerprints(rsp_vllm.engine, rsp_vllm.tokenizer) == before

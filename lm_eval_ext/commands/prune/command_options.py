@@ -7,12 +7,12 @@ from typing import Any, NamedTuple, get_args
 
 from lm_eval_ext.errors import UserError
 from lm_eval_ext.harness import requests as harness
-from lm_eval_ext.methods.sinks.calibration import (
+from lm_eval_ext.methods.sinks.block_layout import Layout, find_layout
+from lm_eval_ext.methods.sinks.calibration_data import (
     CalibrationSet,
     calibration_set,
     default_source,
 )
-from lm_eval_ext.methods.sinks.layout import Layout, find_layout
 from lm_eval_ext.methods.sinks.sink_scores import Queries, SinkConvention, Window
 from lm_eval_ext.model_wrappers.sink_pruned import SinkPrunedLM
 

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from transformers import PreTrainedModel
 
-from lm_eval_ext.methods.sinks.batches import batches
+from lm_eval_ext.methods.sinks.padded_batches import batches
 from lm_eval_ext.metrics import t_interval
 from lm_eval_ext.metrics.checks import FloatArray
 

@@ -28,7 +28,7 @@ from lm_eval_ext.commands.prune.perplexity import perplexity, token_nll
 from lm_eval_ext.commands.prune.sweep_table import DENSE, PERPLEXITY, shown_metrics, tables
 from lm_eval_ext.commands.prune.task_values import TaskRunner
 from lm_eval_ext.errors import UserError
-from lm_eval_ext.methods.sinks.calibration import CalibrationSet
+from lm_eval_ext.methods.sinks.calibration_data import CalibrationSet
 from lm_eval_ext.methods.sinks.criteria import criteria_for
 from lm_eval_ext.methods.sinks.plan import PruningPlan, PruningSettings, make_plan
 from lm_eval_ext.methods.sinks.selection import ALLOCATIONS, UNITS

@@ -16,7 +16,7 @@ from lm_eval_ext.errors import UserError
 from lm_eval_ext.leaderboard.page.document import render_document
 from lm_eval_ext.leaderboard.page.embedding import ChunkWriter, pack
 from lm_eval_ext.leaderboard.page.heads import scored_heads
-from lm_eval_ext.leaderboard.page.limits import PageLimits
+from lm_eval_ext.leaderboard.page.size_limits import PageLimits
 from lm_eval_ext.leaderboard.page.task_data import PAGE_SIZE, TaskData, read_task
 from lm_eval_ext.leaderboard.run_files import newest_run
 from lm_eval_ext.leaderboard.worker_processes import in_processes

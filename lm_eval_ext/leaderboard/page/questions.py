@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from lm_eval_ext.grading.attempt_details import AttemptDetails, Question
-from lm_eval_ext.leaderboard.page.limits import PageLimits
+from lm_eval_ext.leaderboard.page.size_limits import PageLimits
 from lm_eval_ext.models.token_texts import TOKEN_TEXTS
 from lm_eval_ext.scoring.confidence_sources import Source, confidence_sources
 

@@ -12,7 +12,6 @@ from lm_eval_ext.grading.attempt_details import Question
 from lm_eval_ext.harness.attempt_settings import AttemptSettings, read_settings
 from lm_eval_ext.leaderboard.page.curves import SourceRows, k_curves, source_curves
 from lm_eval_ext.leaderboard.page.embedding import pack
-from lm_eval_ext.leaderboard.page.limits import PageLimits
 from lm_eval_ext.leaderboard.page.questions import (
     attempts_of,
     excerpt_of,
@@ -20,6 +19,7 @@ from lm_eval_ext.leaderboard.page.questions import (
     plain_details,
     prompt_of,
 )
+from lm_eval_ext.leaderboard.page.size_limits import PageLimits
 from lm_eval_ext.leaderboard.run_files import read_samples
 from lm_eval_ext.metrics import UndefinedMetricWarning
 from lm_eval_ext.scoring.confidence_sources import Source, confidence_sources

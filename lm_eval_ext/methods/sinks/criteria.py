@@ -14,7 +14,7 @@ import numpy as np
 import torch
 
 from lm_eval_ext.errors import UserError
-from lm_eval_ext.methods.sinks.layout import Layout, projection_weight
+from lm_eval_ext.methods.sinks.block_layout import Layout, projection_weight
 from lm_eval_ext.methods.sinks.statistics import CalibrationStatistics, HeadOutputs, Part
 from lm_eval_ext.metrics.checks import FloatArray
 

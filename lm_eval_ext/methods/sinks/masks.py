@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from torch import nn
 from transformers import PreTrainedModel
 
-from lm_eval_ext.methods.sinks.layout import Block, Layout, find_layout, plain_weight
+from lm_eval_ext.methods.sinks.block_layout import Block, Layout, find_layout, plain_weight
 from lm_eval_ext.methods.sinks.selection import Removal
 
 

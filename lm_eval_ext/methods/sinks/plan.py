@@ -10,8 +10,8 @@ import numpy as np
 
 from lm_eval_ext.checks import check_choice
 from lm_eval_ext.errors import UserError
+from lm_eval_ext.methods.sinks.block_layout import Layout
 from lm_eval_ext.methods.sinks.criteria import find_criterion
-from lm_eval_ext.methods.sinks.layout import Layout
 from lm_eval_ext.methods.sinks.selection import (
     ALLOCATIONS,
     UNITS,

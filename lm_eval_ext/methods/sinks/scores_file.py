@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lm_eval_ext.errors import UserError
-from lm_eval_ext.methods.sinks.layout import Layout
+from lm_eval_ext.methods.sinks.block_layout import Layout
 from lm_eval_ext.methods.sinks.sink_scores import SinkConvention, SinkScores
 
 FORMAT = 1

@@ -9,7 +9,7 @@ import numpy as np
 
 from lm_eval_ext.checks import is_number
 from lm_eval_ext.errors import UserError
-from lm_eval_ext.methods.sinks.layout import Layout
+from lm_eval_ext.methods.sinks.block_layout import Layout
 from lm_eval_ext.metrics.checks import FloatArray
 
 Unit = Literal["head", "kv_group", "block", "attention"]

@@ -17,7 +17,7 @@ import torch
 from transformers import PreTrainedModel
 
 from lm_eval_ext.errors import UserError
-from lm_eval_ext.methods.sinks.batches import Batch, PaddingSide, batches
+from lm_eval_ext.methods.sinks.padded_batches import Batch, PaddingSide, batches
 from lm_eval_ext.methods.sinks.probe import probed_forward, sink_probe
 from lm_eval_ext.metrics.checks import FloatArray
 

@@ -13,8 +13,8 @@ from torch import nn
 from tqdm import tqdm
 from transformers import PreTrainedModel
 
-from lm_eval_ext.methods.sinks.batches import batches
-from lm_eval_ext.methods.sinks.layout import Layout, find_layout
+from lm_eval_ext.methods.sinks.block_layout import Layout, find_layout
+from lm_eval_ext.methods.sinks.padded_batches import batches
 from lm_eval_ext.methods.sinks.probe import plain_forward, probed_forward, sink_probe
 from lm_eval_ext.methods.sinks.sink_scores import (
     SinkAccumulator,

@@ -16,7 +16,7 @@ from torch import nn
 from transformers import AutoModelForCausalLM, MistralConfig, MistralForCausalLM, PreTrainedModel
 
 from lm_eval_ext.errors import UserError
-from lm_eval_ext.methods.sinks.layout import Block, Layout, find_layout, plain_weight
+from lm_eval_ext.methods.sinks.block_layout import Block, Layout, find_layout, plain_weight
 from lm_eval_ext.methods.sinks.masks import pruned, remove_blocks, zero_heads
 from lm_eval_ext.methods.sinks.selection import Removal
 

@@ -22,12 +22,6 @@ from lm_eval_ext.models.embedding_statistics import embedding_statistics
 from lm_eval_ext.models.model_loading import model_location, readable_load_errors
 from lm_eval_ext.training import manifest
 from lm_eval_ext.training.dapo.checkpoints import SaveState, latest_checkpoint
-from lm_eval_ext.training.dapo.checks import (
-    check_adapted_modules,
-    check_mixed_precision,
-    check_positions,
-    check_reports,
-)
 from lm_eval_ext.training.dapo.configuration import (
     Optimization,
     freeze,
@@ -36,8 +30,14 @@ from lm_eval_ext.training.dapo.configuration import (
     process_state,
     without_renaming_warnings,
 )
+from lm_eval_ext.training.dapo.early_checks import (
+    check_adapted_modules,
+    check_mixed_precision,
+    check_positions,
+    check_reports,
+)
 from lm_eval_ext.training.dapo.progress import LOG, CompactProgress
-from lm_eval_ext.training.dapo.questions import QuestionOrder
+from lm_eval_ext.training.dapo.question_order import QuestionOrder
 from lm_eval_ext.training.dapo.rewards import check_overlong_buffer
 from lm_eval_ext.training.dapo.rollouts import RolloutSettings
 from lm_eval_ext.training.dapo.trainer import DapoSettings, DAPOTrainer

@@ -20,7 +20,7 @@ from lm_eval_ext.training.dapo.dynamic_sampling import (
     check_filled,
     fill_groups,
 )
-from lm_eval_ext.training.dapo.questions import QuestionOrder
+from lm_eval_ext.training.dapo.question_order import QuestionOrder
 from lm_eval_ext.training.dapo.rewards import Group, Rewards, overlong_penalty, verdict
 from lm_eval_ext.training.dapo.rollouts import Rollout, RolloutLM, RolloutSettings
 from lm_eval_ext.training.dapo.virtual_vocabulary import VirtualVocabulary

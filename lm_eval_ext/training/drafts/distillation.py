@@ -22,7 +22,7 @@ from transformers import PreTrainedModel
 from lm_eval_ext.checks import check_choice
 from lm_eval_ext.errors import UserError
 from lm_eval_ext.methods.epistemic.weight_perturbation import WeightPerturbation
-from lm_eval_ext.training.drafts.responses import Example
+from lm_eval_ext.training.drafts.target_responses import Example
 
 TeacherKind = Literal["osd", "clean", "exact"]
 """One fresh perturbation per step, the target itself, or the average over several."""

@@ -22,16 +22,16 @@ from lm_eval_ext.training.drafts.draft_training import (
     read_checkpoint,
 )
 from lm_eval_ext.training.drafts.initialization import build_draft
-from lm_eval_ext.training.drafts.responses import (
+from lm_eval_ext.training.drafts.shards import Split, prompt_hash, split_prompts
+from lm_eval_ext.training.drafts.target_responses import (
     Example,
     ResponseSettings,
     examples_of,
     generate_responses,
     read_responses,
 )
-from lm_eval_ext.training.drafts.shards import Split, prompt_hash, split_prompts
-from lm_eval_ext.training.export import export_draft, loss_curve
 from lm_eval_ext.training.prompts import load_prompts
+from lm_eval_ext.training.saved_model import export_draft, loss_curve
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel

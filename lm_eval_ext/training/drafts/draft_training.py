@@ -26,7 +26,7 @@ from lm_eval_ext.training.drafts.distillation import (
     response_logits,
     step_seed,
 )
-from lm_eval_ext.training.drafts.responses import Example
+from lm_eval_ext.training.drafts.target_responses import Example
 
 if TYPE_CHECKING:
     from accelerate import Accelerator

@@ -101,7 +101,7 @@ def job_from(args: argparse.Namespace) -> DraftJob:
     from lm_eval_ext.training.drafts.distillation import TeacherSettings
     from lm_eval_ext.training.drafts.draft_job import DraftJob
     from lm_eval_ext.training.drafts.draft_training import OptimizationSettings
-    from lm_eval_ext.training.drafts.responses import ResponseSettings
+    from lm_eval_ext.training.drafts.target_responses import ResponseSettings
 
     return DraftJob(
         target=args.target,

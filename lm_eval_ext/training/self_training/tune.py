@@ -25,7 +25,7 @@ from trl import SFTConfig
 from lm_eval_ext.errors import UserError
 from lm_eval_ext.training import manifest
 from lm_eval_ext.training.adapters import causal_adapters
-from lm_eval_ext.training.export import loss_curve, save_adapter, save_model
+from lm_eval_ext.training.saved_model import loss_curve, save_adapter, save_model
 from lm_eval_ext.training.self_training.folders import ADAPTER, MODEL, Stage
 from lm_eval_ext.training.self_training.models import ModelPlace, initial_model, stage_seed
 from lm_eval_ext.training.self_training.order import n_steps, training_order

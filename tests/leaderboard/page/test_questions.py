@@ -3,7 +3,6 @@
 import pytest
 
 from lm_eval_ext.errors import UserError
-from lm_eval_ext.leaderboard.page.limits import PageLimits
 from lm_eval_ext.leaderboard.page.questions import (
     attempts_of,
     confidences_by_attempt,
@@ -12,6 +11,7 @@ from lm_eval_ext.leaderboard.page.questions import (
     plain_details,
     prompt_of,
 )
+from lm_eval_ext.leaderboard.page.size_limits import PageLimits
 from lm_eval_ext.metrics import UndefinedMetricWarning
 from lm_eval_ext.scoring.confidence_sources import confidence_sources
 

@@ -5,8 +5,8 @@ import pytest
 import torch
 
 from lm_eval_ext.errors import UserError
+from lm_eval_ext.methods.sinks.block_layout import find_layout
 from lm_eval_ext.methods.sinks.criteria import BLOCK_CRITERIA, HEAD_CRITERIA, find_criterion
-from lm_eval_ext.methods.sinks.layout import find_layout
 from lm_eval_ext.methods.sinks.sink_scores import score_sinks
 from lm_eval_ext.methods.sinks.statistics import CalibrationStatistics, collect_statistics
 

@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from lm_eval_ext.errors import UserError
-from lm_eval_ext.methods.sinks.layout import find_layout, projection_weight
+from lm_eval_ext.methods.sinks.block_layout import find_layout, projection_weight
 from lm_eval_ext.methods.sinks.masks import pruned, zero_heads
 from lm_eval_ext.methods.sinks.selection import Removal
 

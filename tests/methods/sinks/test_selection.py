@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from lm_eval_ext.errors import UserError
-from lm_eval_ext.methods.sinks.layout import Layout
+from lm_eval_ext.methods.sinks.block_layout import Layout
 from lm_eval_ext.methods.sinks.selection import select, select_evenly
 
 

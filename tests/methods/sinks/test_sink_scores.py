@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from lm_eval_ext.errors import UserError
-from lm_eval_ext.methods.sinks.batches import batches
+from lm_eval_ext.methods.sinks.padded_batches import batches
 from lm_eval_ext.methods.sinks.probe import probed_forward, sink_probe
 from lm_eval_ext.methods.sinks.sink_scores import SinkConvention, score_sinks
 

@@ -7,7 +7,7 @@ import torch
 from transformers import AutoModelForCausalLM
 
 from lm_eval_ext.errors import UserError
-from lm_eval_ext.methods.sinks.layout import find_layout
+from lm_eval_ext.methods.sinks.block_layout import find_layout
 from lm_eval_ext.methods.sinks.masks import pruned, zero_heads
 from lm_eval_ext.methods.sinks.selection import Removal
 from lm_eval_ext.methods.sinks.structural import shrink, zero_out

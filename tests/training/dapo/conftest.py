@@ -7,7 +7,7 @@ from datasets import Dataset
 from lm_eval_ext.grading import Attempt
 from lm_eval_ext.training.dapo import rewards
 from lm_eval_ext.training.dapo.configuration import Optimization, grpo_config
-from lm_eval_ext.training.dapo.questions import QuestionOrder
+from lm_eval_ext.training.dapo.question_order import QuestionOrder
 from lm_eval_ext.training.dapo.rollouts import RolloutSettings
 from lm_eval_ext.training.dapo.trainer import DapoSettings, DAPOTrainer
 from lm_eval_ext.training.dapo.virtual_vocabulary import VirtualVocabulary

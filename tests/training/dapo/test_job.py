@@ -380,7 +380,7 @@ def test_tool_that_is_not_installed_is_one_line(run, tmp_path, monkeypatch):
 
 def test_mixed_precision_needs_a_gpu(run, tmp_path, monkeypatch):
     monkeypatch.setattr(
-        "lm_eval_ext.training.dapo.checks.is_torch_bf16_gpu_available", lambda: False
+        "lm_eval_ext.training.dapo.early_checks.is_torch_bf16_gpu_available", lambda: False
     )
     with pytest.raises(UserError, match="^bf16=True needs a GPU .*: leave --bf16 out$"):
         run(tmp_path / "run", "--bf16")

@@ -10,7 +10,7 @@ from lm_eval_ext.training.drafts.distillation import (
     response_logits,
     step_seed,
 )
-from lm_eval_ext.training.drafts.responses import Example
+from lm_eval_ext.training.drafts.target_responses import Example
 
 
 def teachers(n, vocabulary=5, tokens=3, seed=0):

@@ -7,7 +7,7 @@ import torch
 from safetensors.torch import load_file
 
 from lm_eval_ext.errors import UserError
-from lm_eval_ext.training.drafts import draft_training, responses
+from lm_eval_ext.training.drafts import draft_training, target_responses
 from lm_eval_ext.training.drafts import train_drafts as drafts
 from lm_eval_ext.training.drafts.draft_training import BatchOrder, DraftRun
 from lm_eval_ext.training.drafts.shards import prompt_hash, split_prompts
@@ -88,7 +88,7 @@ def test_killed_and_resumed_training_equals_an_unbroken_one(train, whole, tmp_pa
             train(output)
     monkeypatch.setattr(DraftRun, "train_step", train_step)
     assert not (output / "drafts.json").exists()
-    monkeypatch.setattr(responses.harness, "complete", None)  # nothing is generated again
+    monkeypatch.setattr(target_responses.harness, "complete", None)  # nothing is generated again
     train(output)
     assert_same_drafts(whole, output)
     assert not list(output.glob("checkpoints/*.pt"))
@@ -226,7 +226,7 @@ def test_other_prompts_under_the_same_name_do_not_continue_a_run(train, whole, t
     ],
 )
 def test_bad_settings_are_one_line_before_any_work(train, tmp_path, monkeypatch, words, message):
-    monkeypatch.setattr(responses.harness, "complete", None)
+    monkeypatch.setattr(target_responses.harness, "complete", None)
     with pytest.raises(UserError, match=message) as error:
         train(tmp_path / "run", *words)
     assert "\n" not in str(error.value)

@@ -20,7 +20,7 @@ from lm_eval_ext.training.self_training import attempts, calibrate, folders, job
 from lm_eval_ext.training.self_training.phase import run_phase
 from lm_eval_ext.training.self_training.settings import SelfTraining, Workings
 from lm_eval_ext.training.self_training.trainer import RowTrainer
-from lm_eval_ext.training import export, manifest
+from lm_eval_ext.training import manifest, saved_model
 from lm_eval_ext.model_wrappers.sampled import SampledLM
 
 values, root = json.loads(sys.argv[1]), Path(sys.argv[2])
@@ -61,7 +61,7 @@ KILLS = {
     "rows": lambda out: die_at(folders.os, "replace", 3),
     "tune, between checkpoints": lambda out: die_at(RowTrainer, "compute_loss", 6),
     "tune, while saving": lambda out: die_at(RowTrainer, "_save_rng_state", 1),
-    "tune, while exporting": lambda out: die_at(export, "_replace", 1),
+    "tune, while exporting": lambda out: die_at(saved_model, "_replace", 1),
     "second round, tune": lambda out: die_at(RowTrainer, "compute_loss", 4),
     "held-out, label": lambda out: die_at(labels, "write_lines", 1),
     "calibrate": lambda out: die_at(calibrate, "choose_tau", 1),

@@ -4,15 +4,15 @@ import pytest
 
 from lm_eval_ext.errors import UserError
 from lm_eval_ext.model_wrappers.sampled import SampledLM
-from lm_eval_ext.training.drafts import responses
-from lm_eval_ext.training.drafts.responses import (
+from lm_eval_ext.training.drafts import target_responses
+from lm_eval_ext.training.drafts.shards import prompt_hash
+from lm_eval_ext.training.drafts.target_responses import (
     ResponseSettings,
     drop_unfinished_line,
     examples_of,
     generate_responses,
     read_responses,
 )
-from lm_eval_ext.training.drafts.shards import prompt_hash
 from lm_eval_ext.training.prompts import load_prompts
 
 PROMPTS = load_prompts("tiny_gsm8k:train", limit=10).prompts
@@ -39,8 +39,8 @@ def test_every_prompt_gets_its_attempts(whole):
 
 
 def test_killed_generation_continues_where_it_was(lm, whole, tmp_path, monkeypatch, caplog):
-    monkeypatch.setattr(responses, "_CHUNK", 4)
-    complete = responses.harness.complete
+    monkeypatch.setattr(target_responses, "_CHUNK", 4)
+    complete = target_responses.harness.complete
     asked = []
 
     def dying(lm, prompts, **kwargs):
@@ -49,7 +49,7 @@ def test_killed_generation_continues_where_it_was(lm, whole, tmp_path, monkeypat
             raise KeyboardInterrupt
         return complete(lm, prompts, **kwargs)
 
-    monkeypatch.setattr(responses.harness, "complete", dying)
+    monkeypatch.setattr(target_responses.harness, "complete", dying)
     with pytest.raises(KeyboardInterrupt):
         generate_responses(lm, PROMPTS, SETTINGS, folder=tmp_path)
     path = tmp_path / "responses-0.jsonl"
@@ -57,10 +57,12 @@ def test_killed_generation_continues_where_it_was(lm, whole, tmp_path, monkeypat
     assert before.count(b"\n") == 12
     path.write_bytes(before[:-30])  # a kill in the middle of a line
 
-    monkeypatch.setattr(responses, "_CHUNK", 256)
+    monkeypatch.setattr(target_responses, "_CHUNK", 256)
     asked.clear()
     monkeypatch.setattr(
-        responses.harness, "complete", lambda *a, **k: asked.append(a[1]) or complete(*a, **k)
+        target_responses.harness,
+        "complete",
+        lambda *a, **k: asked.append(a[1]) or complete(*a, **k),
     )
     generate_responses(lm, PROMPTS, SETTINGS, folder=tmp_path)
     assert "the last line was cut off" in caplog.text

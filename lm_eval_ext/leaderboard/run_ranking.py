@@ -14,8 +14,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from lm_eval_ext.leaderboard.comparison import compare_tasks
 from lm_eval_ext.leaderboard.paired import TIE
+from lm_eval_ext.leaderboard.run_comparison import compare_tasks
 from lm_eval_ext.leaderboard.run_data import TaskOutput
 from lm_eval_ext.metrics import holm
 from lm_eval_ext.metrics.checks import FloatArray

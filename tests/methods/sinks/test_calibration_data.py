@@ -5,7 +5,7 @@ import json
 import pytest
 
 from lm_eval_ext.errors import UserError
-from lm_eval_ext.methods.sinks.calibration import calibration_set, default_source
+from lm_eval_ext.methods.sinks.calibration_data import calibration_set, default_source
 from lm_eval_ext.model_wrappers.sampled import SampledLM
 
 TEXT = "The tower is 30 meters high.\nIt was built in 1889, and it has 3 floors.\n" * 20

@@ -6,7 +6,7 @@ import pytest
 import torch
 from transformers import LlamaConfig
 
-from lm_eval_ext.vllm_engine.fingerprint import model_settings
+from lm_eval_ext.vllm_engine.worker_fingerprint import model_settings
 
 
 def settings(model=None, cache=None, **config):
