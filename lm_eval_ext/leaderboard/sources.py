@@ -34,8 +34,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--metric",
         type=_names,
         default=["auroc"],
-        help="metrics of a confidence, separated by commas: auroc, auprc, aurc, prr, and of "
-        "probabilities ece, debiased_ece, brier, nll (default: auroc)",
+        help="metrics of a confidence, separated by commas: auroc, within_question_auroc, "
+        "auprc, aurc, prr, and of probabilities ece, debiased_ece, brier, nll (default: auroc)",
     )
     parser.add_argument(
         "--against",

@@ -14,7 +14,8 @@ from lm_eval_ext.leaderboard.formatting import NOT_KNOWN, csv_text, latex_text, 
 Board = dict[str, Any]
 
 COLUMNS = ("pass@1", "pass@K", "maj@K", "accuracy", "exact_match*", "acc", "acc_norm", "f1*",
-    "word_perplexity", "debiased_ece:*", "hallucination_auroc:*")  # fmt: skip
+    "word_perplexity", "debiased_ece:*", "hallucination_auroc:*",
+    "within_question_auroc:*")  # fmt: skip
 """Metrics with a column in Markdown and LaTeX; K is the largest there is. JSON and CSV have all."""
 
 NOTE = (

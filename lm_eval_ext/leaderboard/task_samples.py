@@ -22,7 +22,7 @@ from lm_eval_ext.scoring.aggregations import Aggregation
 from lm_eval_ext.scoring.metric_suites import suite
 from lm_eval_ext.scoring.question import MetricSuite, QuestionMetric, SourceMetric
 
-HEADLINE = ("debiased_ece:*", "brier:*", "hallucination_auroc:*")
+HEADLINE = ("debiased_ece:*", "brier:*", "hallucination_auroc:*", "within_question_auroc:*")
 """Metrics that pool attempts and are computed unless others are asked for: each costs a bootstrap,
 and those of rankings take seconds on 20,000 attempts."""
 

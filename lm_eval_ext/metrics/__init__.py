@@ -16,7 +16,7 @@ from lm_eval_ext.metrics.comparison import (
     minimum_detectable_effect,
     paired_bootstrap,
 )
-from lm_eval_ext.metrics.discrimination import auprc, auroc
+from lm_eval_ext.metrics.discrimination import auprc, auroc, within_question_auroc
 from lm_eval_ext.metrics.estimation import (
     AffineFit,
     affine_rmse,
@@ -104,4 +104,5 @@ __all__ = [
     "t_interval",
     "weighted_vote",
     "wilson_interval",
+    "within_question_auroc",
 ]

@@ -10,7 +10,7 @@ from __future__ import annotations
 from typing import Any, Literal
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 
 from lm_eval_ext.metrics.binning import Binning, BinSums, bin_edges, bin_of, bin_sums, checked
 from lm_eval_ext.metrics.checks import FloatArray, one_of
@@ -19,6 +19,7 @@ from lm_eval_ext.metrics.resampling import (
     Resampler,
     flat_rows,
     questions_of,
+    require_same_questions,
     resampled_by,
 )
 
@@ -183,20 +184,6 @@ def _debiased_less(share: FloatArray, gap: FloatArray, variance: FloatArray) -> 
     return _less_noise(share, gap, variance, gap)
 
 
-def _same_questions(questions: Questions, clusters: NDArray[Any]) -> None:
-    """Refuse question ids among the data that differ from the questions being resampled."""
-    same = clusters.shape == questions.of_row.shape
-    if same:
-        _, ids = np.unique(clusters, return_inverse=True)
-        pairs = np.unique(np.stack([ids, questions.of_row]), axis=1).shape[1]
-        same = pairs == ids.max() + 1 == questions.n_questions
-    if not same:
-        raise ValueError(
-            "clusters in the data of debiased_ece must tell apart the same questions as the "
-            "resampling does; give the ids to the bootstrap instead, as its own clusters="
-        )
-
-
 def _debiased_resampler(
     questions: Questions,
     *,
@@ -205,8 +192,7 @@ def _debiased_resampler(
     clusters: ArrayLike | None = None,
     n_bins: int = 10,
 ) -> Resampler:
-    if clusters is not None:
-        _same_questions(questions, np.asarray(clusters))
+    require_same_questions("debiased_ece", questions, clusters)
     count, residual = _width_sums(questions, confidence, correct, n_bins)
     share, gap, variance = sample = _Moments(BinSums(count, residual)).gaps(_once(len(count)))
     # Resampling the data as they are would add the noise of the gaps a second time. Moving the gap

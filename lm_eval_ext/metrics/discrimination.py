@@ -1,4 +1,4 @@
-"""How well a score tells right answers from wrong ones: AUROC and AUPRC.
+"""How well a score tells right answers from wrong ones: AUROC, within questions too, and AUPRC.
 
 The orientation is in the argument name: `confidence` is higher for answers that should be right,
 `uncertainty` for answers that should be wrong. Neither needs to be a probability; only the order
@@ -8,12 +8,13 @@ the answer (one attempt), unless the caller passes one answer per question.
 
 from __future__ import annotations
 
+import warnings
 from typing import Literal
 
 import numpy as np
-from numpy.typing import ArrayLike
+from numpy.typing import ArrayLike, NDArray
 
-from lm_eval_ext.metrics.checks import FloatArray, one_of
+from lm_eval_ext.metrics.checks import FloatArray, IntArray, UndefinedMetricWarning, one_of
 from lm_eval_ext.metrics.pair_counts import auroc_resampler
 from lm_eval_ext.metrics.ranking import (
     Ranked,
@@ -23,7 +24,15 @@ from lm_eval_ext.metrics.ranking import (
     ranking_resampler,
     warn_if_one_class,
 )
-from lm_eval_ext.metrics.resampling import resampled_by
+from lm_eval_ext.metrics.resampling import (
+    Questions,
+    Resampler,
+    flat_rows,
+    questions_of,
+    require_same_questions,
+    resampled_by,
+    sums_by_question,
+)
 
 Label = Literal["correct", "incorrect"]
 
@@ -86,6 +95,130 @@ def auroc(
     ranked = rank(*oriented(correct, uncertainty, confidence))
     warn_if_one_class("auroc", ranked)
     return float(_auroc(ranked)[0])
+
+
+def _won_within(
+    of_row: NDArray[np.intp], verdicts: FloatArray, score: FloatArray
+) -> tuple[FloatArray, FloatArray]:
+    """Count, for each row, the wrong answers to its question that it beats and that it meets.
+
+    Ties are half a win; both counts are 0 for a wrong answer.
+    """
+    order = np.lexsort((score, of_row))
+    question, ranked, is_right = of_row[order], score[order], verdicts[order]
+    wrong = np.concatenate([[0.0], np.cumsum(1 - is_right)])
+    new_question = np.append(True, question[1:] != question[:-1])
+    # Inequality, not a difference: two infinities tie.
+    new_block = new_question | np.append(True, ranked[1:] != ranked[:-1])
+
+    def wrong_before(starts: NDArray[np.bool_]) -> tuple[FloatArray, FloatArray]:
+        begins = np.flatnonzero(starts)
+        edges = wrong[np.append(begins, len(order))]
+        part = np.cumsum(starts) - 1
+        return edges[:-1][part], edges[1:][part]
+
+    question_start, question_end = wrong_before(new_question)
+    block_start, block_end = wrong_before(new_block)
+    won, met = np.empty_like(ranked), np.empty_like(ranked)
+    won[order] = is_right * ((block_start + block_end) / 2 - question_start)
+    met[order] = is_right * (question_end - question_start)
+    return won, met
+
+
+def _pairs_by_question(
+    questions: Questions,
+    correct: ArrayLike,
+    uncertainty: ArrayLike | None,
+    confidence: ArrayLike | None,
+) -> FloatArray:
+    """Return the pairs won and all pairs of each question, shape (n_questions, 2)."""
+    verdicts, score = oriented(correct, uncertainty, confidence)
+    of_row, (verdicts, score) = flat_rows(questions, verdicts, score)
+    won_and_met = _won_within(of_row, verdicts, score)
+    return sums_by_question(of_row, questions.n_questions, list(won_and_met))
+
+
+def _within_question_resampler(
+    questions: Questions,
+    *,
+    correct: ArrayLike,
+    uncertainty: ArrayLike | None = None,
+    confidence: ArrayLike | None = None,
+    clusters: ArrayLike | None = None,
+) -> Resampler:
+    require_same_questions("within_question_auroc", questions, clusters)
+    sums = _pairs_by_question(questions, correct, uncertainty, confidence)
+
+    def evaluate(drawn: IntArray) -> FloatArray:
+        won, pairs = (drawn.astype(np.float64) @ sums).T
+        return np.asarray(won / np.where(pairs > 0, pairs, np.nan))
+
+    return Resampler(evaluate, estimate=evaluate(np.ones((1, len(sums)), dtype=np.int64))[0])
+
+
+@resampled_by(_within_question_resampler)
+def within_question_auroc(
+    correct: ArrayLike,
+    *,
+    uncertainty: ArrayLike | None = None,
+    confidence: ArrayLike | None = None,
+    clusters: ArrayLike | None = None,
+) -> float:
+    r"""Return the AUROC over pairs of attempts at the same question. Unit: pair.
+
+    The probability that, of a right and a wrong attempt at one question, the right one has the
+    higher confidence, ties counting half:
+
+    .. math:: \frac{\sum_q \sum_{i \in R_q} \sum_{j \in W_q} \big([c_i > c_j]
+              + \tfrac12 [c_i = c_j]\big)}{\sum_q |R_q| |W_q|}
+
+    Questions count by their pairs, those with one outcome not at all. Range [0, 1], higher is
+    better; 0.5 for a confidence that only knows how hard questions are, however high its `auroc`.
+    It is what a weighted vote can live on.
+
+    Parameters
+    ----------
+    correct
+        Verdicts 0/1, of shape (n_questions, n_attempts), or flat with `clusters`.
+    uncertainty, confidence
+        Exactly one of them, same shape as `correct`.
+    clusters
+        Question id of each row of flat arrays, shape (n_rows,). None: each entry of the first axis
+        is a question.
+
+    Returns
+    -------
+    float
+        NaN, with an `UndefinedMetricWarning`, if no question has both a right and a wrong attempt.
+
+    Raises
+    ------
+    ValueError
+        If both or neither score is given, shapes differ, or a value is NaN.
+
+    References
+    ----------
+    Taubenfeld et al. 2025, Confidence Improves Self-Consistency in LLMs, arXiv:2502.06233
+    (within-question discrimination).
+
+    Examples
+    --------
+    >>> correct = [[1, 1, 0], [1, 0, 0], [1, 1, 1]]
+    >>> confidence = [[0.9, 0.4, 0.4], [0.2, 0.1, 0.3], [0.5, 0.6, 0.7]]
+    >>> within_question_auroc(correct, confidence=confidence)
+    0.625
+    """
+    questions = questions_of({"correct": correct}, clusters)
+    won, pairs = _pairs_by_question(questions, correct, uncertainty, confidence).sum(axis=0)
+    if not pairs:
+        warnings.warn(
+            f"within_question_auroc is undefined (NaN): none of {questions.n_questions} questions "
+            "has both a right and a wrong attempt",
+            UndefinedMetricWarning,
+            stacklevel=2,
+        )
+        return float("nan")
+    return float(won / pairs)
 
 
 def _auprc(ranked: Ranked, positive: Label = "correct") -> FloatArray:

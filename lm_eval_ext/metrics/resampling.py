@@ -109,6 +109,29 @@ def questions_of(data: Data, clusters: ArrayLike | None) -> Questions:
     return Questions(of_row, len(unique), unique)
 
 
+def require_same_questions(metric: str, questions: Questions, clusters: ArrayLike | None) -> None:
+    """Refuse question ids among the data of a metric that differ from the questions resampled.
+
+    Raises
+    ------
+    ValueError
+        If two rows share a question in one and not in the other.
+    """
+    if clusters is None:
+        return
+    given = np.asarray(clusters)
+    same = given.shape == questions.of_row.shape
+    if same:
+        _, ids = np.unique(given, return_inverse=True)
+        pairs = np.unique(np.stack([ids, questions.of_row]), axis=1).shape[1]
+        same = pairs == ids.max() + 1 == questions.n_questions
+    if not same:
+        raise ValueError(
+            f"clusters in the data of {metric} must tell apart the same questions as the "
+            "resampling does; give the ids to the bootstrap instead, as its own clusters="
+        )
+
+
 def resampler_of(metric: Metric, data: Data, questions: Questions) -> Resampler:
     """Return the fast resampler of a metric, or one that repeats rows and calls the metric."""
     arrays = {name: np.asarray(array) for name, array in data.items()}

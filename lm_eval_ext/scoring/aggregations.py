@@ -372,6 +372,9 @@ brier = Aggregation("brier", metrics.brier)
 nll = Aggregation("nll", metrics.nll)
 
 auroc = Aggregation("auroc", metrics.auroc)
+within_question_auroc = Aggregation(
+    "within_question_auroc", metrics.within_question_auroc, attempts_by_question
+)
 auprc = Aggregation("auprc", metrics.auprc)
 auprc_incorrect = Aggregation("auprc_incorrect", partial(metrics.auprc, positive="incorrect"))
 aurc = Aggregation("aurc", metrics.aurc)

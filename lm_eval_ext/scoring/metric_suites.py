@@ -17,7 +17,12 @@ from lm_eval_ext import metrics
 from lm_eval_ext.checks import check_choice
 from lm_eval_ext.grading.attempt_details import Question
 from lm_eval_ext.harness.attempt_settings import AttemptSettings
-from lm_eval_ext.scoring.aggregations import Aggregation, attempts_by_question, with_lengths
+from lm_eval_ext.scoring.aggregations import (
+    Aggregation,
+    attempts_by_question,
+    with_lengths,
+    within_question_auroc,
+)
 from lm_eval_ext.scoring.confidence_sources import Source
 from lm_eval_ext.scoring.question import MetricSuite, QuestionMetric, SourceMetric
 from lm_eval_ext.scoring.token_aggregations import cross_fitted, token_pairs, token_ranks
@@ -47,6 +52,7 @@ def passn(settings: AttemptSettings) -> MetricSuite:
             ),
             *_calibration(settings.n_bins),
             *_RANKING,
+            SourceMetric("within_question_auroc", _attempt_pairs, True, within_question_auroc),
         ],
     )
 
@@ -157,6 +163,12 @@ def _pairs(question: Question, source: Source) -> list[tuple[float, bool]]:
 
 def _pairs_of_probability(question: Question, source: Source) -> list[tuple[float, bool]] | None:
     return _pairs(question, source) if source.is_probability else None
+
+
+def _attempt_pairs(question: Question, source: Source) -> list[tuple[float, bool]] | None:
+    """Return the pairs of a source that tells attempts at one question apart."""
+    is_of_attempts = source.votes is not None and len(question) > 1
+    return _pairs(question, source) if is_of_attempts else None
 
 
 def _triples(question: Question, source: Source) -> list[tuple[float, bool, float]] | None:

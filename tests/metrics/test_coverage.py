@@ -16,6 +16,7 @@ from lm_eval_ext.metrics import (
     pass_at_k,
     proportion_interval,
     t_interval,
+    within_question_auroc,
 )
 
 N_RUNS, N_QUESTIONS, N_ATTEMPTS, N_RESAMPLES = 400, 200, 16, 400
@@ -73,11 +74,12 @@ def test_pass_at_k(runs):
             assert max(percentile, t) < 0.75
 
 
-def test_auroc(runs):
+@pytest.mark.parametrize("metric", [auroc, within_question_auroc])
+def test_auroc(runs, metric):
     _, (confidence, correct), samples = runs
-    truth = auroc(correct, confidence=confidence)
+    truth = metric(correct, confidence=confidence)
     intervals = [
-        bootstrap(auroc, {"correct": y, "confidence": c}, s) for s, (c, y) in enumerate(samples)
+        bootstrap(metric, {"correct": y, "confidence": c}, s) for s, (c, y) in enumerate(samples)
     ]
     assert 0.92 <= coverage(intervals, truth) <= 0.98
 

@@ -31,6 +31,7 @@ PAIRS = {
     "brier": metrics.brier,
     "nll": metrics.nll,
     "auroc": metrics.auroc,
+    "within_question_auroc": metrics.within_question_auroc,
     "auprc": metrics.auprc,
     "auprc_incorrect": partial(metrics.auprc, positive="incorrect"),
     "aurc": metrics.aurc,

@@ -133,6 +133,15 @@ def test_calibration_is_measured_on_probabilities_and_ranking_on_every_source():
         assert found[f"{name}:draft_eu"] == [(-1.0, c) for _, c, _ in ROWS]
 
 
+def test_within_questions_only_sources_of_attempts_are_ranked():
+    found = values(self_evaluated(*ROWS))
+    name = "within_question_auroc"
+    assert found[f"{name}:self_eval"] == [(p, c) for _, c, p in ROWS]
+    assert f"{name}:vote_share" not in found
+    assert f"{name}:self_eval" not in values(self_evaluated(ROWS[0]))
+    assert f"{name}:self_eval" not in values(self_evaluated(ROWS[0]), "calib")
+
+
 def test_one_answer_has_an_accuracy_and_no_votes():
     attempt = self_evaluated(("4", True, 0.75))
     found = values(attempt, "calib")

@@ -9,7 +9,7 @@ const SUBJECTS = [
   ["Accuracy", /^(pass[@^]|avg@|maj@|acc|exact_match|f1|bleu|rouge|word_perplexity|perplexity$)/],
   ["Votes", /^(maj|cisc|linear|best_of)@/],
   ["Calibration", /^(ece|debiased_ece|smooth_ece|brier|nll)(:|$)/],
-  ["Discrimination", /^(hallucination_auroc|auroc|auprc|aurc|e_aurc|prr|accuracy_at|partial_corr)/],
+  ["Discrimination", /^((hallucination_|within_question_)?auroc|auprc|aurc|e_aurc|prr|accuracy_at|partial_corr)/],
   ["Token estimates", /^eu_/],
 ];
 const OTHER = "Other";

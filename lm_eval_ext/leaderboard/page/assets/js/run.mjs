@@ -9,7 +9,7 @@ import { plain, whole } from "./numbers.mjs";
 import { questionBrowser } from "./questions.mjs";
 
 const MOST_ATTEMPTS = [/^pass@\d+$/, /^maj@\d+$/]; // the last of each is that of most attempts
-const FIRST_OF = [/^debiased_ece:/, /^hallucination_auroc:/, /^prr:/, /^mean_tokens$/];
+const FIRST_OF = [/^debiased_ece:/, /^hallucination_auroc:/, /^within_question_auroc:/, /^prr:/, /^mean_tokens$/];
 
 /** Show a run; `place` and `taskPlace` come from the address and may be anything. */
 export async function showRun(place, taskPlace) {
