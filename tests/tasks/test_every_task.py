@@ -38,6 +38,8 @@ def test_there_are_tasks():
     words = ["mawps", "mawps_singleop", "svamp", "svamp_untwinned"]
     expected |= {f"{n}_{k}{c}" for n in words for k in (*kinds, "eu") for c in ("", "_chat")}
     expected |= {"mawps_train_passn", "mawps_singleop_train_passn", "aime24_passn", "aime24_calib"}
+    expected |= {f"tiny_{name}_train_passn" for name in ("gsm8k", "math", "mbpp")}
+    expected |= {"tiny_gsm8k_train_eu"}
     assert expected == set(SHAPES)
     assert {"math_passn", "math_calib", "math_passn_chat", "math_calib_chat"} == GROUPS
 
