@@ -91,6 +91,10 @@ COMMANDS = {
         "lm_eval_ext.store.merge", "put the attempts of several stores into one file"
     ),
     "store verify": Command("lm_eval_ext.store.verify", "check every line of an attempt store"),
+    "train calibrator": Command(
+        "lm_eval_ext.training.tuning.calibrator",
+        "fit the probability that an attempt is correct on training problems",
+    ),
     "train dapo": Command(
         "lm_eval_ext.training.dapo.train",
         "train a model on graded questions with DAPO and soft prompts",

@@ -14,6 +14,7 @@ from lm_eval.models.huggingface import HFLM
 
 from lm_eval_ext import __version__
 from lm_eval_ext.checks import whole_number
+from lm_eval_ext.data.question_text import text_hash
 from lm_eval_ext.engine.attempt_texts import (
     budget_of_thoughts,
     open_thought,
@@ -41,6 +42,7 @@ from lm_eval_ext.engine.timing import Timing
 from lm_eval_ext.errors import UserError
 from lm_eval_ext.harness import requests as harness
 from lm_eval_ext.harness.requests import GenerationRequest
+from lm_eval_ext.methods.calibrator import calibrated, read_attempt_calibrator
 from lm_eval_ext.methods.self_evaluation.conclusion import Conclusion, Texts, read_conclusion
 from lm_eval_ext.models.fingerprint import fingerprints
 from lm_eval_ext.models.generation import Generation
@@ -104,6 +106,10 @@ class SampledLM(KeyedArguments, HFLM):
     box_completion
         Append a lead-in to attempts that end without a closed ``\boxed{}``, and decode up to 32
         tokens more; see `lm_eval_ext.methods.self_evaluation.box_completion`.
+    calibrator
+        File of ``lm-eval-ext train calibrator``: adds the probability ``calibrated``, from an
+        attempt's other sources; prompts it was fitted on are refused. A store keeps attempts
+        without it.
     store
         Folder that keeps every finished attempt: a run that ended early, or asks for more, reads
         it and generates only what is missing. Several processes may share it.
@@ -136,6 +142,7 @@ class SampledLM(KeyedArguments, HFLM):
         self_eval_labels: str | Sequence[str] | None = None,
         calibration_temperature: float | str | Path | None = None,
         box_completion: bool = False,
+        calibrator: str | Path | None = None,
         thinking_budget: int | None = None,
         think_start_token: str | int | None = None,
         store: str | Path | None = None,
@@ -151,6 +158,7 @@ class SampledLM(KeyedArguments, HFLM):
             temperature=calibration_temperature,
             box_completion=box_completion,
         )
+        self._calibrator = read_attempt_calibrator(calibrator)
         self.thinking_budget = read_thinking_budget(thinking_budget)
         self.think_start_token = read_tag(think_start_token)
         self.store = None if store is None else AttemptStore(store)
@@ -200,6 +208,9 @@ class SampledLM(KeyedArguments, HFLM):
         wanted = with_thinking_budget(
             self, harness.generation_requests(self, requests), self.thinking_budget
         )
+        if self._calibrator is not None:
+            prompts = (text_hash(request.prompt) for request in wanted)
+            self._calibrator.refuse(prompts, "this run")
         by_settings: dict[str, list[int]] = defaultdict(list)
         for i, request in enumerate(wanted):
             by_settings[repr((*request,)[2:])].append(i)
@@ -221,7 +232,7 @@ class SampledLM(KeyedArguments, HFLM):
                 generations = self._timed_annotate(wanted, generations)
         if not disable_tqdm and self.rank == 0:
             shown.info("%d attempts: %s", len(requests), self._timing.line())
-        return generations
+        return calibrated(self._calibrator, generations)
 
     def show_progress(
         self, requests: Sequence[GenerationRequest], *, disable: bool
@@ -406,6 +417,7 @@ class SampledLM(KeyedArguments, HFLM):
             "decoder": "generate" if self.shared_prefix_misfit else "shared_prefix",
             "sampling": self._settings_used,
             **self._conclusion.record(),
+            **({} if self._calibrator is None else {"calibrator": self._calibrator.path}),
         }
 
     def common_settings(self) -> dict[str, Any]:

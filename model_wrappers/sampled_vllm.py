@@ -19,6 +19,7 @@ from lm_eval_ext.engine.sampling_settings import SamplingSettings
 from lm_eval_ext.engine.stop_strings import StopStrings
 from lm_eval_ext.engine.timing import Timing
 from lm_eval_ext.errors import UserError
+from lm_eval_ext.methods.calibrator import read_attempt_calibrator
 from lm_eval_ext.methods.self_evaluation.conclusion import Conclusion, read_conclusion
 from lm_eval_ext.model_wrappers.sampled import SampledLM
 from lm_eval_ext.models.generation import Generation
@@ -65,7 +66,7 @@ class SampledVLLM(VLLM, _LoadedByVLLM, SampledLM):
         Only loglikelihood requests are divided by it; attempts are batched by vLLM, see
         ``max_num_seqs``.
     self_eval, self_eval_prompt, self_eval_labels, calibration_temperature, box_completion,
-    thinking_budget, think_start_token, store
+    calibrator, thinking_budget, think_start_token, store
         As for `SampledLM`.
     **vllm_arguments
         Whatever ``--model vllm`` takes: ``dtype``, ``max_model_len``, ``gpu_memory_utilization``,
@@ -106,6 +107,7 @@ class SampledVLLM(VLLM, _LoadedByVLLM, SampledLM):
         self_eval_labels: str | Sequence[str] | None = None,
         calibration_temperature: float | str | Path | None = None,
         box_completion: bool = False,
+        calibrator: str | Path | None = None,
         thinking_budget: int | None = None,
         think_start_token: str | int | None = None,
         store: str | Path | None = None,
@@ -124,6 +126,7 @@ class SampledVLLM(VLLM, _LoadedByVLLM, SampledLM):
             temperature=calibration_temperature,
             box_completion=box_completion,
         )
+        self._calibrator = read_attempt_calibrator(calibrator)
         self.thinking_budget = read_thinking_budget(thinking_budget)
         self.think_start_token = read_tag(think_start_token)
         self.store = None if store is None else AttemptStore(store)

@@ -6,14 +6,14 @@ the same number.
 
 from __future__ import annotations
 
-import math
-from collections.abc import Mapping, Sequence
-from typing import Any, TypedDict
+from collections.abc import Sequence
+from typing import Any, TypedDict, cast
 
 import numpy as np
 from numpy.typing import NDArray
 
 from lm_eval_ext.grading.attempt import Attempt
+from lm_eval_ext.models.attempt_summary import attempt_summary
 from lm_eval_ext.models.generation import Generation, GenerationRecord, Thought
 
 
@@ -84,18 +84,7 @@ def attempt_details(
     if record is None:
         return details
     details["attempt"] = record.attempt
-    details["finish_reason"] = record.finish_reason
-    details["n_tokens"] = record.n_tokens
-    if record.statistics is not None:
-        statistics = record.statistics
-        details["mean_logprob"] = _mean(statistics.log_prob)
-        details["mean_entropy"] = _mean(statistics.entropy)
-        details["mean_self_certainty"] = _mean(statistics.self_certainty)
-        details["mean_margin"] = _mean(statistics.margin)
-    if record.probabilities:
-        details["probabilities"] = _floats(record.probabilities)
-    if record.uncertainties:
-        details["uncertainties"] = _floats(record.uncertainties)
+    details.update(cast(AttemptDetails, attempt_summary(record)))
     if record.token_scores:
         chosen = record.chosen
         details["token_scores"] = {k: _shortest(v[chosen]) for k, v in record.token_scores.items()}
@@ -119,15 +108,6 @@ def record_of(response: Any) -> GenerationRecord | None:
     if isinstance(response, Generation) and response.record.token_ids:
         return response.record
     return None
-
-
-def _mean(values: NDArray[np.float32]) -> float:
-    chosen = values[~np.isnan(values)]
-    return float(np.mean(chosen, dtype=np.float64)) if chosen.size else math.nan
-
-
-def _floats(values: Mapping[str, float]) -> dict[str, float]:
-    return {name: float(value) for name, value in values.items()}
 
 
 def _shortest(values: NDArray[np.float32]) -> list[float]:

@@ -8,22 +8,27 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 from tqdm import tqdm
 
+from lm_eval_ext.data.question_text import text_hash
 from lm_eval_ext.errors import UserError
 from lm_eval_ext.grading import grade_questions
 from lm_eval_ext.grading.attempt_details import AttemptDetails, Question, verdict_details
 from lm_eval_ext.grading.response_thoughts import ResponseThoughts
 from lm_eval_ext.grading.responses import first_text, keeps_end
 from lm_eval_ext.harness.attempt_settings import RESERVED, AttemptSettings, described, read_settings
-from lm_eval_ext.leaderboard.run_files import read_samples
+from lm_eval_ext.leaderboard.run_files import asked, read_samples
+from lm_eval_ext.methods.calibrator import Calibrator
 from lm_eval_ext.metrics import proportion_interval, t_interval
 from lm_eval_ext.models.generation import Thought
 from lm_eval_ext.scoring.aggregations import Aggregation
+from lm_eval_ext.scoring.calibrated_source import with_calibrated
+from lm_eval_ext.scoring.confidence_sources import confidence_sources
 from lm_eval_ext.scoring.metric_suites import suite
 from lm_eval_ext.scoring.question import Aggregate, MetricSuite
 
@@ -80,6 +85,7 @@ def score_task(
     *,
     changes: Mapping[str, Any],
     grader: str | None = None,
+    calibrator: Calibrator | None = None,
 ) -> TaskScores | None:
     """Compute the metrics of a task from its sample file.
 
@@ -94,6 +100,8 @@ def score_task(
         of each question count.
     grader
         Family of the grader to judge the attempts with once more; None keeps the logged verdicts.
+    calibrator
+        Adds the source ``calibrated``.
 
     Returns
     -------
@@ -103,16 +111,23 @@ def score_task(
     Raises
     ------
     UserError
-        For a damaged file, more attempts than were made, or other impossible settings.
+        For a damaged file, more attempts than were made, other impossible settings, or a question
+        that the calibrator was fitted on.
     """
     settings = changed_settings(metadata, changes)
     metric_suite = suite(metadata.get("metrics", "passn"), settings)
+    if calibrator is not None and metric_suite.sources is confidence_sources:
+        metric_suite.sources = partial(with_calibrated, calibrator)
     by_filter: dict[str, list[dict[str, Any]]] = {}
+    questions: set[str] = set()
     for sample in read_samples(samples):
+        questions.add(text_hash(asked(sample)[0]))
         if "attempts" in sample:
             by_filter.setdefault(sample["filter"], []).append(_needed(sample, grader))
     if not by_filter:
         return None
+    if calibrator is not None:
+        calibrator.refuse(questions, samples.name)
     scores: dict[str, Score] = {}
     try:
         for filter_name, rows in by_filter.items():
@@ -120,6 +135,8 @@ def score_task(
             found = _scores(_questions(rows, settings.n_attempts, grader), metric_suite)
             several = len(by_filter) > 1
             scores |= {f"{k},{filter_name}" if several else k: v for k, v in found.items()}
+    except UserError:
+        raise
     except (KeyError, TypeError, ValueError) as error:
         reason = f"no {error}" if isinstance(error, KeyError) else str(error)
         raise UserError(f"{samples}: its attempts cannot be scored ({reason})") from error

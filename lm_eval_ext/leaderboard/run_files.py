@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from lm_eval_ext.data.question_text import question_text
 from lm_eval_ext.errors import UserError
 
 
@@ -130,6 +131,20 @@ def read_samples(path: Path) -> Iterator[dict[str, Any]]:
             if "attempts" in sample and not _are_attempts(sample["attempts"]):
                 raise UserError(f"{path}, line {number}: damaged attempts; run lm_eval again")
             yield sample
+
+
+def asked(sample: Mapping[str, Any]) -> tuple[str, str]:
+    """Return the text of a sample's question, and its prompt.
+
+    Parameters
+    ----------
+    sample
+        As `read_samples` yields it. Where lm-eval logged neither its record nor its prompt, the
+        hash of the record stands for both.
+    """
+    arguments = sample.get("arguments") or {}
+    prompt = str(arguments.get("gen_args_0", {}).get("arg_0", sample["doc_hash"]))
+    return question_text(sample.get("doc") or {}, otherwise=prompt), prompt
 
 
 def _are_attempts(value: Any) -> bool:

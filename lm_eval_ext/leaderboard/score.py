@@ -16,6 +16,7 @@ from rich.table import Table
 from lm_eval_ext.errors import UserError
 from lm_eval_ext.leaderboard.rescoring import TaskScores, changed_settings, group_score, score_task
 from lm_eval_ext.leaderboard.run_files import RunFiles, newest_run
+from lm_eval_ext.methods.calibrator import read_calibrator
 from lm_eval_ext.metrics import UndefinedMetricWarning
 from lm_eval_ext.scoring.metric_suites import SINGLE_ANSWER
 
@@ -43,6 +44,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--confirm_run_unsafe_code",
         action="store_true",
         help="let --regrade run programs that a model wrote",
+    )
+    parser.add_argument(
+        "--calibrator",
+        type=Path,
+        metavar="FILE",
+        help="add the probability of this file of lm-eval-ext train calibrator, as the source "
+        "calibrated",
     )
     parser.add_argument("--output", type=Path, metavar="FILE", help="also write JSON to this file")
 
@@ -91,9 +99,10 @@ def score_run(files: RunFiles, args: argparse.Namespace) -> dict[str, TaskScores
     }
     changes = {name: value for name, value in changes.items() if value is not None}
     plans = [_plan(task, files, changes, args) for task in args.tasks or files.samples]
+    calibrator = None if args.calibrator is None else read_calibrator(args.calibrator)
     scored = {}
     for task, plan in plans:
-        found = score_task(files.samples[task], **plan)
+        found = score_task(files.samples[task], **plan, calibrator=calibrator)
         if found is None:
             logger.warning("%s: its samples hold no attempts, left out", task)
         else:

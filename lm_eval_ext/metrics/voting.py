@@ -31,6 +31,9 @@ from lm_eval_ext.metrics.checks import (
 from lm_eval_ext.metrics.vote_counts import expected_majority, majority_is_feasible
 from lm_eval_ext.metrics.vote_subsets import subsets
 
+OfSubsets = Callable[[IntArray], FloatArray]
+"""From attempts in subsets, shape (n_subsets, k), to the confidence that each has there."""
+
 Equivalence = Callable[[Any, Any], bool]
 """Whether two answers mean the same, such as equality of mathematical expressions."""
 
@@ -182,8 +185,8 @@ def maj_at_k(
             shares = expected_majority(sizes, n_invalid, k)
             return min(1.0, float(shares @ credit)), True
         chosen = subsets(len(groups), k, n_draws=n_draws, seed=seed)
-        no_weights = np.zeros(len(groups))
-        return _vote(chosen.members, groups, no_weights, credit), chosen.exact
+        voting = groups[chosen.members]
+        return _vote(voting, np.zeros(voting.shape), credit), chosen.exact
 
     return _each_k(k, len(groups), score)
 
@@ -191,7 +194,7 @@ def maj_at_k(
 def weighted_vote(
     answers: Sequence[Any],
     correct: ArrayLike,
-    confidence: ArrayLike,
+    confidence: ArrayLike | OfSubsets,
     k: ArrayLike,
     *,
     rule: VoteRule = "softmax",
@@ -221,13 +224,15 @@ def weighted_vote(
     confidence
         Confidence of each attempt, shape (n_attempts,). In [0, 1] for ``linear``; any finite
         number, higher is more confident, for the others. Values at invalid answers are ignored.
+        A confidence that depends on the other attempts of a vote is a function from the numbers
+        of the attempts in each subset, shape (n_subsets, k), to their confidences, same shape.
     rule
         ``"softmax"``, ``"linear"`` or ``"best_of_n"``.
     tau
         Temperature of ``softmax``, above 0. Tune it on training questions only.
     n_draws
         Subsets drawn where there are more than `MAX_EXACT_SUBSETS`; all are counted up to there
-        (``best_of_n`` is always exact).
+        (``best_of_n`` is always exact, unless its confidence is a function).
     seed
         Seed of that draw; equal seeds, n_attempts and k give the same subsets for every rule.
 
@@ -257,6 +262,19 @@ def weighted_vote(
         raise ValueError(f"tau must be above 0, got {tau!r}")
     at_least("n_draws", n_draws, 1)
     groups, credit = _question(answers, correct, equivalent)
+    if callable(confidence):
+        of_subsets: OfSubsets = confidence
+
+        def score_subsets(k: int) -> tuple[float, bool]:
+            members, exact = subsets(len(groups), k, n_draws=n_draws, seed=seed)
+            voting = groups[members]
+            scores = _confidence_of_valid(of_subsets(members), voting, rule)
+            if rule == "best_of_n":
+                return _best_of_each(scores, voting, credit), exact
+            log_weight = scores / tau if rule == "softmax" else _log(scores)
+            return _vote(voting, log_weight, credit), exact
+
+        return _each_k(k, len(groups), score_subsets)
     scores = _confidence_of_valid(confidence, groups, rule)
 
     if rule == "best_of_n":
@@ -265,7 +283,8 @@ def weighted_vote(
 
     def score(k: int) -> tuple[float, bool]:
         chosen = subsets(len(groups), k, n_draws=n_draws, seed=seed)
-        return _vote(chosen.members, groups, log_weight, credit), chosen.exact
+        voting = groups[chosen.members]
+        return _vote(voting, log_weight[chosen.members], credit), chosen.exact
 
     return _each_k(k, len(groups), score)
 
@@ -288,19 +307,13 @@ def _log(weights: FloatArray) -> FloatArray:
         return np.log(weights)
 
 
-def _vote(
-    members: IntArray,
-    groups: NDArray[np.intp],
-    log_weight: FloatArray,
-    credit: FloatArray,
-) -> float:
-    """Mean score of the votes held by subsets of attempts, shape (n_subsets, k)."""
+def _vote(group: NDArray[np.intp], log_weight: FloatArray, credit: FloatArray) -> float:
+    """Mean score of the votes held by subsets of attempts, both of shape (n_subsets, k)."""
     if credit.size == 0:
         return 0.0
-    n_subsets, n_groups = len(members), len(credit)
-    group = groups[members]
+    n_subsets, n_groups = len(group), len(credit)
     votes = group >= 0
-    log_weight = np.where(votes, log_weight[members], -np.inf)
+    log_weight = np.where(votes, log_weight, -np.inf)
     # The largest weight of each subset is set to 1, so that a small tau cannot underflow them all.
     top = log_weight.max(axis=1, keepdims=True)
     weight = np.exp(log_weight - np.where(np.isfinite(top), top, 0.0))
@@ -328,3 +341,14 @@ def _best_of(k: int, confidence: FloatArray, groups: NDArray[np.intp], credit: F
         probability = (comb(at_most, k) - comb(below, k)) / comb(n_attempts, k)
         expected += probability * float(verdicts[values == level].mean())
     return expected
+
+
+def _best_of_each(confidence: FloatArray, group: NDArray[np.intp], credit: FloatArray) -> float:
+    """Mean score of the most confident valid attempts of subsets, both (n_subsets, k)."""
+    if credit.size == 0:
+        return 0.0
+    valid = group >= 0
+    top = np.where(valid, confidence, -np.inf).max(axis=1, keepdims=True)
+    best = valid & (confidence == top)
+    scores = np.where(best, credit[group], 0.0).sum(axis=1)
+    return float((scores / np.maximum(best.sum(axis=1), 1)).mean())

@@ -28,7 +28,11 @@ from __future__ import annotations
 import math
 import warnings
 from collections import Counter
+from collections.abc import Callable
 from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
 
 from lm_eval_ext.grading.attempt_details import AttemptDetails, Question
 from lm_eval_ext.metrics import UndefinedMetricWarning
@@ -53,6 +57,9 @@ class Source(NamedTuple):
     vote_weight
         Weight in [0, 1] of each attempt in a vote, 0 for one without; None where the source has
         none.
+    of_subsets
+        Where a confidence depends on the other attempts: from the attempts in some votes, shape
+        (n_subsets, k), to the weights they have there, same shape. Votes of k attempts go by it.
     """
 
     confidence: list[float]
@@ -61,6 +68,7 @@ class Source(NamedTuple):
     is_probability: bool
     votes: list[float] | None = None
     vote_weight: list[float] | None = None
+    of_subsets: Callable[[NDArray[np.int64]], NDArray[np.float64]] | None = None
 
 
 def confidence_sources(question: Question) -> dict[str, Source]:
@@ -76,10 +84,14 @@ def confidence_sources(question: Question) -> dict[str, Source]:
     probabilities = [attempt.get("probabilities", {}) for attempt in question]
     for name in _names(probabilities):
         values = [row.get(name) for row in probabilities]
-        sources[name] = _source(question, values, is_probability=True, vote_weight=values)
+        sources[name] = source_of_attempts(
+            question, values, is_probability=True, vote_weight=values
+        )
     uncertainties = [attempt.get("uncertainties", {}) for attempt in question]
     for name in _names(uncertainties):
-        sources[name] = _source(question, [_negative(row.get(name)) for row in uncertainties])
+        sources[name] = source_of_attempts(
+            question, [_negative(row.get(name)) for row in uncertainties]
+        )
     return sources | _from_statistics(question)
 
 
@@ -95,10 +107,10 @@ def _from_statistics(question: Question) -> dict[str, Source]:
     mean_entropy = [_negative(attempt.get("mean_entropy")) for attempt in question]
     self_certainty = [attempt.get("mean_self_certainty") for attempt in question]
     return {
-        "mean_logprob": _source(question, mean_logprob, vote_weight=per_token),
-        "perplexity": _source(question, perplexity),
-        "mean_entropy": _source(question, mean_entropy),
-        "self_certainty": _source(question, self_certainty),
+        "mean_logprob": source_of_attempts(question, mean_logprob, vote_weight=per_token),
+        "perplexity": source_of_attempts(question, perplexity),
+        "mean_entropy": source_of_attempts(question, mean_entropy),
+        "self_certainty": source_of_attempts(question, self_certainty),
     }
 
 
@@ -116,13 +128,24 @@ def _vote_share(question: Question) -> Source:
     return Source([n_votes / len(question)], [correct], [math.nan], is_probability=True)
 
 
-def _source(
+def source_of_attempts(
     question: Question,
     confidence: list[float | None],
     *,
     is_probability: bool = False,
     vote_weight: list[float | None] | None = None,
 ) -> Source:
+    """Return a source from the confidence in each attempt.
+
+    Parameters
+    ----------
+    question
+        The attempts.
+    confidence
+        One per attempt; None, or a number that is not finite, where there is none.
+    is_probability, vote_weight
+        As of a `Source`; a weight may be None.
+    """
     finite = [c if c is not None and math.isfinite(c) else None for c in confidence]
     rows = [(a, c) for a, c in zip(question, finite, strict=True) if c is not None]
     weights = None

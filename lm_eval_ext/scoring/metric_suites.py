@@ -146,8 +146,9 @@ def _vote(rule: VoteRule, k: int, tau: float) -> Callable[[Question, Source], fl
         weight = source.votes if rule == "best_of_n" else source.vote_weight
         if weight is None:
             return None
+        confidence = weight if source.of_subsets is None else source.of_subsets
         answers, correct = _answers(question)
-        score = metrics.weighted_vote(answers, correct, weight, k, rule=rule, tau=tau).score
+        score = metrics.weighted_vote(answers, correct, confidence, k, rule=rule, tau=tau).score
         return float(score)
 
     return value

@@ -76,7 +76,7 @@ SAMPLED_ARGUMENTS: Mapping[str, Effect] = {
         (
             "batch_size", "max_batch_size", "device", "store", "backend", "trust_remote_code",
             "parallelize", "max_memory_per_gpu", "max_cpu_memory", "offload_folder", "tp_plan",
-            "logits_cache", "softmax_dtype", "prefix_token_id",
+            "calibrator", "logits_cache", "softmax_dtype", "prefix_token_id",
         ),
         NO_EFFECT,
     ),

@@ -285,3 +285,27 @@ def test_bad_weights_are_one_clear_line(change, message):
     arguments = {"confidence": [0.5, 0.6], **change}
     with pytest.raises(ValueError, match=message):
         weighted_vote(["a", "b"], [1, 0], k=1, **arguments)
+
+
+@pytest.mark.parametrize("rule", ["softmax", "linear", "best_of_n"])
+@pytest.mark.parametrize("k", [1, 3, 5, 6])
+def test_confidences_may_depend_on_the_subset(rule, k):
+    answers, correct = ["4", "5", None, "4", "6", "5"], [1, 0, 0, 1, 0, 0]
+    confidence = np.array([0.3, 0.6, 0.9, 0.3, 0.6, 0.2])
+    expected = weighted_vote(answers, correct, confidence, k, rule=rule, tau=0.5)
+    found = weighted_vote(answers, correct, lambda m: confidence[m], k, rule=rule, tau=0.5)
+    assert found.score == pytest.approx(expected.score, abs=1e-12)
+    # The first of a subset decides, whoever that is.
+    first = weighted_vote(
+        answers, correct, lambda m: (np.arange(k) == 0) * np.ones(m.shape), k, rule="best_of_n"
+    )
+    drawn = [[a for a in chosen if answers[a] is not None] for chosen in combinations(range(6), k)]
+    scores = [
+        0.0
+        if not valid
+        else correct[chosen[0]]
+        if answers[chosen[0]] is not None
+        else np.mean([correct[a] for a in valid])
+        for chosen, valid in zip(combinations(range(6), k), drawn, strict=True)
+    ]
+    assert first.score == pytest.approx(np.mean(scores), abs=1e-12)

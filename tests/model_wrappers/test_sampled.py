@@ -1,11 +1,14 @@
 """``sampled`` against stock ``hf``, and what the fallback says."""
 
+import json
 import logging
+import math
 import re
 
 import pytest
 from lm_eval.models.huggingface import HFLM
 
+from lm_eval_ext.data.question_text import text_hash
 from lm_eval_ext.data.tiny.formats import prompt
 from lm_eval_ext.data.tiny.problems import load_split
 from lm_eval_ext.errors import UserError
@@ -125,3 +128,53 @@ def test_judgments_and_kept_attempts_have_their_own_time(
     assert again.generate_until(make_requests()) == generations
     assert list(again.get_model_info()["lm_eval_ext"]["timing"]) == ["everything else"]
     assert "12/12 attempts, 0 tokens]" in capsys.readouterr().err
+
+
+CALIBRATOR = {
+    "format": "lm_eval_ext.calibrator/1",
+    "sources": ["mean_logprob", "length"],
+    "n_attempts": 4,
+    "questions": [],
+    "prompts": [],
+    "model": {
+        "center": [0.0, 0.0],
+        "scale": [1.0, 1.0],
+        "layers": [{"weights": [[1.0], [0.1]], "bias": [0.5]}],
+        "steps": None,
+    },
+}
+
+
+@pytest.fixture
+def make_calibrated(random_model, tiny_tokenizer, tmp_path):
+    """Return a function that loads a model, with the calibrator above where changes are named."""
+
+    def make(changes=None, **arguments):
+        if changes is not None:
+            path = tmp_path / "calibrator.json"
+            path.write_text(json.dumps({**CALIBRATOR, **changes}))
+            arguments["calibrator"] = str(path)
+        model = random_model("llama")
+        return SampledLM(model, tokenizer=tiny_tokenizer, batch_size=8, seed=0, **arguments)
+
+    return make
+
+
+def test_a_calibrator_adds_a_probability_to_attempts_also_from_a_store(
+    make_calibrated, make_requests, tmp_path
+):
+    store = str(tmp_path / "store")
+    plain = make_calibrated(store=store).generate_until(make_requests())
+    found = make_calibrated({}, store=store).generate_until(make_requests())
+    assert found == plain
+    for before, after in zip(plain, found, strict=True):
+        assert "calibrated" not in before.record.probabilities
+        score = float(after.record.statistics.log_prob.mean()) + 0.1 * after.record.n_tokens + 0.5
+        expected = 1 / (1 + math.exp(-score))
+        assert after.record.probabilities["calibrated"] == pytest.approx(expected, abs=1e-6)
+
+
+def test_prompts_that_a_calibrator_was_fitted_on_are_refused(make_calibrated, make_requests):
+    lm = make_calibrated({"prompts": [text_hash("x")]})
+    with pytest.raises(UserError, match="was fitted on 1 of the 4 questions of this run"):
+        lm.generate_until(make_requests())

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import hashlib
 import random
 from typing import Literal, get_args
 
 from lm_eval_ext.checks import check_choice
+from lm_eval_ext.data.question_text import text_hash
 from lm_eval_ext.errors import UserError
 
 Split = Literal["disjoint", "same", "bootstrap"]
@@ -77,4 +77,4 @@ def prompt_hash(prompt: str) -> str:
     >>> prompt_hash("2+2=")
     '20243c49d24c4af1'
     """
-    return hashlib.sha256(prompt.encode("utf-8", errors="surrogatepass")).hexdigest()[:16]
+    return text_hash(prompt)

@@ -39,7 +39,7 @@ def calibrate(run: SelfTraining, stage: Stage) -> None:
     files = RunFiles(stage.folder / LABELLED, results, {})
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
-        found = temperature_record(TuningRun(files, {run.problems: questions}), SOURCE)
+        found = temperature_record(TuningRun(files, {run.problems: questions}, {}), SOURCE)
     for warning in caught:
         logger.warning("%s: %s: give more problems before using it", FILE_NAME, warning.message)
     manifest.write_json(stage.output / FILE_NAME, found)

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from lm_eval_ext.data.question_text import question_text
 from lm_eval_ext.errors import UserError
 from lm_eval_ext.training.drafts.shards import prompt_hash
 from lm_eval_ext.training.prompts import REFERENCE, Problem, load_problems
@@ -94,27 +95,7 @@ def load_training_problems(run: SelfTraining) -> list[TrainingProblem]:
 
 
 def _question(problem: Problem) -> str:
-    return f"{problem.family}:{question_text(problem.record or {}, problem.prompt)}"
-
-
-def question_text(record: Mapping[str, Any], prompt: str) -> str:
-    """Return the question itself with single spaces, whatever the prompt has around it.
-
-    Parameters
-    ----------
-    record
-        The record of the data set.
-    prompt
-        Stands for the question where the record has none.
-
-    Examples
-    --------
-    >>> question_text({"question": "What is  2+2?"}, "Q: What is  2+2?")
-    'What is 2+2?'
-    """
-    names = (name for name in ("question", "problem", "text") if isinstance(record.get(name), str))
-    name = next(names, None)
-    return " ".join((prompt if name is None else record[name]).split())
+    return f"{problem.family}:{question_text(problem.record or {}, otherwise=problem.prompt)}"
 
 
 def same_reference(one: Mapping[str, Any], other: Mapping[str, Any], family: str) -> bool:

@@ -15,13 +15,13 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from lm_eval_ext.data.question_text import question_text
 from lm_eval_ext.errors import UserError
 from lm_eval_ext.leaderboard.run_files import newest_run, read_samples
 from lm_eval_ext.training import manifest
 from lm_eval_ext.training.self_training.folders import Stage, read_attempts
 from lm_eval_ext.training.self_training.problems import (
     TrainingProblem,
-    question_text,
     read_problems,
     same_reference,
 )
@@ -101,7 +101,7 @@ class TakenAttempts:
     def _attempts_at(
         self, problem: TrainingProblem, by_question: Mapping[str, Answered], n: int
     ) -> list[dict[str, Any]]:
-        question = question_text(problem.record, problem.prompt)
+        question = question_text(problem.record, otherwise=problem.prompt)
         found = by_question.get(question)
         shown = f"{question[:60]}..." if len(question) > 60 else question
         if found is None or len(found.attempts) != n:
@@ -178,7 +178,7 @@ def _read_training(folder: Path) -> tuple[dict[str, Any], Iterator[Answered]]:
         lines[line["problem"]].append(line)
     answered = (
         Answered(
-            question_text(problem.record, problem.prompt),
+            question_text(problem.record, otherwise=problem.prompt),
             problem.record,
             sorted(lines[problem.number], key=lambda line: int(line["attempt"])),
         )
@@ -233,5 +233,5 @@ def _answered(sample: Mapping[str, Any], path: Path) -> Answered:
         }
         for i, (text, one) in enumerate(zip(texts, details, strict=True))
     ]
-    question = question_text(sample["doc"], sample["arguments"]["gen_args_0"]["arg_0"])
+    question = question_text(sample["doc"], otherwise=sample["arguments"]["gen_args_0"]["arg_0"])
     return Answered(question, sample["doc"], lines)

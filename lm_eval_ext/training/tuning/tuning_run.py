@@ -9,17 +9,28 @@ from typing import NamedTuple
 
 from lm_eval_ext.errors import UserError
 from lm_eval_ext.grading.attempt_details import Question
-from lm_eval_ext.leaderboard.run_files import RunFiles, newest_run, read_samples
+from lm_eval_ext.leaderboard.run_files import RunFiles, asked, newest_run, read_samples
 from lm_eval_ext.methods.self_evaluation.judging import SOURCE, UNTUNED
 
 logger = logging.getLogger(__name__)
 
 
 class TuningRun(NamedTuple):
-    """The logged attempts of a run."""
+    """The logged attempts of a run.
+
+    Parameters
+    ----------
+    files
+        The run.
+    questions
+        The attempts at each question, by task.
+    asked
+        Text and prompt of each question, by task; empty where only attempts are known.
+    """
 
     files: RunFiles
     questions: dict[str, list[Question]]
+    asked: dict[str, list[tuple[str, str]]]
 
     @property
     def all_questions(self) -> list[Question]:
@@ -64,12 +75,17 @@ def read_tuning_run(folder: Path, tasks: list[str] | None) -> TuningRun:
     if unknown:
         stated = ",".join(sorted(unknown))
         raise UserError(f"--tasks={stated}: the run has {', '.join(files.samples)}")
-    questions = {}
+    questions, texts = {}, {}
     for task in tasks or files.samples:
-        rows = [row["attempts"] for row in read_samples(files.samples[task]) if "attempts" in row]
+        rows = [
+            (row["attempts"], asked(row))
+            for row in read_samples(files.samples[task])
+            if "attempts" in row
+        ]
         if not rows:
             continue
-        questions[task] = rows
+        questions[task] = [attempts for attempts, _ in rows]
+        texts[task] = [text for _, text in rows]
         if files.results.get("configs", {}).get(task, {}).get("test_split") == "test":
             logger.warning(
                 "%s was run on its test split: what is tuned on it must not be scored on it", task
@@ -79,7 +95,7 @@ def read_tuning_run(folder: Path, tasks: list[str] | None) -> TuningRun:
             f"{files.path.parent}: no logged attempts; run tasks such as gsm8k_passn with "
             "--model epicar --log_samples"
         )
-    return TuningRun(files, questions)
+    return TuningRun(files, questions, texts)
 
 
 def probabilities(question: Question, source: str, *, untuned: bool) -> list[float]:
