@@ -103,7 +103,7 @@ def run(args: argparse.Namespace) -> int:
     args.output.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
     console = Console()
     if not console.is_terminal:
-        console.width = 200  # a pipe has no width of its own: do not wrap cells
+        console.width = 240  # a pipe has no width of its own: do not wrap cells
     console.print(_table(quality))
     print(
         f"{args.method} on {len(data.correct)} attempts at {len(np.unique(data.questions))} "
@@ -183,7 +183,9 @@ def cross_fitted_quality(
     Returns
     -------
     dict
-        By predictor and metric the value and the ends of its 95% interval over questions.
+        By predictor and metric the value and the ends of its 95% interval over questions; under
+        ``brier_difference`` and ``nll_difference`` what the calibrator has less than a predictor
+        (below 0: better) on the same questions.
     """
     everyone = cross_fitted(data.values, data.correct, data.groups, method, seed=seed)
     predictors = {"calibrated": everyone}
@@ -193,7 +195,11 @@ def cross_fitted_quality(
             predictors[name] = cross_fitted(alone, data.correct, data.groups, method, seed=seed)
     constant = np.zeros((len(data.correct), 1))
     predictors["base rate"] = cross_fitted(constant, data.correct, data.groups, "logistic")
-    return {name: _quality(p, data) for name, p in predictors.items()}
+    quality = {name: _quality(p, data) for name, p in predictors.items()}
+    for name, probability in predictors.items():
+        if name != "calibrated":
+            quality[name] |= _differences(everyone, probability, data)
+    return quality
 
 
 QUALITY: dict[str, Callable[..., Any]] = {
@@ -216,6 +222,20 @@ def _quality(probability: FloatArray, data: TrainingData) -> dict[str, list[floa
     return found
 
 
+COMPARED = ("brier", "nll")
+
+
+def _differences(ours: FloatArray, other: FloatArray, data: TrainingData) -> dict[str, list[float]]:
+    """Return the calibrator's scores minus another predictor's, paired over questions."""
+    found = {}
+    for name in COMPARED:
+        both = ({"confidence": p, "correct": data.correct} for p in (ours, other))
+        pair = (data.questions, data.questions)
+        test = metrics.paired_bootstrap(QUALITY[name], *both, clusters=pair)
+        found[f"{name}_difference"] = [test.difference, test.low, test.high]
+    return found
+
+
 def _hashes(runs: Sequence[TuningRun]) -> dict[str, list[str]]:
     """Return hashes of the questions and of the prompts, each once."""
     pairs = [pair for one in runs for task in one.asked.values() for pair in task]
@@ -230,8 +250,10 @@ def _table(quality: dict[str, dict[str, list[float]]]) -> Table:
     table.add_column("probability from")
     for name in QUALITY:
         table.add_column(name, justify="right")
+    for name in COMPARED:
+        table.add_column(f"calibrated's {name} minus this", justify="right")
     for predictor, of_metric in quality.items():
-        cells = [f"{v:.4f} ({low:.4f}, {high:.4f})" for v, low, high in of_metric.values()]
+        cells = [f"{v:.3f} ({low:.3f}, {high:.3f})" for v, low, high in of_metric.values()]
         table.add_row(predictor, *cells)
     return table
 

@@ -139,6 +139,11 @@ def test_command_fits_and_score_adds_the_source(made_up, run_of, tmp_path, capsy
     assert "| base rate " in table
     written = json.loads(file.read_text())
     quality = written["cross_fitted"]
+    difference, low, high = quality["mean_entropy"]["nll_difference"]
+    assert difference == pytest.approx(
+        quality["calibrated"]["nll"][0] - quality["mean_entropy"]["nll"][0]
+    )
+    assert low < high < 0  # entropy is noise here
     assert quality["calibrated"]["nll"][0] < quality["base rate"]["nll"][0] - 0.1
     assert written["n_attempts"] == N_ATTEMPTS
     assert len(written["questions"]) == N_QUESTIONS
