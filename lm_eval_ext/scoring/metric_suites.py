@@ -168,8 +168,8 @@ def _pairs_of_probability(question: Question, source: Source) -> list[tuple[floa
 
 def _attempt_pairs(question: Question, source: Source) -> list[tuple[float, bool]] | None:
     """Return the pairs of a source that tells attempts at one question apart."""
-    is_of_attempts = source.votes is not None and len(question) > 1
-    return _pairs(question, source) if is_of_attempts else None
+    several = source.votes is not None and len(source.votes) > 1
+    return _pairs(question, source) if several else None
 
 
 def _triples(question: Question, source: Source) -> list[tuple[float, bool, float]] | None:

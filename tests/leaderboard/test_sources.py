@@ -7,7 +7,7 @@ import pytest
 from lm_eval_ext.leaderboard import sources
 from lm_eval_ext.leaderboard.run_files import newest_run
 from lm_eval_ext.leaderboard.source_tests import compare_sources, corrected
-from lm_eval_ext.metrics import auroc, brier, holm, paired_bootstrap
+from lm_eval_ext.metrics import auroc, brier, holm, paired_bootstrap, within_question_auroc
 
 TASK = "synthetic_passn"
 
@@ -71,6 +71,19 @@ def test_the_same_questions_for_both(new_run):
     tests = {test.source: test for test in compared(folder)}
     assert (tests["self_eval"].test.n_questions, tests["self_eval"].n_left_out) == (26, 4)
     assert tests["mean_entropy"].n_left_out == 0
+
+
+def test_within_questions(made_up_runs):
+    folder = made_up_runs["able"]
+    tests = {test.source: test for test in compared(folder, metrics=["within_question_auroc"])}
+    assert tests.keys() == {"self_eval", "perplexity", "mean_entropy", "self_certainty"}
+    a = arrays(folder, lambda a: a["probabilities"]["self_eval"])
+    b = arrays(folder, lambda a: a["mean_logprob"])
+    found = tests["self_eval"]
+    assert found.value.value == pytest.approx(within_question_auroc(**a))
+    assert found.test.difference == pytest.approx(
+        within_question_auroc(**a) - within_question_auroc(**b)
+    )
 
 
 def test_corrected_together(made_up_runs):
