@@ -63,8 +63,9 @@ def write_scores(folder, name, **arrays):
 
 def scores_of_arms(folder, reference, errors):
     write_scores(folder, "test-reference", reference_eu=reference)
-    for arm, error in errors.items():
-        one = reference + error
+    for phase, (arm, error) in enumerate(errors.items()):
+        # Differences that are the same everywhere would decide nothing.
+        one = reference + error * (1 + 0.01 * np.sin(np.arange(len(reference)) + phase))
         write_scores(folder, f"test-{arm}", eu=one, jsd=one / 2, kl=one / 2, single_draft=one)
 
 
@@ -87,8 +88,9 @@ def test_half_the_error_is_more_than_a_tenth_less(study, reading, parts, tmp_pat
     scores_of_arms(tmp_path, reference, {"osd-disjoint": 0.1, "clean-same": 0.2})
     found, text = verdicts(study, reading, parts, tmp_path, sampled)
     assert found[study.LOWER_RMSE]["verdict"] == "holds"
-    assert found[study.LOWER_RMSE]["found"]["difference"] == pytest.approx(np.log(0.5))
-    assert found[study.MATCHES_TOKUR]["verdict"] == "holds"  # both have AUROC 1
+    assert found[study.LOWER_RMSE]["found"]["difference"] == pytest.approx(np.log(0.5), rel=0.02)
+    # Both have AUROC 1 in every resample: no spread, no verdict.
+    assert found[study.MATCHES_TOKUR]["found"]["difference"] == 0
     assert found[study.BEATS_ENTROPY]["found"]["estimate_a"] == 1
     assert "6 of 12 responses are right" in text
 

@@ -53,7 +53,7 @@ def test_published_prompts_are_those_of_the_task(published_data):
 @pytest.mark.parametrize(
     ("source", "message"),
     [
-        ("gsm9k:train", "no file and no known source"),
+        ("gsm9k:train", "neither a file nor a known source"),
         ("tiny_gsm8k:training", "split='training' is unknown"),
         ("tiny_gsm8k", "split=''"),
     ],
