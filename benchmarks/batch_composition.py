@@ -70,7 +70,7 @@ def prompts_for(lm: SampledLM, n_questions: int) -> list[str]:
 
 
 def decoded(lm: WithLogits, requests: Sequence[Instance], rows: int) -> Run:
-    """Decode the attempts, so many at once."""
+    """Decode the attempts in batches of a size."""
     lm.batch_size_per_gpu, lm.logits = rows, {}
     started = time.perf_counter()
     attempts = lm.generate_until(list(requests), disable_tqdm=True)

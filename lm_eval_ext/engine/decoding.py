@@ -273,11 +273,15 @@ class Decoder:
 def _similar_lengths(wave: Sequence[_Row]) -> Iterator[list[_Row]]:
     """Divide rows, in their order, so that little of what is read is padding."""
     part: list[_Row] = []
+    shortest = longest = 0
     for row in wave:
-        lengths = [other.placed.private_length for other in (*part, row)]
-        if min(lengths) < min(_SIMILAR * max(lengths), max(lengths) - _SLACK):
+        length = row.placed.private_length
+        shortest, longest = (
+            (min(shortest, length), max(longest, length)) if part else (length, length)
+        )
+        if shortest < min(_SIMILAR * longest, longest - _SLACK):
             yield part
-            part = []
+            part, shortest, longest = [], length, length
         part.append(row)
     if part:
         yield part

@@ -39,8 +39,8 @@ ATTENTION_NAME = "lm_eval_ext_shared_prefix"
 
 # Prompts are read in batches of at most this many tokens, padding included.
 PREFILL_TOKENS = 8192
-# On CPUs a pass is shorter for large models, so that a progress bar moves within seconds: so many
-# multiplications, but always enough tokens to fill a matrix product.
+# On CPUs a pass of a large model is shorter, so that a progress bar moves within seconds: at most
+# this many multiplications, but always enough tokens to fill a matrix product.
 _CPU_MULTIPLICATIONS, _CPU_TOKENS = 2**38, 512
 # What follows the beginnings of prompts is read this many positions at a time.
 _CHUNK = 512

@@ -39,7 +39,7 @@ def find_boxes(text: str, max_length: int) -> Iterator[Box]:
     text
         A completion.
     max_length
-        Characters after which the search for the closing brace ends; a longer box is no box.
+        Characters after which the search for the closing brace ends; a longer box is ignored.
 
     Examples
     --------

@@ -84,7 +84,7 @@ class TaskNumbers(NamedTuple):
 
 
 def task_numbers(task: str, attempts: int | None) -> list[TaskNumbers]:
-    """Read a task, or all tasks of a group or tag, with so many attempts where they take that."""
+    """Read a task, or all tasks of a group or tag, at a number of attempts where they take one."""
     return [
         _numbers_of(name, loaded, attempts) for name, loaded in load_tasks(task, attempts).items()
     ]
