@@ -1,4 +1,4 @@
-"""SIGKILL at random moments: every resume goes on, and what comes out is the unbroken run's."""
+"""SIGKILL at random moments: every run resumes and gives what the unbroken run gives."""
 
 import json
 import multiprocessing
@@ -206,7 +206,10 @@ def run(single_thread, make_lm, complete, encoded, tmp_path):
             if part is not None:
                 part.counts.clear()
         attempts = encoded(complete(lm, N_ATTEMPTS, **SETTINGS))
-        output.write_text(json.dumps({"attempts": attempts, "record": lm.run_record()}))
+        # A kill while this is written must not leave half of it to compare.
+        unfinished = output.with_suffix(".unfinished")
+        unfinished.write_text(json.dumps({"attempts": attempts, "record": lm.run_record()}))
+        unfinished.replace(output)
 
     def start(store, output):
         child = multiprocessing.get_context("fork").Process(target=work, args=(store, output))
