@@ -1,9 +1,25 @@
 """Fixtures for all tests."""
 
 import os
+import tempfile
 from pathlib import Path
 
 import pytest
+from kept_index import VARIABLE, keep_index
+
+
+def pytest_configure(config):
+    """Let all processes of this session share lm-eval's list of tasks."""
+    if VARIABLE not in os.environ:  # the session's own process, not one of its workers
+        folder = tempfile.TemporaryDirectory(prefix="lm-eval-ext-tests-")
+        os.environ[VARIABLE] = str(Path(folder.name) / "index.pickle")
+        config.add_cleanup(lambda: (os.environ.pop(VARIABLE), folder.cleanup()))
+
+
+@pytest.fixture(scope="session", autouse=True)
+def index_read_once():
+    """Read lm-eval's own task files once."""
+    keep_index()
 
 
 @pytest.fixture(scope="session")

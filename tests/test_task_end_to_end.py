@@ -3,11 +3,11 @@
 import json
 import os
 import subprocess
-import sys
 from pathlib import Path
 
 import lm_eval
 import pytest
+from kept_index import LM_EVAL
 from lm_eval.tasks import TaskManager
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -71,7 +71,7 @@ def test_the_command_line_sets_everything(random_model, tmp_path):
         json.dumps({"question": "1 + 1?", "answer": "#### 2"}) + "\n"
     )
     command = [
-        *(sys.executable, "-m", "lm_eval", "run", "--model", "hf"),
+        *(*LM_EVAL, "run", "--model", "hf"),
         *("--model_args", f"pretrained={random_model}", "--device", "cpu"),
         *("--include_path", str(ROOT / "tasks"), "--tasks", "gsm8k_passn"),
         *("--metadata", '{"attempts": 4, "ks": [1, 4]}', "--num_fewshot", "1"),

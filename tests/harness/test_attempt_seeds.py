@@ -6,13 +6,13 @@ prompt alone at temperature 0. It answers out of order where several requests ar
 
 import json
 import subprocess
-import sys
 import threading
 import time
 import zlib
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
+from kept_index import LM_EVAL
 from lm_eval.api.instance import Instance
 from lm_eval.api.registry import get_model
 
@@ -194,7 +194,7 @@ def run_lm_eval(folder, server, model, model_args="", *more):
     path = "chat/completions" if "chat" in model else "completions"
     done = subprocess.run(
         [
-            sys.executable, "-m", "lm_eval", "--model", model, "--model_args",
+            *LM_EVAL, "--model", model, "--model_args",
             f"model=stub,base_url={server.url}/{path},tokenizer_backend=none,"
             f"tokenized_requests=False{model_args}",
             "--tasks", "tiny_gsm8k_passn", "--limit", "3", "--metadata", '{"attempts": 4}',
@@ -254,7 +254,7 @@ generation_kwargs: {until: ["Q:"], temperature: 0.7, max_gen_toks: 8}
         (tmp_path / run).mkdir()
         done = subprocess.run(
             [
-                sys.executable, "-m", "lm_eval", "--model", "local-completions", "--model_args",
+                *LM_EVAL, "--model", "local-completions", "--model_args",
                 f"model=stub,base_url={server.url}/completions,tokenizer_backend=none,"
                 "tokenized_requests=False",
                 "--include_path", str(tmp_path), "--tasks", "sums_passn", "--metadata",

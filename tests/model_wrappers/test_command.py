@@ -4,9 +4,9 @@ import json
 import os
 import re
 import subprocess
-import sys
 
 import pytest
+from kept_index import LM_EVAL
 
 
 def lm_eval(folder, model, arguments, *options):
@@ -14,7 +14,7 @@ def lm_eval(folder, model, arguments, *options):
     model_args = ",".join(["pretrained=tiny", *(f"{k}={v}" for k, v in arguments.items())])
     finished = subprocess.run(
         [
-            sys.executable, "-m", "lm_eval", "--model", model, "--model_args", model_args,
+            *LM_EVAL, "--model", model, "--model_args", model_args,
             "--tasks", "tiny_gsm8k_passn", "--limit", "3", "--metadata", '{"attempts": 3}',
             "--gen_kwargs", "max_gen_toks=12", "--batch_size", "auto", "--log_samples",
             "--output_path", str(folder), *options,

@@ -5,11 +5,11 @@ import json
 import os
 import random
 import subprocess
-import sys
 
 import numpy as np
 import pytest
 import torch
+from kept_index import LM_EVAL
 
 from lm_eval_ext.engine.kept_logits import KeepingDecoder
 from lm_eval_ext.errors import UserError
@@ -343,7 +343,7 @@ def test_through_the_command(tmp_path, random_model, tiny_tokenizer):
     (tmp_path / "drafts" / "drafts.json").write_text('{"drafts": ["draft-0", "draft-1"]}')
     subprocess.run(
         [
-            sys.executable, "-m", "lm_eval", "--model", "draft-eu", "--model_args",
+            *LM_EVAL, "--model", "draft-eu", "--model_args",
             f"pretrained=tiny,drafts={tmp_path / 'drafts'},reference=tokur,reference_samples=2",
             "--tasks", "tiny_gsm8k_passn", "--limit", "2", "--metadata", '{"attempts": 2}',
             "--gen_kwargs", "max_gen_toks=10", "--batch_size", "auto", "--log_samples",

@@ -3,14 +3,15 @@
 import json
 import os
 import subprocess
-import sys
+
+from kept_index import LM_EVAL
 
 
 def attempts(folder, *launcher):
     """Run the command on three questions; return their attempts, the metrics, and what it said."""
     run = subprocess.run(
         [
-            sys.executable, "-m", *launcher, "lm_eval", "--model", "rsp",
+            LM_EVAL[0], *launcher, LM_EVAL[1], "--model", "rsp",
             "--model_args", "pretrained=tiny,length=2", "--tasks", "tiny_gsm8k_passn",
             "--limit", "3", "--metadata", '{"attempts": 2}', "--gen_kwargs", "max_gen_toks=10",
             "--batch_size", "4", "--log_samples", "--output_path", str(folder),
@@ -35,7 +36,7 @@ def attempts(folder, *launcher):
 def test_two_processes_give_the_attempts_of_one(tmp_path):
     # `accelerate launch --cpu --num_processes 2` starts a single process (accelerate 1.15).
     two, metrics_of_two, said = attempts(
-        tmp_path / "two", "torch.distributed.run", "--standalone", "--nproc_per_node", "2", "-m"
+        tmp_path / "two", "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"
     )
     one, metrics_of_one, _ = attempts(tmp_path / "one")
     assert "on rank 1" in said

@@ -3,11 +3,11 @@
 import json
 import os
 import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
+from kept_index import LM_EVAL
 
 from lm_eval_ext.data.tiny.formats import prompt
 from lm_eval_ext.data.tiny.problems import load_split
@@ -68,7 +68,7 @@ def test_temperature_is_that_of_training_problems():
 def test_command_runs_offline_and_fills_the_rows(name, tmp_path):
     subprocess.run(
         [
-            *(sys.executable, "-m", "lm_eval", "--model", "epicar"),
+            *(*LM_EVAL, "--model", "epicar"),
             *("--model_args", f"pretrained={name}", "--limit", "6", "--batch_size", "auto"),
             *("--tasks", "tiny_gsm8k_calib,tiny_gsm8k_passn", "--metadata", '{"attempts": 2}'),
             *("--output_path", str(tmp_path)),

@@ -5,23 +5,23 @@ import os
 import re
 import signal
 import subprocess
-import sys
 import time
 
 import psutil
 import pytest
+from kept_index import LM_EVAL
 
 TIMES = {"date", "start_time", "end_time", "total_evaluation_time_seconds"}
 # The speed of the CPU at the moment is in it.
 MACHINE = {"pretty_env_info"}
-TWO = ("torch.distributed.run", "--standalone", "--nproc_per_node", "2", "-m")
+TWO = ("-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2")
 N_ATTEMPTS, N_QUESTIONS, ROWS = 6, 5, 4
 
 
 def command(output, store, *launcher):
     model_args = f"pretrained=tiny,seed=3,store={store}"
     return [
-        sys.executable, "-m", *launcher, "lm_eval", "--model", "epicar", "--model_args", model_args,
+        LM_EVAL[0], *launcher, LM_EVAL[1], "--model", "epicar", "--model_args", model_args,
         "--tasks", "tiny_gsm8k_passn", "--limit", str(N_QUESTIONS),
         "--metadata", json.dumps({"attempts": N_ATTEMPTS}), "--gen_kwargs", "max_gen_toks=40",
         "--batch_size", str(ROWS), "--log_samples", "--output_path", str(output),

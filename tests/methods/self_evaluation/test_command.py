@@ -3,9 +3,9 @@
 import json
 import os
 import subprocess
-import sys
 
 import pytest
+from kept_index import LM_EVAL
 
 from lm_eval_ext.training.tuning.temperature import temperature_record
 from lm_eval_ext.training.tuning.tuning_run import read_tuning_run
@@ -14,7 +14,7 @@ from lm_eval_ext.training.tuning.tuning_run import read_tuning_run
 def lm_eval(folder, model, arguments):
     subprocess.run(
         [
-            sys.executable, "-m", "lm_eval", "--model", model,
+            *LM_EVAL, "--model", model,
             "--model_args", json.dumps({"pretrained": "tiny", **arguments}),
             "--tasks", "tiny_math_passn,tiny_math_calib", "--limit", "4",
             "--metadata", '{"attempts": 3}', "--gen_kwargs", "max_gen_toks=16",

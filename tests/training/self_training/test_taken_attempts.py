@@ -2,9 +2,9 @@
 
 import json
 import subprocess
-import sys
 
 import pytest
+from kept_index import LM_EVAL
 from safetensors.torch import load_file, save_file
 
 from lm_eval_ext.errors import UserError
@@ -45,7 +45,7 @@ def evaluated(model_folder, tmp_path_factory):
     words = ["--model", "sampled", "--model_args", f"pretrained={model_folder},seed=0"]
     words += ["--tasks", TASK, "--limit", "6", "--metadata", '{"attempts": 3}', "--seed", "0"]
     words += ["--gen_kwargs", "max_gen_toks=8", "--log_samples", "--output_path", folder / "run"]
-    subprocess.run([sys.executable, "-m", "lm_eval", *map(str, words)], check=True)
+    subprocess.run([*LM_EVAL, *map(str, words)], check=True)
     docs = harness.task_docs(TASK)[:6]
     path = folder / "problems.jsonl"
     records = [{**doc, "prompt": f"Now: {doc['question']}\nAnswer:"} for doc in docs]
