@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from fractions import Fraction
 from typing import Any
 
-from lm_eval_ext.grading.sandbox.handle import Handle
+from lm_eval_ext.grading.sandbox.session import Handle
 from lm_eval_ext.grading.sandbox.wire import Match
 
 MAX_SHOWN = 60

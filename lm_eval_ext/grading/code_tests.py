@@ -28,8 +28,7 @@ from typing import Any, NamedTuple
 from lm_eval_ext.errors import UserError
 from lm_eval_ext.grading.code_answers import answer_of, canonical
 from lm_eval_ext.grading.foreseen_calls import Call, foreseen_calls
-from lm_eval_ext.grading.sandbox.handle import HandleError
-from lm_eval_ext.grading.sandbox.session import ProgramError, ProgramGone, Session
+from lm_eval_ext.grading.sandbox.session import HandleError, ProgramError, ProgramGone, Session
 
 _DEFINITION = re.compile(
     r"^(?:(?:async\s+)?def|class)\s+(\w+)|^(\w+)\s*(?::[^=\n]+)?=(?!=)", re.MULTILINE

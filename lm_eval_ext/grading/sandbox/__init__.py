@@ -2,7 +2,7 @@
 
 `lm_eval_ext.grading.sandbox.pool` is the entrance. The modules fall into two halves:
 
-- outside, in the user's process: `pool`, `session`, `handle`, `launch`, `visible`, `layers`;
+- outside, in the user's process: `pool`, `session`, `launch`, `layers`;
 - inside, in the isolated interpreter, with nothing but the standard library: `zygote`, `candidate`,
   `confinement`, `private_root`, `kernel`, `seccomp`, `landlock`.
 

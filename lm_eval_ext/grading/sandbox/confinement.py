@@ -13,24 +13,11 @@ from lm_eval_ext.grading.sandbox.private_root import DEVICES
 
 
 class Surroundings(NamedTuple):
-    """Where a program runs.
-
-    Parameters
-    ----------
-    readable
-        Paths it may read.
-    folder
-        Its temporary folder; it can be written only where it has ``own_mounts``.
-    own_mounts
-        Whether its process has a mount namespace of its own, so that the folder can be a file
-        system of its own too.
-    limits
-        What it may use.
-    """
+    """Where a program runs."""
 
     readable: tuple[str, ...]
-    folder: str
-    own_mounts: bool
+    folder: str  # temporary; it can be written only where the process has its own mounts
+    own_mounts: bool  # has a mount namespace, so that the folder can be a file system of its own
     limits: Limits
 
 
@@ -64,13 +51,8 @@ def _limits(around: Surroundings) -> None:
         (resource.RLIMIT_MSGQUEUE, 0),
     ):
         highest = resource.getrlimit(kind)[1]
-        if highest != resource.RLIM_INFINITY:
-            value = min(value, highest)
+        value = value if highest == resource.RLIM_INFINITY else min(value, highest)
         resource.setrlimit(kind, (value, value))
-
-
-def _no_new_privileges(around: Surroundings) -> None:
-    kernel.prctl(kernel.PR_SET_NO_NEW_PRIVS, 1)
 
 
 def _no_capabilities(around: Surroundings) -> None:
@@ -85,18 +67,14 @@ def _landlock(around: Surroundings) -> None:
     landlock.restrict((*around.readable, *devices), (*folder, "/dev/null"))
 
 
-def _seccomp(around: Surroundings) -> None:
-    seccomp.install()
-
-
 STEPS: dict[str, Callable[[Surroundings], None]] = {
     "folder": _private_folder,
     "output": _output,
     "limits": _limits,
-    "no new privileges": _no_new_privileges,
+    "no new privileges": lambda around: kernel.prctl(kernel.PR_SET_NO_NEW_PRIVS, 1),
     "no capabilities": _no_capabilities,
     "landlock": _landlock,
-    "seccomp": _seccomp,
+    "seccomp": lambda around: seccomp.install(),
 }
 """Name -> what is done, in order: each step may take away what the ones before it needed."""
 

@@ -7,18 +7,17 @@ lack.
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import os
 import platform
 import signal
 
-CLONE_NEWNS = 0x00020000
-CLONE_NEWCGROUP = 0x02000000
-CLONE_NEWUTS = 0x04000000
-CLONE_NEWIPC = 0x08000000
-CLONE_NEWUSER = 0x10000000
-CLONE_NEWPID = 0x20000000
-CLONE_NEWNET = 0x40000000
+CLONE = {
+    "user": 0x10000000, "mount": 0x00020000, "pid": 0x20000000, "net": 0x40000000,
+    "ipc": 0x08000000, "uts": 0x04000000, "cgroup": 0x02000000,
+}  # fmt: skip
+"""Kinds of namespaces and their flags."""
 
 MS_RDONLY, MS_NOSUID, MS_NODEV, MS_REMOUNT, MS_BIND = 1, 2, 4, 32, 4096
 MS_REC, MS_PRIVATE = 16384, 1 << 18
@@ -87,11 +86,6 @@ def unmount(target: str) -> None:
     checked(_libc.umount2(target.encode(), MNT_DETACH), f"umount {target}")
 
 
-def pivot_root(new: str, old: str) -> None:
-    """Make ``new`` the root, with the previous one at ``old``."""
-    system_call("pivot_root", new.encode(), old.encode())
-
-
 def prctl(option: int, *arguments: int) -> None:
     """Change a property of this process."""
     padded = [ctypes.c_ulong(value) for value in (*arguments, 0, 0, 0, 0)[:4]]
@@ -106,10 +100,8 @@ def die_with_parent() -> None:
 def never_gain_capabilities() -> None:
     """Let no program that this process or its children execute gain a privilege; keep our own."""
     for capability in range(64):
-        try:
+        with contextlib.suppress(OSError):  # not one of this kernel, or none that is ours to drop
             prctl(PR_CAPBSET_DROP, capability)
-        except OSError:  # not a capability of this kernel, or none that is ours to drop
-            continue
 
 
 def drop_capabilities() -> None:

@@ -23,11 +23,7 @@ _ABSTRACT_SOCKETS_AND_SIGNALS = 3
 
 
 class _Ruleset(ctypes.Structure):
-    _fields_ = (
-        ("files", ctypes.c_uint64),
-        ("network", ctypes.c_uint64),
-        ("scoped", ctypes.c_uint64),
-    )
+    _fields_ = tuple((name, ctypes.c_uint64) for name in ("files", "network", "scoped"))
 
 
 class _PathRule(ctypes.Structure):
@@ -38,11 +34,9 @@ class _PathRule(ctypes.Structure):
 
 def version() -> int:
     """Return the version of Landlock in this kernel, 0 where there is none."""
-    ask_version = 1
+    ask_version = ctypes.c_uint32(1)
     try:
-        return kernel.system_call(
-            "landlock_create_ruleset", None, ctypes.c_size_t(0), ctypes.c_uint32(ask_version)
-        )
+        return kernel.system_call("landlock_create_ruleset", None, ctypes.c_size_t(0), ask_version)
     except OSError:
         return 0
 
@@ -70,11 +64,9 @@ def restrict(readable: Iterable[str], writable: Iterable[str]) -> None:
     scoped = _ABSTRACT_SOCKETS_AND_SIGNALS if found >= 6 else 0
     rules = _Ruleset(files, network, scoped)
     size = 8 if found < 4 else 16 if found < 6 else 24
+    none = ctypes.c_uint32(0)
     ruleset = kernel.system_call(
-        "landlock_create_ruleset",
-        ctypes.byref(rules),
-        ctypes.c_size_t(size),
-        ctypes.c_uint32(0),
+        "landlock_create_ruleset", ctypes.byref(rules), ctypes.c_size_t(size), none
     )
     reading = _READ_FILE | _READ_DIR
     try:

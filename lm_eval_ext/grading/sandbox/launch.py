@@ -1,4 +1,4 @@
-"""Start the process that waits inside the sandbox. Outside the sandbox."""
+"""Start the process that waits inside the sandbox and show it what it needs. Runs outside."""
 
 from __future__ import annotations
 
@@ -8,19 +8,20 @@ import os
 import re
 import shutil
 import socket
+import stat
 import subprocess
+import sys
 import tempfile
 from collections.abc import Sequence
-from typing import Any
+from functools import lru_cache
+from pathlib import Path
+from typing import Any, NamedTuple
 
 from lm_eval_ext.grading.sandbox.limits import Limits
 from lm_eval_ext.grading.sandbox.session import SandboxLost
-from lm_eval_ext.grading.sandbox.visible import (
-    CODE_FOLDER,
-    interpreter,
-    readable_by_everyone,
-    visible,
-)
+
+CODE_FOLDER = Path(__file__).resolve().parent
+"""The only folder of ours that the sandbox sees, and loads its modules from."""
 
 BACK_ENDS = ("bubblewrap", "namespaces", "process")
 """Ways to isolate, the first that works is used: bubblewrap; the same namespaces entered by our own
@@ -40,6 +41,20 @@ from lm_eval_ext.grading.sandbox.zygote import main
 main(int(control))
 """
 
+_LOADER_FOLDERS = ("/lib", "/lib32", "/lib64", "/usr/lib32", "/usr/lib64", "/etc/ld.so.cache")
+_LOOK = """
+import json, os, sysconfig
+for name in "ctypes hashlib ssl sqlite3 bz2 lzma zlib math decimal array".split():
+    try:
+        __import__(name)
+    except ImportError:
+        pass
+with open("/proc/self/maps") as maps:
+    mapped = sorted({line.split(maxsplit=5)[5].strip() for line in maps if ".so" in line})
+print(json.dumps({"stdlib": [os.path.dirname(os.__file__), sysconfig.get_path("platstdlib")],
+                  "libraries": mapped}))
+"""
+
 
 class LaunchError(RuntimeError):
     """A back end that does not work on this machine, and why."""
@@ -52,8 +67,6 @@ class Zygote:
     ----------
     back_end
         One of `BACK_ENDS`.
-    limits
-        What each program may use.
     without
         Names of `confinement.STEPS` to leave out, to see what the others hold by themselves.
 
@@ -64,8 +77,7 @@ class Zygote:
     """
 
     def __init__(self, back_end: str, limits: Limits, without: Sequence[str] = ()) -> None:
-        self.back_end = back_end
-        self.limits = limits
+        self.back_end, self.limits = back_end, limits
         self._scratch: str | None = None
         self._control, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         try:
@@ -172,16 +184,11 @@ class Zygote:
             said = self._process.stderr.read(10_000).decode(errors="replace").strip()
             last = said.splitlines()[-1] if said else "ended without a word"
             raise LaunchError(f"{self.back_end}: {last}")
-        report: dict[str, Any] = json.loads(answer)
-        return report
+        return dict(json.loads(answer))
 
 
 def _environment() -> dict[str, str]:
-    """Return the environment of the waiting process: the seed of the hashes of strings.
-
-    The order of a set of strings must not change from run to run; where it is fixed out here, it is
-    the same in there.
-    """
+    """Return the seed of the hashes of strings: fixed, as verdicts must not change, or ours."""
     seed = os.environ.get("PYTHONHASHSEED", "")
     known = re.fullmatch("[0-9]{1,10}", seed) and int(seed) < 2**32
     return {"PYTHONHASHSEED": seed if known else "0"}
@@ -209,3 +216,57 @@ def _bubblewrap() -> list[str]:
     for path in shown.masked:
         command += ["--tmpfs", path, "--remount-ro", path]
     return [*command, "--remount-ro", "/", "--chdir", "/"]
+
+
+class Visible(NamedTuple):
+    """Paths for the sandbox: shown read-only (links as links), and folders below shown empty."""
+
+    shown: tuple[str, ...]
+    masked: tuple[str, ...]
+
+
+def interpreter() -> str:
+    """Return the Python that runs in the sandbox: this one, without its virtual environment."""
+    return os.path.realpath(getattr(sys, "_base_executable", None) or sys.executable)
+
+
+@lru_cache(maxsize=1)
+def visible() -> Visible:
+    """Find the interpreter, its standard library and the shared libraries they load.
+
+    Asks a bare interpreter rather than this process, which may have loaded anything.
+    """
+    command = [interpreter(), "-I", "-S", "-c", _LOOK]
+    printed = subprocess.run(command, capture_output=True, check=True, env={}, timeout=60).stdout
+    found = json.loads(printed)
+    stdlib = list(dict.fromkeys(os.path.realpath(path) for path in found["stdlib"]))
+    shown = [path for path in _LOADER_FOLDERS if os.path.lexists(path)]
+    for library in found["libraries"]:
+        folder = os.path.dirname(library)
+        # Elsewhere than in the system's folders, a library may lie beside anything.
+        shown.append(folder if folder.startswith(("/usr/lib", "/lib")) else library)
+    shown += [interpreter(), *stdlib]
+    masked = [f"{path}/{name}" for path in stdlib for name in ("site-packages", "dist-packages")]
+    return Visible(_outermost(shown), tuple(path for path in masked if os.path.isdir(path)))
+
+
+def _outermost(paths: list[str]) -> tuple[str, ...]:
+    """Drop the paths that lie below others, and doubles; the shorter come first."""
+    kept: list[str] = []
+    for path in sorted(set(paths), key=len):
+        if not any(path.startswith(f"{folder}/") for folder in kept if not os.path.islink(folder)):
+            kept.append(path)
+    return tuple(kept)
+
+
+def readable_by_everyone() -> bool:
+    """Tell whether a user without any rights can run the interpreter and load our modules."""
+    needed = [interpreter(), *visible().shown, str(CODE_FOLDER / "zygote.py")]
+    return all(_open_to_others(path) for path in needed)
+
+
+def _open_to_others(path: str) -> bool:
+    """Tell whether everyone may read a path and pass through the folders above it."""
+    place = Path(os.path.realpath(path))
+    passable = all(folder.stat().st_mode & stat.S_IXOTH for folder in place.parents)
+    return passable and bool(place.stat().st_mode & stat.S_IROTH)

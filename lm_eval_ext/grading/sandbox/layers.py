@@ -15,7 +15,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from lm_eval_ext.grading.sandbox.launch import Zygote
+from lm_eval_ext.grading.sandbox.launch import Zygote, interpreter
 from lm_eval_ext.grading.sandbox.limits import Limits
 from lm_eval_ext.grading.sandbox.session import (
     Deadline,
@@ -24,7 +24,6 @@ from lm_eval_ext.grading.sandbox.session import (
     SandboxLost,
     Session,
 )
-from lm_eval_ext.grading.sandbox.visible import interpreter
 
 _SECONDS = 20.0
 _ATTACKS = """
@@ -95,38 +94,21 @@ def privileges():
 
 
 class Layer(NamedTuple):
-    """One finding.
-
-    Parameters
-    ----------
-    name
-        What a program must not do, or how it is kept from it.
-    holds
-        Whether it is kept from it.
-    detail
-        What happened when it was tried.
-    needed
-        Whether it belongs to the minimum without which no program is run.
-    """
+    """One finding: what a program must not do, or how it is kept from it, and whether it is."""
 
     name: str
     holds: bool
-    detail: str
-    needed: bool = False
+    detail: str  # what happened when it was tried
+    needed: bool = False  # whether no program is run without it
 
 
-class _Targets(NamedTuple):
-    """What the attacks are aimed at."""
-
-    secret: str
-    unwritten: str
-    port: int
-    unix: str
+_Attack = tuple[str, str, tuple[Any, ...]]
+"""The layer that it tries, the function in `_ATTACKS`, and its arguments."""
 
 
 @contextlib.contextmanager
-def _targets() -> Iterator[_Targets]:
-    """Set up a readable file, a writable folder and two listening sockets, open to every user."""
+def _needed(limits: Limits) -> Iterator[list[_Attack]]:
+    """Set up targets, open to every user; give the attacks that must fail before a program runs."""
     with contextlib.ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
         folder.chmod(0o777)
@@ -138,39 +120,30 @@ def _targets() -> Iterator[_Targets]:
         unix.bind(str(folder / "listening"))
         unix.listen()
         (folder / "listening").chmod(0o777)
-        port = tcp.getsockname()[1]
-        yield _Targets(str(secret), str(folder / "written"), port, str(folder / "listening"))
-
-
-_Attack = tuple[str, str, tuple[Any, ...]]
-
-
-def _needed(targets: _Targets, limits: Limits) -> list[_Attack]:
-    """Return the attacks that must fail before any program is run: name, function, arguments."""
-    return [
-        ("files outside cannot be read", "read_file", (targets.secret,)),
-        ("files outside cannot be written", "write_file", (targets.unwritten,)),
-        ("no network", "connect", (targets.port,)),
-        ("no Unix sockets", "unix", (targets.unix,)),
-        ("no signals to other processes", "signal", (os.getpid(),)),
-        ("no crowd of processes", "many_processes", (limits.processes + 1,)),
-        ("memory has a limit", "allocate", (2 * limits.memory,)),
-    ]
+        yield [
+            ("files outside cannot be read", "read_file", (str(secret),)),
+            ("files outside cannot be written", "write_file", (str(folder / "written"),)),
+            ("no network", "connect", (tcp.getsockname()[1],)),
+            ("no Unix sockets", "unix", (str(folder / "listening"),)),
+            ("no signals to other processes", "signal", (os.getpid(),)),
+            ("no crowd of processes", "many_processes", (limits.processes + 1,)),
+            ("memory has a limit", "allocate", (2 * limits.memory,)),
+        ]
 
 
 def shortfall(zygote: Zygote) -> str:
     """Name the needed layers that do not hold, empty where all do."""
-    with _targets() as targets:
-        layers = _try(zygote, _needed(targets, zygote.limits), needed=True)
+    with _needed(zygote.limits) as attacks:
+        layers = _try(zygote, attacks, needed=True)
     names = [layer.name for layer in layers if not layer.holds]
     return f"this does not hold: {', '.join(names)}" if names else ""
 
 
 def examine(zygote: Zygote) -> list[Layer]:
     """Attack the sandbox in every way and return what held, the needed layers first."""
-    with _targets() as targets:
-        found = _try(zygote, _needed(targets, zygote.limits), needed=True)
-    attacks: list[_Attack] = [
+    with _needed(zygote.limits) as attacks:
+        found = _try(zygote, attacks, needed=True)
+    attacks = [
         ("no new processes", "fork", ()),
         ("no threads", "thread", ()),
         ("no other programs", "execute", (interpreter(),)),
@@ -181,14 +154,10 @@ def examine(zygote: Zygote) -> list[Layer]:
     return found + _observed(zygote) + _reported(zygote)
 
 
-def _open(zygote: Zygote) -> Session:
-    return Session(*zygote.program(), Deadline(_SECONDS))
-
-
 def _try(zygote: Zygote, attacks: list[_Attack], needed: bool) -> list[Layer]:
     """Make attacks, one after the other in one process."""
     try:
-        with _open(zygote) as session:
+        with Session(*zygote.program(), Deadline(_SECONDS)) as session:
             functions = session.load(_ATTACKS, [function for _, function, _ in attacks])
             return [
                 Layer(name, *_outcome(functions[function], arguments), needed)
@@ -213,7 +182,7 @@ def _outcome(attack: Any, arguments: tuple[Any, ...]) -> tuple[bool, str]:
 def _observed(zygote: Zygote) -> list[Layer]:
     """Let a program say what it sees."""
     try:
-        with _open(zygote) as session:
+        with Session(*zygote.program(), Deadline(_SECONDS)) as session:
             see = session.load(_ATTACKS, ["variables", "processes", "temporary", "privileges"])
             variables = see["variables"]()
             listed, how = _outcome(see["processes"], ())
@@ -232,19 +201,16 @@ def _observed(zygote: Zygote) -> list[Layer]:
 def _reported(zygote: Zygote) -> list[Layer]:
     """Name the mechanisms that the sandbox set up, each of which fails loudly where it cannot."""
     report = zygote.report
-    missing = report["missing"]
-    spaces = report["namespaces"]
-    own = bool(report["own_namespaces"])
+    missing, spaces, own = report["missing"], report["namespaces"], report["own_namespaces"]
     found = [
         Layer("namespaces", bool(spaces), ", ".join(spaces) or "none"),
-        Layer("namespaces per program", own, "pid, mount" if own else "none"),
+        Layer("namespaces per program", bool(own), "pid, mount" if own else "none"),
     ]
-    for name, good in (
-        ("seccomp", "allows a list of system calls"),
-        ("landlock", f"version {report['landlock_version']}"),
-        ("folder", "a file system of its own, limited in size"),
-        ("limits", "processor time, memory, file size, files, processes"),
-        ("no capabilities", "all dropped"),
-    ):
-        found.append(Layer(name, name not in missing, missing.get(name, good)))
-    return found
+    steps = {
+        "seccomp": "allows a list of system calls",
+        "landlock": f"version {report['landlock_version']}",
+        "folder": "a file system of its own, limited in size",
+        "limits": "processor time, memory, file size, files, processes",
+        "no capabilities": "all dropped",
+    }
+    return found + [Layer(n, n not in missing, missing.get(n, good)) for n, good in steps.items()]

@@ -6,32 +6,14 @@ from typing import NamedTuple
 
 
 class Limits(NamedTuple):
-    """Limits of one program.
+    """Limits of one program; the wall-clock limit is outside, see `session.Deadline`."""
 
-    Parameters
-    ----------
-    cpu_seconds
-        Processor time; the kernel kills the program at the end of it. The wall-clock limit is kept
-        outside, see `lm_eval_ext.grading.sandbox.session.Deadline`.
-    memory
-        Address space in bytes, the interpreter included.
-    file_size
-        Size of one file in bytes.
-    folder_size
-        Size of the private temporary folder in bytes, where it is a file system of its own.
-    open_files
-        Open file descriptors.
-    processes
-        Processes and threads, where the kernel counts them (it does not for root) and no system
-        call filter forbids them altogether.
-    """
-
-    cpu_seconds: int = 65
-    memory: int = 512 * 2**20
-    file_size: int = 8 * 2**20
-    folder_size: int = 16 * 2**20
+    cpu_seconds: int = 65  # then the kernel kills it
+    memory: int = 512 * 2**20  # address space in bytes, the interpreter included
+    file_size: int = 8 * 2**20  # bytes of one file
+    folder_size: int = 16 * 2**20  # bytes of the temporary folder that is a file system of its own
     open_files: int = 64
-    processes: int = 64
+    processes: int = 64  # and threads; not counted for root, and mostly forbidden altogether
 
 
 MAX_BYTES = 2**20

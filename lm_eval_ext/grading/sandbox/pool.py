@@ -45,11 +45,9 @@ class Pool:
     Parameters
     ----------
     back_ends
-        Ways to isolate that may be used, the preferred first; see `launch.BACK_ENDS`.
+        Ways to isolate that may be used, the preferred first.
     size
         Programs at once; by default one per processor, `MAX_SIZE` at most.
-    limits
-        What each program may use.
     without
         Steps of confinement to leave out, see `launch.Zygote`.
     """
@@ -138,7 +136,7 @@ class Pool:
             executor.shutdown(wait=False)
 
     def forget(self) -> None:
-        """Start anew in a forked copy of this process."""
+        """Start again in a forked copy of this process."""
         if self._zygote is not None:
             self._zygote.forget()
         self._lock = threading.Lock()
@@ -171,6 +169,8 @@ class Pool:
 
         unsandboxed = os.environ.get(UNSANDBOXED) == "1"
         reasons = []
+        if sys.platform != "linux":
+            reasons.append(f"{sys.platform}: programs are isolated, and run, only on Linux")
         for back_end in self.back_ends if sys.platform == "linux" else ():
             try:
                 zygote = Zygote(back_end, self.limits, self.without)
@@ -186,8 +186,6 @@ class Pool:
                 _logger.warning("programs run without the minimum of isolation: %s", lacking)
                 return zygote
             zygote.close()
-        if sys.platform != "linux":
-            reasons.append(f"{sys.platform}: programs are isolated, and run, only on Linux")
         why = "; ".join(reasons)
         raise UserError(f"model-written programs cannot be isolated ({why}): {_REMEDY}")
 

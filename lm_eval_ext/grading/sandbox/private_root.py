@@ -5,30 +5,15 @@ Inside the sandbox, for the back end that works without bubblewrap.
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import os
 from collections.abc import Iterable
 
 from lm_eval_ext.grading.sandbox import kernel
-from lm_eval_ext.grading.sandbox.kernel import (
-    MS_BIND,
-    MS_NODEV,
-    MS_NOSUID,
-    MS_RDONLY,
-    MS_REC,
-    MS_REMOUNT,
-)
+from lm_eval_ext.grading.sandbox.kernel import MS_BIND, MS_NODEV, MS_NOSUID, MS_RDONLY, MS_REMOUNT
 
 DEVICES = ("null", "zero", "urandom", "random")
-_NAMESPACES = {
-    "user": kernel.CLONE_NEWUSER,
-    "mount": kernel.CLONE_NEWNS,
-    "pid": kernel.CLONE_NEWPID,
-    "net": kernel.CLONE_NEWNET,
-    "ipc": kernel.CLONE_NEWIPC,
-    "uts": kernel.CLONE_NEWUTS,
-    "cgroup": kernel.CLONE_NEWCGROUP,
-}
 _KEPT_FLAGS = {os.ST_NOSUID: MS_NOSUID, os.ST_NODEV: MS_NODEV, os.ST_NOEXEC: 8}
 
 
@@ -43,23 +28,16 @@ def leave_namespaces() -> list[str]:
         If there is no new user and mount namespace, without which there is no private root.
     """
     user, group = os.geteuid(), os.getegid()
-    kernel.unshare(_NAMESPACES["user"] | _NAMESPACES["mount"])
-    for name, line in (
-        ("setgroups", "deny"),
-        ("uid_map", f"0 {user} 1"),
-        ("gid_map", f"0 {group} 1"),
-    ):
+    kernel.unshare(kernel.CLONE["user"] | kernel.CLONE["mount"])
+    maps = {"setgroups": "deny", "uid_map": f"0 {user} 1", "gid_map": f"0 {group} 1"}
+    for name, line in maps.items():
         with open(f"/proc/self/{name}", "w") as file:
             file.write(line)
     entered = ["user", "mount"]
-    for name, flag in _NAMESPACES.items():
-        if name in entered:
-            continue
-        try:
-            kernel.unshare(flag)
-        except OSError:  # not in this kernel, or switched off
-            continue
-        entered.append(name)
+    for name in [name for name in kernel.CLONE if name not in entered]:
+        with contextlib.suppress(OSError):  # not in this kernel, or switched off
+            kernel.unshare(kernel.CLONE[name])
+            entered.append(name)
     return entered
 
 
@@ -69,17 +47,16 @@ def build(visible: Iterable[str], masked: Iterable[str]) -> None:
     Parameters
     ----------
     visible
-        Files and folders to show, read-only, where they are outside. A symbolic link is shown as
-        the link it is.
+        Files and folders to show, read-only, where they are outside; links as links.
     masked
         Folders below those to show empty.
     """
     base = "/tmp"
-    kernel.mount("none", "/", None, MS_REC | kernel.MS_PRIVATE)
+    kernel.mount("none", "/", None, kernel.MS_REC | kernel.MS_PRIVATE)
     kernel.mount("sandbox", base, "tmpfs", MS_NOSUID | MS_NODEV, "mode=755,size=1m")
     os.mkdir(f"{base}/new")
     os.mkdir(f"{base}/old")
-    kernel.pivot_root(base, f"{base}/old")
+    kernel.system_call("pivot_root", base.encode(), f"{base}/old".encode())
     os.chdir("/")
     kernel.mount("sandbox", "/new", "tmpfs", MS_NOSUID | MS_NODEV, "mode=755,size=1m")
     for path in visible:
@@ -93,7 +70,7 @@ def build(visible: Iterable[str], masked: Iterable[str]) -> None:
     os.mkdir("/new/tmp")
     kernel.mount("sandbox", "/new/tmp", "tmpfs", MS_NOSUID | MS_NODEV, "mode=700,size=64k")
     os.mkdir("/new/.old")
-    kernel.pivot_root("/new", "/new/.old")
+    kernel.system_call("pivot_root", b"/new", b"/new/.old")
     os.chdir("/")
     kernel.unmount("/.old")
     os.rmdir("/.old")
@@ -120,7 +97,7 @@ def _bind(source: str, target: str) -> None:
     else:
         with open(target, "w"):
             pass
-    kernel.mount(source, target, None, MS_BIND | MS_REC)
+    kernel.mount(source, target, None, MS_BIND | kernel.MS_REC)
 
 
 class _Attributes(ctypes.Structure):

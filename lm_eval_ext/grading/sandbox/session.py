@@ -20,13 +20,16 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from typing import Any, NoReturn
 
-from lm_eval_ext.grading.sandbox.handle import Handle
 from lm_eval_ext.grading.sandbox.limits import MAX_BYTES
 from lm_eval_ext.grading.sandbox.wire import WireError, decode, encode
 
 _STATUS = struct.Struct("<i")
 _STATUS_SECONDS = 10.0
 _MAX_AHEAD = 32_000  # bytes, which fit into a socket while nobody reads
+
+
+class HandleError(TypeError):
+    """A test asked a program's object for a truth that only plain data can give."""
 
 
 class ProgramError(Exception):
@@ -55,8 +58,7 @@ class Deadline:
 
     def __init__(self, seconds: float, extend: Callable[[], float] | None = None) -> None:
         self._start = time.monotonic()
-        self._seconds = seconds
-        self._extend = extend
+        self._seconds, self._extend = seconds, extend
 
     def remaining(self) -> float:
         """Return the seconds left, zero or less when there are none."""
@@ -72,6 +74,45 @@ class Deadline:
         return time.monotonic() - self._start
 
 
+def _refuse(self: Handle, *args: Any) -> NoReturn:
+    raise HandleError("an object of the program is not plain data: it has no value to test")
+
+
+class Handle:
+    """An object of a program. It can be called, passed back, and its attributes read and set.
+
+    It has no truth value, no length, no hash, no order, and is equal to nothing: each of these
+    raises `HandleError`, because the answer would be the program's word on its own result.
+    """
+
+    __slots__ = ("_number", "_session")
+
+    def __init__(self, session: Session, number: int) -> None:
+        object.__setattr__(self, "_session", session)
+        object.__setattr__(self, "_number", number)
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        """Call the object; data comes back as data, anything else as a handle."""
+        return self._session.call(self._number, args, kwargs)
+
+    def __getattr__(self, name: str) -> Any:
+        # Special methods belong to the type; asking the program for them would hand it the
+        # conversions, copies and comparisons of the tests.
+        if name.startswith("__"):
+            raise AttributeError(name)
+        return self._session.get(self._number, name)
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        self._session.set(self._number, name, value)
+
+    def __repr__(self) -> str:
+        return "<an object of the program>"
+
+    __eq__ = __ne__ = __lt__ = __le__ = __gt__ = __ge__ = _refuse
+    __hash__ = __bool__ = __len__ = __iter__ = __contains__ = _refuse
+    __str__ = __format__ = _refuse
+
+
 class Session:
     """A program in a process of its own.
 
@@ -81,22 +122,16 @@ class Session:
         The two sockets of `lm_eval_ext.grading.sandbox.launch.Zygote.program`.
     deadline
         For all requests together.
-
-    Attributes
-    ----------
-    on_return
-        Called with the value of every call that returned, before the caller gets it.
     """
 
     on_return: Callable[[Any], None] | None = None
+    """Called with the value of every call that returned, before the caller gets it."""
 
     def __init__(self, channel: socket.socket, lease: socket.socket, deadline: Deadline) -> None:
-        self._channel = channel
-        self._lease = lease
+        self._channel, self._lease, self.deadline = channel, lease, deadline
         self._number = 0
         self._end: ProgramGone | None = None
         self._ahead: deque[tuple[int, Any]] = deque()
-        self.deadline = deadline
 
     def load(
         self,
@@ -109,21 +144,18 @@ class Session:
 
         Parameters
         ----------
-        source
-            The program.
-        names
-            What is wanted of it.
+        source, names
+            The program, and what is wanted of it.
         ahead
             Calls, as a name and arguments, that will be made next and in this order. They are asked
             for at once, which saves a wait per call: `call` then finds the reply under way.
         imports
-            Import statements to run in the program's namespace before it. One that fails there is
-            passed over.
+            Import statements to run before it in its namespace. One that fails is passed over.
 
         Raises
         ------
         ProgramError
-            If the program raises an exception or is no Python.
+            If the program raises an exception or is not Python.
         ProgramGone
             If its process ends, or the time does. So do the other methods.
         """
@@ -140,12 +172,20 @@ class Session:
         for number, (name, arguments) in enumerate(calls, self._number - len(calls) + 1):
             target = found.get(name)
             held = self._number_of(target) if type(target) is Handle else None
-            self._ahead.append((number, (held, arguments, {})))
+            self._ahead.append((number, (held, arguments)))
         return {name: value for name, value in found.items() if name in names}
 
     def call(self, target: int, arguments: tuple[Any, ...], keywords: dict[str, Any]) -> Any:
         """Call an object of the program."""
-        value = self._awaited(target, arguments, keywords)
+        while self._ahead:
+            number, announced = self._ahead.popleft()
+            if not keywords and _same(announced, (target, arguments)):
+                value = self._reply(number)
+                break
+            with contextlib.suppress(ProgramError):  # announced, but not made
+                self._reply(number)
+        else:
+            value = self._ask("call", _Numbered(target), arguments, keywords)
         if self.on_return is not None:
             self.on_return(value)
         return value
@@ -166,9 +206,6 @@ class Session:
         self._channel.close()
         self._lease.close()
 
-    def _handle(self, number: int) -> Handle:
-        return Handle(self, number)
-
     def _number_of(self, value: Any) -> int:
         if type(value) is _Numbered:
             return value.number
@@ -176,16 +213,6 @@ class Session:
             number: int = object.__getattribute__(value, "_number")
             return number
         raise WireError(f"an object of type {type(value).__name__}, which is not plain data")
-
-    def _awaited(self, target: int, arguments: tuple[Any, ...], keywords: dict[str, Any]) -> Any:
-        """Call an object, or take the reply to the same call where it was asked for ahead."""
-        while self._ahead:
-            number, call = self._ahead.popleft()
-            if _same(call, (target, arguments, keywords)):
-                return self._reply(number)
-            with contextlib.suppress(ProgramError):  # announced, but not made
-                self._reply(number)
-        return self._ask("call", _Numbered(target), arguments, keywords)
 
     def _ask(self, operation: str, *arguments: Any) -> Any:
         """Send a request and return the value of its reply."""
@@ -222,7 +249,7 @@ class Session:
         except OSError:
             self._ended()
         try:
-            reply = decode(reply, self._handle)
+            reply = decode(reply, lambda number: Handle(self, number))
         except WireError:
             self._fail("malformed reply")
         if self.deadline.remaining() <= 0:  # the time it took to read counts too
@@ -272,12 +299,10 @@ class Session:
         raise self._end
 
 
-def _same(announced: Any, made: Any) -> bool:
-    """Tell whether two calls are the same to the last detail, types included."""
-    if announced[0] != made[0] or made[2]:
-        return False
+def _same(announced: tuple[int | None, Any], made: tuple[int, Any]) -> bool:
+    """Return whether two calls are the same to the last detail, types included."""
     try:
-        return encode(announced[1]) == encode(made[1])
+        return announced[0] == made[0] and encode(announced[1]) == encode(made[1])
     except WireError:
         return False
 
@@ -302,7 +327,4 @@ def _cause(status: int) -> str:
     # Killed by the limit on processor time, or because it closed its channel and went on.
     if number in (signal.SIGKILL, signal.SIGXCPU):
         return "killed"
-    try:
-        return signal.Signals(number).name
-    except ValueError:
-        return f"signal {number}"
+    return signal.Signals(number).name if number in set(signal.Signals) else f"signal {number}"

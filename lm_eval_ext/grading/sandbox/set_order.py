@@ -35,13 +35,7 @@ _LARGEST_KNOWN = 2**20
 
 
 def slots_of(value: Any) -> int:
-    """Return the number of slots in the table of a set or frozenset, a power of two.
-
-    Examples
-    --------
-    >>> slots_of({1, 2, 3}), slots_of(set(range(100)))
-    (8, 512)
-    """
+    """Return the number of slots in the table of a set or frozenset, a power of two."""
     kind = type(value)
     base = set if issubclass(kind, set) else frozenset
     return max(SMALLEST, (base.__sizeof__(value) - kind.__basicsize__) // _SLOT_BYTES)
@@ -246,7 +240,7 @@ def _held_off(
         return
     built: set[Any] = set(dict.fromkeys(blockers))
     built.update(iter(elements))
-    for blocker in blockers:  # one by one: `difference_update` would make the table anew
+    for blocker in blockers:  # one by one: `difference_update` would make the table again
         built.discard(blocker)
     yield built
 

@@ -58,8 +58,6 @@ def encode(value: Any, number_of: Callable[[Any], int] | None = None) -> bytes:
 
     Parameters
     ----------
-    value
-        What is to cross.
     number_of
         Gives the number of the handle for an object that is not data. Without it such an object is
         an error.
@@ -123,54 +121,26 @@ class _Encoder:
 _Writer = Callable[[_Encoder, type, Any, int], None]
 
 
-def _write_int(encoder: _Encoder, base: type, value: int, depth: int) -> None:
+def _body(tag: bytes, body: Callable[[Any], bytes]) -> _Writer:
+    return lambda encoder, base, value, depth: encoder.put(tag, body(value))
+
+
+def _parts(
+    tag: bytes,
+    parts: Callable[[Any, Any], Iterable[Any]] = lambda base, value: base.__iter__(value),
+    above: Callable[[Any], int] = lambda value: 0,
+) -> _Writer:
+    return lambda encoder, base, value, depth: encoder.several(
+        tag, parts(base, value), depth, above(value)
+    )
+
+
+def _integer(value: int) -> bytes:
     number = int.__int__(value)
     length = int.bit_length(number) // 8 + 1
     if length > MAX_BYTES:
         raise WireError(f"a number of more than {MAX_BYTES} bytes")
-    encoder.put(b"n", int.to_bytes(number, length, "little", signed=True))
-
-
-def _write_decimal(encoder: _Encoder, base: type, value: Decimal, depth: int) -> None:
-    encoder.put(b"m", Decimal.__str__(value).encode())
-
-
-def _write_fraction(encoder: _Encoder, base: type, value: Fraction, depth: int) -> None:
-    encoder.several(b"q", (value._numerator, value._denominator), depth)  # type: ignore[attr-defined]
-
-
-def _write_range(encoder: _Encoder, base: type, value: range, depth: int) -> None:
-    if not -MAX_NODES <= value.stop - value.start <= MAX_NODES:
-        raise WireError(f"a range of more than {MAX_NODES} numbers")
-    encoder.several(b"r", (value.start, value.stop, value.step), depth)
-
-
-def _write_dict(
-    encoder: _Encoder, base: type[dict[Any, Any]], value: dict[Any, Any], depth: int
-) -> None:
-    encoder.several(b"d", chain.from_iterable(base.items(value)), depth)
-
-
-def _plain(tag: bytes, body: Callable[[Any], bytes]) -> _Writer:
-    def write(encoder: _Encoder, base: type, value: Any, depth: int) -> None:
-        encoder.put(tag, body(value))
-
-    return write
-
-
-def _elements(tag: bytes) -> _Writer:
-    def write(encoder: _Encoder, base: type, value: Any, depth: int) -> None:
-        encoder.several(tag, base.__iter__(value), depth)  # type: ignore[attr-defined]
-
-    return write
-
-
-def _set(tag: bytes) -> _Writer:
-    def write(encoder: _Encoder, base: type, value: Any, depth: int) -> None:
-        table = slots_of(value).bit_length() - 1
-        encoder.several(tag, base.__iter__(value), depth, table)  # type: ignore[attr-defined]
-
-    return write
+    return int.to_bytes(number, length, "little", signed=True)
 
 
 def _text(value: str) -> bytes:
@@ -185,35 +155,46 @@ def _octets(value: Any) -> bytes:
     return memoryview(value).tobytes()
 
 
+def _range_parts(base: type, value: range) -> tuple[int, int, int]:
+    if not -MAX_NODES <= value.stop - value.start <= MAX_NODES:
+        raise WireError(f"a range of more than {MAX_NODES} numbers")
+    return value.start, value.stop, value.step
+
+
+def _pair_parts(base: Any, value: Any) -> Iterable[Any]:
+    return chain.from_iterable(base.items(value))
+
+
+def _table_of(value: Any) -> int:
+    return slots_of(value).bit_length() - 1
+
+
 # A subclass is written by the first of its bases that is here.
 _BASES: dict[type, _Writer] = {
-    bool: _plain(b"b", lambda value: b"1" if value else b"0"),
-    type(None): _plain(b"0", lambda value: b""),
-    int: _write_int,
-    float: _plain(b"f", lambda value: _DOUBLE.pack(float.__float__(value))),
-    complex: _plain(
-        b"c",
-        lambda value: (
-            _DOUBLE.pack(complex.real.__get__(value)) + _DOUBLE.pack(complex.imag.__get__(value))
-        ),
+    bool: _body(b"b", lambda value: b"1" if value else b"0"),
+    type(None): _body(b"0", lambda value: b""),
+    int: _body(b"n", _integer),
+    float: _body(b"f", lambda value: _DOUBLE.pack(float.__float__(value))),
+    complex: _body(
+        b"c", lambda z: b"".join(_DOUBLE.pack(x.__get__(z)) for x in (complex.real, complex.imag))
     ),
-    str: _plain(b"s", _text),
-    bytes: _plain(b"y", _octets),
-    bytearray: _plain(b"Y", _octets),
-    list: _elements(b"l"),
-    tuple: _elements(b"u"),
-    set: _set(b"S"),
-    frozenset: _set(b"F"),
-    deque: _elements(b"Q"),
-    OrderedDict: _write_dict,
-    dict: _write_dict,
-    Decimal: _write_decimal,
-    Fraction: _write_fraction,
-    range: _write_range,
-    type({}.keys()): _elements(b"K"),
-    type({}.values()): _elements(b"V"),
-    type({}.items()): _elements(b"I"),
-    re.Match: _plain(b"g", lambda value: repr(value.regs).encode()),
+    str: _body(b"s", _text),
+    bytes: _body(b"y", _octets),
+    bytearray: _body(b"Y", _octets),
+    Decimal: _body(b"m", lambda value: Decimal.__str__(value).encode()),
+    re.Match: _body(b"g", lambda value: repr(value.regs).encode()),
+    list: _parts(b"l"),
+    tuple: _parts(b"u"),
+    deque: _parts(b"Q"),
+    set: _parts(b"S", above=_table_of),
+    frozenset: _parts(b"F", above=_table_of),
+    OrderedDict: _parts(b"d", _pair_parts),
+    dict: _parts(b"d", _pair_parts),
+    type({}.keys()): _parts(b"K"),
+    type({}.values()): _parts(b"V"),
+    type({}.items()): _parts(b"I"),
+    Fraction: _parts(b"q", lambda base, value: (value._numerator, value._denominator)),
+    range: _parts(b"r", _range_parts),
 }
 
 
@@ -222,8 +203,6 @@ def decode(data: bytes, handle: Callable[[int], Any] | None = None) -> Any:
 
     Parameters
     ----------
-    data
-        What arrived.
     handle
         Makes the object that stands for a handle of a given number.
 
@@ -250,10 +229,8 @@ class _Decoder:
     """Bytes, and how far they have been read."""
 
     def __init__(self, data: bytes, handle: Callable[[int], Any] | None) -> None:
-        self.data = data
-        self.handle = handle
-        self.place = 0
-        self.nodes = 2 * MAX_NODES
+        self.data, self.handle = data, handle
+        self.place, self.nodes = 0, 2 * MAX_NODES
         self.sets = SetBuilder()
 
     def read(self, depth: int) -> Any:

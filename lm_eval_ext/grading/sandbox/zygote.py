@@ -40,7 +40,7 @@ abc array bisect calendar cmath collections collections.abc copy dataclasses dat
 fractions functools heapq itertools json math operator queue random re statistics string sys
 textwrap threading time typing unicodedata
 """
-_OWN_NAMESPACES = kernel.CLONE_NEWPID | kernel.CLONE_NEWNS
+_OWN_NAMESPACES = kernel.CLONE["pid"] | kernel.CLONE["mount"]
 _SEED = 0
 _MAX_DYING = 32
 
@@ -59,7 +59,7 @@ def main(control_number: int) -> None:
         _continue_in_child(control)
         private_root.build(settings["visible"], settings["masked"])
     elif settings["back_end"] == "bubblewrap":
-        entered = ["user", "mount", "pid", "net", "ipc", "uts", "cgroup"]
+        entered = list(kernel.CLONE)
     kernel.never_gain_capabilities()
     nothing = os.open("/dev/null", os.O_RDWR)
     os.dup2(nothing, 0)
@@ -81,7 +81,7 @@ def main(control_number: int) -> None:
 
 
 def _continue_in_child(control: socket.socket) -> None:
-    """Go on in the first process of the new process namespace; this one waits for it."""
+    """Continue in the first process of the new process namespace; this one waits for it."""
     process = os.fork()
     if process:
         control.close()
@@ -97,9 +97,7 @@ class _Spawner:
     def __init__(
         self, readable: tuple[str, ...], folder: str, limits: Limits, namespaces: int
     ) -> None:
-        self.readable = readable
-        self.folder = folder
-        self.limits = limits
+        self.readable, self.folder, self.limits = readable, folder, limits
         self.namespaces = namespaces
         self.steps = tuple(STEPS)
 
