@@ -23,8 +23,9 @@ comparisons are made for this; answers left over form groups of their own.
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 from lm_eval_ext.grading.attempt import Attempt
 from lm_eval_ext.grading.math_comparison import split_entries
@@ -48,24 +49,6 @@ SHOWN_LENGTH = 80
 """Characters kept of an answer that is refused for its size."""
 
 
-class Verdict(NamedTuple):
-    """What was found out about one answer.
-
-    Parameters
-    ----------
-    answer
-        The string that stands for its group.
-    correct
-        Whether it equals the reference answer.
-    reason
-        Why it could not be compared, if so.
-    """
-
-    answer: str
-    correct: bool
-    reason: str | None = None
-
-
 def max_concurrency() -> int:
     """Return how many questions are compared at the same time at most, in as many threads."""
     return default_size()
@@ -84,12 +67,8 @@ def grade_many(
 
     Parameters
     ----------
-    completions
-        The attempts, of shape (n_attempts,).
     doc
         A record of MATH or MATH-500, with ``answer`` or ``solution``.
-    finish_reasons
-        Why each attempt ended, of shape (n_attempts,); see `lm_eval_ext.grading.grade`.
     pool
         Worker processes to use instead of those that all calls share.
 
@@ -113,11 +92,14 @@ def grade_many(
         _tidy_if_short(extract(text, end) or "")
         for text, end in zip(completions, ends, strict=True)
     ]
-    verdicts = _verdicts(golds, sorted({a for a in answers if a}, key=_order), pool)
-    return [
-        Attempt(*verdicts[answer]) if answer else Attempt(answer=None, correct=False)
-        for answer in answers
-    ]
+    verdicts: dict[str, Attempt] = {}
+    with (pool or shared_pool()).borrowed() as compare:
+        for answer in sorted({a for a in answers if a}, key=lambda a: (len(a), a)):
+            verdicts[answer] = _judge(golds, answer, compare)
+        wrong = [a for a, verdict in verdicts.items() if not (verdict.correct or verdict.reason)]
+        for answer, representative in _grouped(wrong, compare).items():
+            verdicts[answer] = Attempt(representative, correct=False)
+    return [verdicts[a] if a else Attempt(answer=None, correct=False) for a in answers]
 
 
 def _tidy_if_short(answer: str) -> str:
@@ -125,25 +107,7 @@ def _tidy_if_short(answer: str) -> str:
     return tidy(answer) if len(answer) <= 2 * MAX_ANSWER else answer
 
 
-def _order(answer: str) -> tuple[int, str]:
-    return len(answer), answer
-
-
-def _verdicts(
-    golds: Sequence[str], answers: Sequence[str], pool: WorkerPool | None
-) -> dict[str, Verdict]:
-    """Return the verdict on each of some distinct answers, given in the order of grouping."""
-    verdicts: dict[str, Verdict] = {}
-    with (pool or shared_pool()).borrowed() as compare:
-        for answer in answers:
-            verdicts[answer] = _judge(golds, answer, compare)
-        wrong = [a for a in answers if not verdicts[a].correct and not verdicts[a].reason]
-        for answer, representative in _grouped(wrong, compare).items():
-            verdicts[answer] = Verdict(representative, correct=False)
-    return verdicts
-
-
-def _judge(golds: Sequence[str], answer: str, compare: Compare) -> Verdict:
+def _judge(golds: Sequence[str], answer: str, compare: Compare) -> Attempt:
     """Return the verdict on an answer: whether it, or each of its entries, equals a reference."""
     verdict = _compared(golds, answer, compare)
     if verdict.correct or verdict.reason or "=" in answer or len(answer) > MAX_ANSWER:
@@ -153,11 +117,11 @@ def _judge(golds: Sequence[str], answer: str, compare: Compare) -> Verdict:
     if 1 < len(entries) <= MAX_EQUAL_ENTRIES and all(
         _compared(singles, entry, compare).correct for entry in entries
     ):
-        return Verdict(golds[0], correct=True)
+        return Attempt(golds[0], correct=True)
     return verdict
 
 
-def _compared(golds: Sequence[str], answer: str, compare: Compare) -> Verdict:
+def _compared(golds: Sequence[str], answer: str, compare: Compare) -> Attempt:
     """Return the verdict on an answer as a whole."""
     reason = None
     for gold in golds:
@@ -165,14 +129,16 @@ def _compared(golds: Sequence[str], answer: str, compare: Compare) -> Verdict:
         if certain is None:
             too_large = refusal(answer)
             if too_large:
-                return Verdict(_shown(answer), correct=False, reason=too_large)
+                shown = f"{answer[:SHOWN_LENGTH]}... ({len(answer)} characters)"
+                answer = answer if len(answer) <= SHOWN_LENGTH else shown
+                return Attempt(answer, correct=False, reason=too_large)
             try:
                 certain = compare(gold, answer).equal
             except ComparisonError as error:
                 reason = str(error)
         if certain:
-            return Verdict(golds[0], correct=True)
-    return Verdict(answer, correct=False, reason=reason)
+            return Attempt(golds[0], correct=True)
+    return Attempt(answer, correct=False, reason=reason)
 
 
 def _grouped(answers: Sequence[str], compare: Compare) -> dict[str, str]:
@@ -186,24 +152,11 @@ def _grouped(answers: Sequence[str], compare: Compare) -> dict[str, str]:
             certain = decide(representative, answer)
             if certain is None and left > 0:
                 left -= 1
-                certain = _equal(representative, answer, compare)
+                with contextlib.suppress(ComparisonError):
+                    certain = compare(representative, answer).equal
             if certain:
                 groups[answer] = representative
                 break
         else:
             representatives.append(answer)
     return groups
-
-
-def _equal(first: str, second: str, compare: Compare) -> bool:
-    try:
-        return compare(first, second).equal
-    except ComparisonError:
-        return False
-
-
-def _shown(answer: str) -> str:
-    """Return a short string that stands for an answer of any length."""
-    if len(answer) <= SHOWN_LENGTH:
-        return answer
-    return f"{answer[:SHOWN_LENGTH]}... ({len(answer)} characters)"

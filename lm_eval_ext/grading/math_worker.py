@@ -8,9 +8,6 @@ exceeds its deadline; the first then forks another, in milliseconds.
 Each line of standard input is a JSON object with ``id``, ``gold``, ``answer`` and ``seconds``. Each
 line of standard output is one of ``{"id", "equal", "parsed": [gold, answer]}``, ``{"ready": true}``
 (once), ``{"failed": "..."}`` (instead of it) and ``{"died": "timeout" | "worker died"}``.
-
-`lm_eval_ext.grading.math_comparison` compares, and `lm_eval_ext.grading.no_evaluation` refuses
-whatever would run text as Python.
 """
 
 from __future__ import annotations
@@ -26,11 +23,7 @@ import sys
 from typing import Any
 
 from lm_eval_ext.grading import no_evaluation
-from lm_eval_ext.grading.math_comparison import (
-    clear_cache,
-    compare,
-    compare_relatively,
-)
+from lm_eval_ext.grading.math_comparison import clear_cache, compare, compare_relatively
 
 MAX_COMPARISONS = 20_000
 """Comparisons after which the serving process is replaced, as SymPy's caches only grow."""
@@ -131,11 +124,7 @@ def _warm_up() -> None:
     # SymPy imports more on first use, and names of units, for one, go through its compiler then.
     for replace_evaluation in (lambda: None, no_evaluation.replace_text_evaluation):
         replace_evaluation()
-        _check_equal_pairs()
-
-
-def _check_equal_pairs() -> None:
-    clear_cache()
-    for gold, answer in _EQUAL:
-        if not compare(gold, answer)["equal"]:
-            raise RuntimeError(f"math-verify finds {gold} and {answer} unequal: reinstall it")
+        clear_cache()
+        for gold, answer in _EQUAL:
+            if not compare(gold, answer)["equal"]:
+                raise RuntimeError(f"math-verify finds {gold} and {answer} unequal: reinstall it")

@@ -9,8 +9,7 @@ from lm_eval_ext.errors import UserError
 from lm_eval_ext.grading import grade, grade_many
 from lm_eval_ext.grading import math as math_grader
 from lm_eval_ext.grading.attempt import Attempt
-from lm_eval_ext.grading.math_boxes import last_box
-from lm_eval_ext.grading.math_extraction import extract, reference
+from lm_eval_ext.grading.math_extraction import extract, references
 from lm_eval_ext.grading.math_pool import Comparison, ComparisonError
 
 
@@ -81,10 +80,10 @@ def test_extraction(completion, answer):
 
 
 def test_the_reference_is_the_answer_or_the_last_box_of_the_solution():
-    assert reference({"answer": " 5 ", "solution": r"\boxed{6}"}) == "5"
-    assert reference({"answer": "", "solution": r"\boxed{5}, so \boxed{6}"}) == "6"
-    assert reference({"solution": r"Thus we get $\boxed 2$."}) == "2"
-    assert reference({"solution": r"Thus we get \fbox{2}."}) == last_box(r"\boxed{2}") == "2"
+    assert references({"answer": " 5 ", "solution": r"\boxed{6}"}) == ("5",)
+    assert references({"answer": "", "solution": r"\boxed{5}, so \boxed{6}"}) == ("6",)
+    assert references({"solution": r"Thus we get $\boxed 2$."}) == ("2",)
+    assert references({"solution": r"Thus we get \fbox{2}."}) == ("2",)
 
 
 @pytest.mark.parametrize(

@@ -169,7 +169,7 @@ def test_threads_wait_for_their_turn():
 
 
 def test_settings_are_checked():
-    with pytest.raises(ValueError, match="size=0 is no number of workers"):
+    with pytest.raises(ValueError, match="size=0 is not a number of workers"):
         WorkerPool(0)
     with pytest.raises(ValueError, match="deadline_seconds=0"):
         WorkerPool(1, deadline_seconds=0)
