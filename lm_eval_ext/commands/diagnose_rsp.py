@@ -101,18 +101,8 @@ def measure(
 
     Parameters
     ----------
-    lm
-        The model, with or without injection.
     plain
         The model without injection; its greedy continuation is what every draw is made to follow.
-    prompts
-        Rendered prompts.
-    n_attempts
-        Draws, and sampled attempts, per question.
-    n_tokens
-        Token positions.
-    temperature
-        Of the sampled attempts.
     """
     greedy = harness.complete(plain, prompts, max_gen_toks=n_tokens, do_sample=False)
     sampled = harness.complete(

@@ -34,15 +34,7 @@ def _tag_text(lm: HFLM, tag: str | int | None) -> str | None:
 
 
 def open_thought(lm: HFLM, prompt: str) -> ThoughtTags | None:
-    """Return the tags of the thought that a prompt leaves open, or None.
-
-    Parameters
-    ----------
-    lm
-        The model, for its tags and its chat template.
-    prompt
-        The rendered prompt.
-    """
+    """Return the tags of the thought that a prompt leaves open, or None."""
     formats = thought_formats(lm)
     # Only where a tag stands at all is the template rendered to find the assistant's turn.
     if not any(tags.opening and tags.opening in prompt for tags in formats.all):
@@ -105,17 +97,7 @@ def _read(lm: HFLM, token_ids: Sequence[int], opened: ThoughtTags | None) -> _Re
 
 
 def stopped_inside_thought(lm: HFLM, record: GenerationRecord, opened: ThoughtTags | None) -> bool:
-    """Return whether a stop string ended an attempt inside its thought, as it did in version 0.1.
-
-    Parameters
-    ----------
-    lm
-        The model.
-    record
-        What is known of the attempt.
-    opened
-        Tags of the thought that the prompt leaves open.
-    """
+    """Return whether a stop string ended an attempt inside its thought, as in version 0.1."""
     if record.finish_reason != "stop":
         return False
     thought = _read(lm, record.token_ids, opened).thought
@@ -128,17 +110,6 @@ def visible_text(
     """Return the text lm-eval scores: no special tokens, cut at the stop strings of the answer.
 
     The thought is part of it, unless the model has a ``think_end_token``.
-
-    Parameters
-    ----------
-    lm
-        The model, for its tokenizer and thinking settings.
-    token_ids
-        Generated tokens.
-    stop
-        Stop strings.
-    opened
-        Tags of the thought that the prompt leaves open.
     """
     if lm.think_end_token is None:
         return response_text(lm, token_ids, stop, opened)
@@ -153,36 +124,14 @@ def visible_text(
 def response_text(
     lm: HFLM, token_ids: Sequence[int], stop: Sequence[str], opened: ThoughtTags | None = None
 ) -> str:
-    """Return the text a model wrote: as `visible_text`, but always with the thought.
-
-    Parameters
-    ----------
-    lm
-        The model, for its tokenizer.
-    token_ids
-        Generated tokens.
-    stop
-        Stop strings.
-    opened
-        Tags of the thought that the prompt leaves open.
-    """
+    """Return the text a model wrote: as `visible_text`, but always with the thought."""
     reading = _read(lm, token_ids, opened)
     before, answer = reading.text[: reading.answer], reading.text[reading.answer :]
     return before + cut_at_stops(answer, stop)
 
 
 def with_thought(lm: HFLM, generation: Generation, opened: ThoughtTags | None) -> Generation:
-    """Return an attempt whose record tells of its thought.
-
-    Parameters
-    ----------
-    lm
-        The model.
-    generation
-        The attempt.
-    opened
-        Tags of the thought that the prompt leaves open.
-    """
+    """Return an attempt whose record tells of its thought."""
     reading = _read(lm, generation.record.token_ids, opened)
     thought = reading.thought
     if thought is None:
@@ -202,10 +151,6 @@ def with_thinking_budget(
 
     Parameters
     ----------
-    lm
-        The model.
-    requests
-        The requests.
     budget
         Most tokens of a thought, or None.
     """
@@ -227,8 +172,6 @@ def budget_of_thoughts(lm: HFLM, n_tokens: int | None) -> ThinkingBudget | None:
 
     Parameters
     ----------
-    lm
-        The model.
     n_tokens
         Most tokens of a thought, or None.
     """

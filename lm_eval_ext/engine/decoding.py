@@ -72,12 +72,6 @@ class Decoder:
     ----------
     model
         A causal model that `lm_eval_ext.engine.support.misfit` finds nothing against.
-    sampler
-        Chooses the tokens.
-    stop
-        Detects stop strings.
-    eos_token_ids
-        Tokens that end an attempt.
     max_rows
         Most attempts decoded at once.
     epilogue

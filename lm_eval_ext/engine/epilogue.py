@@ -75,8 +75,6 @@ class CachedReader:
     ----------
     model
         A model inside `lm_eval_ext.engine.shared_prefix.shared_prefix_mode`.
-    epilogue
-        What to read.
     """
 
     def __init__(self, model: PreTrainedModel, epilogue: Epilogue) -> None:
@@ -98,15 +96,9 @@ class CachedReader:
 
         Parameters
         ----------
-        finished
-            The attempts.
-        rows
-            The row of each in the cache.
         cache
             Keys and values of the attempts' own positions; all but the last token generated must
             be there, and later columns of a row may hold anything. It is left as it is.
-        tree
-            Holds the beginnings of the attempts' prompts.
         """
         wanted = self._epilogue.requests(finished)
         keys = [None if request is None else _key(request) for request in wanted]

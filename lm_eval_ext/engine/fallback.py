@@ -38,8 +38,6 @@ def expanded_cache(
 
     Parameters
     ----------
-    model
-        A causal model.
     ids, mask
         Left-padded prompts and their mask, shape (n_prompts, length).
     rows
@@ -74,8 +72,6 @@ def fallback_for(model: PreTrainedModel, misfit: str) -> Callable[..., FallbackD
 
     Parameters
     ----------
-    model
-        A causal model.
     misfit
         Why the engine does not fit it; see `lm_eval_ext.engine.support.misfit`.
     """
@@ -185,14 +181,6 @@ class FallbackDecoder:
 
     Parameters
     ----------
-    model
-        A causal model.
-    sampler
-        Chooses the tokens.
-    stop
-        Detects stop strings.
-    eos_token_ids
-        Tokens that end an attempt.
     max_rows
         Most attempts decoded at once.
     expand_cache

@@ -53,8 +53,6 @@ def fused_attention(
     mask
         Added to the scores; broadcasts to (batch, heads, n_queries, n_keys). Every query must see
         a key.
-    causal
-        Query i sees the keys up to the i-th.
 
     Returns
     -------

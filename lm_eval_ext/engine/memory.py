@@ -47,10 +47,6 @@ def fitting_rows(
 
     Parameters
     ----------
-    model
-        The model, loaded.
-    requests
-        The attempts to decode.
     max_new_tokens
         Most tokens an attempt may have.
     limit

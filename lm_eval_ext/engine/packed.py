@@ -42,8 +42,6 @@ def packed_attention(
     ----------
     query, key, value
         Shape (1, heads, n_tokens, head_dim).
-    packed
-        The layout of the row.
     """
     assert packed is not None
     flat = (states[0].transpose(0, 1) for states in (query, key, value))
@@ -77,8 +75,6 @@ def packed_logits(model: PreTrainedModel, packed: PackedAttempts) -> torch.Tenso
     ----------
     model
         A model inside `packed_mode`.
-    packed
-        The layout.
 
     Returns
     -------
@@ -125,15 +121,7 @@ def packed_misfit(model: PreTrainedModel) -> str | None:
 
 
 def plain_logits(model: PreTrainedModel, attempts: Sequence[ForcedAttempt]) -> torch.Tensor:
-    """Return what `packed_logits` returns, from a padded pass with the model's own attention.
-
-    Parameters
-    ----------
-    model
-        Any causal model.
-    attempts
-        The attempts; each is read with its whole prompt.
-    """
+    """Return what `packed_logits` returns, from a padded pass with the model's own attention."""
     rows = [[*attempt.prompt_ids, *attempt.response_ids[:-1]] for attempt in attempts]
     longest = max(len(row) for row in rows)
     # On the right, where causal layers of any kind keep padding from touching anything.

@@ -53,17 +53,11 @@ class PackedAttempts:
     ----------
     attempts
         The attempts; those of one prompt share its tokens.
-    n_streams
-        How often each response is read.
 
     Attributes
     ----------
     token_ids, positions
         Tokens and their positions, int64 of shape (1, n_tokens).
-    n_response_tokens
-        Response tokens of all attempts, in one stream.
-    lengths
-        Response tokens of each attempt.
     """
 
     def __init__(self, attempts: Sequence[ForcedAttempt], *, n_streams: int = 1) -> None:
@@ -115,8 +109,6 @@ class PackedAttempts:
             Factor on the scores; the inverse root of head_dim by default.
         window
             How many positions a token sees, itself included; None sees all.
-        softcap
-            Scores are squashed to this range by tanh.
         """
         device, n = query.device, self._n_context
         parts = []

@@ -111,10 +111,6 @@ def attend_partly(
         Shape (batch, kv_heads, n_keys, head_dim).
     hidden
         The keys that are not visible, or None.
-    softcap
-        Scores are squashed to this range by tanh.
-    scratch
-        Memory for the scores.
     """
     leading = query.shape[:2]
     query, key, value = (states.flatten(0, 1) for states in (query, key, value))
@@ -192,12 +188,8 @@ def attend_to_own(
     hidden
         The keys that are not visible, of shape (n_rows, 1, n_queries, keys) or one that broadcasts
         to it; None where all are, or where `causal` says it all.
-    softcap
-        Scores are squashed to this range by tanh.
     causal
         Whether query i sees the keys up to the i-th and no others, which has a fast way.
-    scratch
-        Memory for the scores.
 
     Returns
     -------

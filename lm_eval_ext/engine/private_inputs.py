@@ -17,15 +17,6 @@ def private_inputs(
 ) -> torch.Tensor:
     """Return the private inputs of attempts, padded on the left to equal length.
 
-    Parameters
-    ----------
-    model
-        The model that will read them.
-    requests
-        The attempts.
-    continuations
-        Tokens to read after each attempt's prompt.
-
     Returns
     -------
     torch.Tensor

@@ -39,8 +39,6 @@ class PromptCache:
     layers
         One (keys, values) pair per layer, of shapes (kv_heads, head_dim, length) and (kv_heads,
         length, head_dim).
-    length
-        Number of its tokens.
     parent
         What comes before, or None.
     """
@@ -98,8 +96,6 @@ class _Bundle:
 
     Parameters
     ----------
-    stack
-        The caches.
     cells
         Row in each cell, in order of the caches; unused cells repeat a row.
     used
@@ -167,10 +163,6 @@ class _Bundle:
         ----------
         positions
             Where the queries of all rows stand, shape (n_rows, n_queries); on the CPU.
-        group
-            Query heads of a key/value head.
-        window
-            How many positions a query sees, itself included.
         """
         caches = self.stack.caches
         lengths = torch.tensor([cache.length for cache in caches])
@@ -238,8 +230,6 @@ class SharedPrefix:
 
     Parameters
     ----------
-    prompts
-        The ends of the distinct prompts of the batch.
     prompt_of_row
         Index into `prompts` for every row, shape (n_rows,).
     reuse
@@ -292,8 +282,6 @@ class SharedPrefix:
         ----------
         positions
             Where the queries stand, shape (n_rows, n_queries); on the CPU.
-        group
-            Query heads of a key/value head.
         window
             How many positions a query sees, itself included; None is all.
         """
@@ -316,16 +304,10 @@ class SharedPrefix:
 
         Parameters
         ----------
-        layer
-            Number of the layer.
         query
             Scaled queries, shape (n_rows, kv_heads, group, n_queries, head_dim).
         masks
             What `masks` returned for this pass and the layer's window.
-        softcap
-            Scores are squashed to this range by tanh.
-        scratch
-            Memory for the scores.
 
         Returns
         -------

@@ -175,10 +175,6 @@ class PromptTree:
         ----------
         model
             A model inside `lm_eval_ext.engine.shared_prefix.shared_prefix_mode`.
-        requests
-            Some of the tree's requests.
-        timing
-            Measures it.
         """
         # Each once, and in an order of its own: batches should be the same in every run.
         nodes = {n: None for r in requests for n in self._path(r.shared_ids) if n.cache is None}
@@ -190,13 +186,7 @@ class PromptTree:
                 node.cache = cache
 
     def release(self, requests: Sequence[AttemptRequest]) -> bool:
-        """Let go of what no other request needs; return whether anything was let go.
-
-        Parameters
-        ----------
-        requests
-            Requests of the tree that have ended.
-        """
+        """Let go of what no other request needs; return whether anything was let go."""
         gone = False
         for request in requests:
             for node in self._path(request.shared_ids):
@@ -212,8 +202,6 @@ class PromptTree:
 
         Parameters
         ----------
-        requests
-            The request of each row.
         reuse
             An earlier layout, whose copies serve again where they can.
         """

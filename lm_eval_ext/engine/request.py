@@ -23,8 +23,6 @@ class Vectors(NamedTuple):
 
     Parameters
     ----------
-    length
-        Number of vectors.
     draw
         Returns them, shape (length, hidden), in the space of the embedding module's output;
         float32 on the CPU. Every call returns the same.
@@ -125,8 +123,6 @@ def common_prefix_split(
 
     Parameters
     ----------
-    token_ids
-        The whole prompt.
     at
         Position of the first private token; the last token by default, so that every attempt has
         one input of its own to continue from.

@@ -131,10 +131,6 @@ def annotated_within_memory(
     ----------
     annotate
         Returns attempts with their annotations, in their order.
-    requests
-        What was asked for.
-    attempts
-        The attempts.
     """
     try:
         return annotate(requests, attempts)

@@ -24,13 +24,7 @@ _PROMPT_COPIES = 2
 
 
 def layer_configurations(config: Any) -> list[Any]:
-    """Return the configuration of every layer, which may differ in heads and widths.
-
-    Parameters
-    ----------
-    config
-        Text configuration of a model, as transformers has it.
-    """
+    """Return the configuration of every layer, which may differ in heads and widths."""
     if getattr(config, "is_heterogeneous", False):  # Gemma 4: its own values cannot be read
         return list(config.per_layer_config)
     return [config] * int(config.num_hidden_layers)
@@ -105,8 +99,6 @@ def bytes_per_row(
         Tokens of the prompt that the attempts of a question share.
     attempts_per_prompt
         Attempts that share one prompt.
-    vocabulary
-        Entries of the model's vocabulary.
     """
     return (
         _PRIVATE_OVERHEAD * own_tokens * bytes_per_token

@@ -173,11 +173,6 @@ def padded_contexts(contexts: Sequence[Sequence[int]]) -> torch.Tensor:
 
     A repetition penalty looks at which tokens are there, not where, so repeating one that is
     there anyway changes nothing.
-
-    Parameters
-    ----------
-    contexts
-        Token ids of each row.
     """
     longest = max(len(context) for context in contexts)
     rows = [[*context, *([context[0]] * (longest - len(context)))] for context in contexts]

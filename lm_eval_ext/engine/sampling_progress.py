@@ -84,10 +84,6 @@ class SamplingProgress:
 
         Parameters
         ----------
-        request
-            What was asked for.
-        generation
-            The attempt.
         was_kept
             Whether it comes from a store.
         """

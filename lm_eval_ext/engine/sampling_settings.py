@@ -60,8 +60,6 @@ class SamplingSettings:
     ----------
     max_new_tokens
         Most tokens an attempt may have.
-    stop
-        Strings that end an attempt.
     do_sample
         Sample, or take the most likely token.
     temperature, top_k, top_p, min_p, typical_p, repetition_penalty

@@ -120,8 +120,6 @@ def shared_prefix_attention(
         Shape (n_rows, heads, n_queries, head_dim).
     key, value
         The row's own keys and values, shape (n_rows, kv_heads, n_columns, head_dim).
-    shared_prefix
-        The prompts and positions of this pass.
     """
     if shared_prefix is None:
         if softcap is not None:
@@ -162,13 +160,7 @@ def shared_prefix_mode(model: PreTrainedModel) -> Iterator[None]:
 
 
 def tokens_per_pass(model: PreTrainedModel) -> int:
-    """Return how many tokens of prompts the model reads in one pass.
-
-    Parameters
-    ----------
-    model
-        Each of its parameters is one multiplication per token.
-    """
+    """Return how many tokens of prompts the model reads in one pass."""
     if model.device.type != "cpu":
         return PREFILL_TOKENS
     n_tokens = _CPU_MULTIPLICATIONS // max(1, model.num_parameters())
@@ -191,12 +183,8 @@ def prefill(
     ----------
     model
         A model inside `shared_prefix_mode`.
-    prompts
-        Token ids; empty prompts are allowed.
     parents
         What each follows, or None for the beginnings of texts.
-    timing
-        Measures it.
     """
     timing = timing or Timing()
     most = tokens_per_pass(model)
@@ -275,8 +263,6 @@ def forward(
     inputs
         Token ids of shape (n_rows, n_queries), or embeddings of shape (n_rows, n_queries, hidden).
         Rows shorter than the others are padded on the left, as ``cache.starts`` says.
-    prefix
-        The prompts of the rows.
     cache
         The rows' own keys and values; this pass is appended.
     logits_to_keep

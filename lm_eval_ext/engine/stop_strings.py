@@ -46,17 +46,8 @@ class StopStrings:
 
     Parameters
     ----------
-    tokenizer
-        Tokenizer of the model.
-    stop
-        The stop strings; empty ones are ignored.
     formats
         How thoughts are marked; by default as in published models.
-
-    Attributes
-    ----------
-    window
-        Tokens in which a stop string fits.
     """
 
     def __init__(
@@ -89,15 +80,7 @@ class StopStrings:
         return np.flatnonzero(known & self._completing[np.where(known, newest, 0)])
 
     def completed(self, token_ids: Sequence[int], opened: ThoughtTags | None = None) -> bool:
-        """Return whether a stop string stands at or near the end of a sequence.
-
-        Parameters
-        ----------
-        token_ids
-            The tokens generated so far.
-        opened
-            Tags of the thought that the prompt has opened.
-        """
+        """Return whether a stop string stands at or near the end of a sequence."""
         text = self._tokenizer.decode(list(token_ids[-self.window :]))
         if not any(string in text for string in self._stop):
             return False

@@ -29,8 +29,6 @@ def teacher_forced_logits(
     ----------
     model
         A causal model that `lm_eval_ext.engine.support.misfit` finds nothing against.
-    requests
-        The attempts; those of one prompt should stand together.
     continuations
         Tokens of each attempt, at least one.
     max_rows

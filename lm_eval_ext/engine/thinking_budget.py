@@ -18,8 +18,6 @@ class Forced(NamedTuple):
     ----------
     token_ids
         Tokens to put next, one after the other; empty where the model may choose.
-    due
-        Number of tokens at which to ask again.
     """
 
     token_ids: tuple[int, ...]
@@ -31,10 +29,6 @@ class ThinkingBudget:
 
     Parameters
     ----------
-    tokenizer
-        Tokenizer of the model.
-    formats
-        How thoughts are marked.
     n_tokens
         Most tokens of a thought, counted from the beginning of the completion, or after the opening
         tag where the completion has one.
@@ -48,15 +42,7 @@ class ThinkingBudget:
         self._formats = formats
 
     def check(self, token_ids: Sequence[int], opened: ThoughtTags | None) -> Forced:
-        """Say what follows an attempt's tokens; first asked when there are `n_tokens` of them.
-
-        Parameters
-        ----------
-        token_ids
-            The tokens generated so far.
-        opened
-            Tags of the thought that the prompt has opened.
-        """
+        """Say what follows an attempt's tokens; first asked when there are `n_tokens` of them."""
         text = self._tokenizer.decode(list(token_ids))
         thought = self._formats.find(text, opened)
         if thought is None or thought.finished:
@@ -73,17 +59,7 @@ class ThinkingBudget:
 def n_tokens_until(
     tokenizer: PreTrainedTokenizerBase, token_ids: Sequence[int], offset: int
 ) -> int:
-    """Return how many tokens it takes to write the first characters of a text.
-
-    Parameters
-    ----------
-    tokenizer
-        The tokenizer.
-    token_ids
-        Tokens of the text.
-    offset
-        Number of characters, special tokens included.
-    """
+    """Return how many tokens it takes to write the first characters of a text."""
     low, high = 0, len(token_ids)
     while low < high:
         middle = (low + high) // 2

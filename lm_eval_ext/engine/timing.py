@@ -62,8 +62,6 @@ class Timing:
 
         Parameters
         ----------
-        name
-            The part.
         n_tokens
             Tokens that it handles; not counted where the block ends with an exception.
         """

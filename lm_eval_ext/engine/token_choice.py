@@ -46,8 +46,6 @@ def in_blocks(values: torch.Tensor, size: int) -> torch.Tensor:
     ----------
     values
         Shape (n_rows, vocabulary).
-    size
-        Length of a block.
 
     Returns
     -------
@@ -93,8 +91,6 @@ def largest(scores: torch.Tensor, n: int) -> tuple[torch.Tensor, torch.Tensor]:
     ----------
     scores
         Shape (n_rows, vocabulary).
-    n
-        How many.
     """
     vocabulary = scores.shape[-1]
     if vocabulary <= _SMALL_VOCABULARY or 2 * n * _BLOCK > vocabulary:

@@ -36,8 +36,6 @@ def find_boxes(text: str, max_length: int) -> Iterator[Box]:
 
     Parameters
     ----------
-    text
-        A completion.
     max_length
         Characters after which the search for the closing brace ends; a longer box is ignored.
 
@@ -63,8 +61,6 @@ def box_end(text: str, start: int = 0, stop: int = sys.maxsize) -> int | None:
 
     Parameters
     ----------
-    text
-        A text.
     start
         Where the inside of the box begins.
     stop

@@ -17,8 +17,6 @@ class EmbeddingStatistics(NamedTuple):
     ----------
     mean
         Mean of all entries.
-    std
-        Standard deviation of all entries.
     mean_per_dim, std_per_dim
         The same for each dimension, float64 tensors of shape (hidden,).
     n_rows

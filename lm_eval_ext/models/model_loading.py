@@ -24,8 +24,6 @@ def model_location(name: str, *, argument: str = "pretrained") -> str:
     ----------
     name
         One of `MODEL_NAMES`, a Hub id or a folder.
-    argument
-        What gave it, for the error.
 
     Raises
     ------
@@ -47,15 +45,6 @@ def readable_load_errors(
     pretrained: Any, wrapper: str, argument: str = "pretrained"
 ) -> Iterator[None]:
     """Turn what transformers raises for a missing model or argument into one clear line.
-
-    Parameters
-    ----------
-    pretrained
-        The model that is loaded.
-    wrapper
-        Name of the class whose arguments were given.
-    argument
-        Name of the argument that gave the model.
 
     Raises
     ------

@@ -22,8 +22,6 @@ class ThoughtTags(NamedTuple):
     ----------
     opening
         Text that begins a thought; empty where it is not known.
-    closing
-        Text that ends it.
     forced
         Text that ends a thought from outside, where that is more than the closing tag.
     """
@@ -95,8 +93,6 @@ class ThoughtSpan(NamedTuple):
         Offset in characters where it begins, 0 where the prompt has begun it.
     end
         Offset after its closing tag; the length of the text where it is open.
-    tags
-        Its tags.
     finished
         Whether it has ended.
     """
@@ -136,8 +132,6 @@ class ThoughtFormats:
 
         Parameters
         ----------
-        prompt
-            The rendered prompt.
         turn
             Where the assistant's turn begins, if that is known: a thought begun there and not
             ended is open, whatever follows its tag.

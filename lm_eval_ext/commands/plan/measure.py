@@ -97,18 +97,10 @@ def measure(
 
     Parameters
     ----------
-    model
-        Hub id, folder or shipped name.
-    task
-        Generation task, group or tag of lm-eval.
     stated
         Attempts, questions per task and the token limit, where they are not the task's own.
-    seconds
-        The run is ended after this time.
     n_devices
         Devices the questions are divided among; the share of the first is measured here.
-    apply_chat_template
-        As lm-eval's option.
     **model_arguments
         Of ``--model sampled``: ``dtype``, ``batch_size``, ``device``.
 

@@ -25,10 +25,6 @@ def task_workload(task: str, model: str, stated: Stated) -> Workload:
     ----------
     task
         Name of a generation task, group or tag of lm-eval.
-    model
-        Hub id, folder or shipped name, for its tokenizer.
-    stated
-        What replaces the task's own numbers.
 
     Raises
     ------

@@ -29,8 +29,6 @@ class Workload:
         Attempts per question; of several tasks, the mean over all questions.
     response_tokens
         Mean tokens of a response.
-    notes
-        What was assumed.
     """
 
     questions: int

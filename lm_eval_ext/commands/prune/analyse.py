@@ -126,12 +126,6 @@ def metric_changes(subject: Subject, task: str, metric: str, limit: int | None) 
 
     Parameters
     ----------
-    subject
-        The model.
-    task
-        Name of an lm-eval task.
-    metric
-        One that has a value per question.
     limit
         Questions, or None.
     """
@@ -158,8 +152,6 @@ def analysis(sinks: SinkScores, changes: dict[str, FloatArray]) -> dict[str, Any
 
     Parameters
     ----------
-    sinks
-        Sink scores, over lengths too.
     changes
         Changes without each head, by what is measured; each of shape (n_layers, n_heads).
     """

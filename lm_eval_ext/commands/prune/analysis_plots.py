@@ -24,14 +24,8 @@ def plot_analysis(
 
     Parameters
     ----------
-    sinks
-        Sink scores.
-    changes
-        Changes without each head alone, by what is measured.
     report
         What `lm_eval_ext.commands.prune.analyse.analysis` returned.
-    path
-        The picture.
     """
     plt = pyplot()
     figure, axes = plt.subplots(1, len(changes) + 3, figsize=(4 * (len(changes) + 3), 3.4))

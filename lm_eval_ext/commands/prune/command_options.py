@@ -18,19 +18,7 @@ from lm_eval_ext.model_wrappers.sink_pruned import SinkPrunedLM
 
 
 class Subject(NamedTuple):
-    """What a command works on.
-
-    Parameters
-    ----------
-    lm
-        The model, unpruned.
-    layout
-        Its parts.
-    calibration
-        The calibration data.
-    pretrained
-        The model as the user names it.
-    """
+    """What a command works on."""
 
     lm: SinkPrunedLM
     layout: Layout

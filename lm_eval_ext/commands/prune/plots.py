@@ -25,10 +25,6 @@ def plot_heatmap(scores: FloatArray, path: Path, *, title: str) -> None:
     ----------
     scores
         Shape (n_layers, n_heads).
-    path
-        The picture.
-    title
-        Written above it.
     """
     plt = pyplot()
     n_layers, n_heads = scores.shape

@@ -40,8 +40,6 @@ def shown_metrics(measured: Iterable[str], names: str | None) -> list[str]:
 
     Parameters
     ----------
-    measured
-        Perplexity, and TASK/METRIC for each metric of the tasks.
     names
         Names with commas between, with or without the task; ``"all"``; or None for perplexity and
         the first metric of each task.
@@ -73,17 +71,7 @@ def shown_metrics(measured: Iterable[str], names: str | None) -> list[str]:
 
 
 def tables(cells: Cells, metrics: Sequence[str], *, title: str) -> str:
-    """Return all tables of a sweep as Markdown.
-
-    Parameters
-    ----------
-    cells
-        Content of the cells, the dense model's among them.
-    metrics
-        Which metrics to show.
-    title
-        Name of the model and unit.
-    """
+    """Return all tables of a sweep as Markdown."""
     by_criterion: dict[str, dict[float, Cells]] = {}
     for cell in cells:
         by_ratio = by_criterion.setdefault(cell["criterion"], {})

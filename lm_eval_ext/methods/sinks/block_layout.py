@@ -19,14 +19,8 @@ class Block(NamedTuple):
 
     Parameters
     ----------
-    module
-        The block: attention and MLP.
-    attention
-        Its attention.
     projection
         The output projection; reads the heads side by side, shape (..., n_heads * head_dim).
-    head_dim
-        Size of a head's output.
     """
 
     module: nn.Module

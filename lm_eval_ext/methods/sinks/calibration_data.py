@@ -46,8 +46,6 @@ class CalibrationSet(NamedTuple):
 
     Parameters
     ----------
-    prompts
-        Token ids of each.
     record
         What a reader needs to repeat it: source, number of prompts and of tokens, SHA-256 of the
         token ids, the first tokens and whether the tokenizer adds BOS.
@@ -62,8 +60,6 @@ def default_source(pretrained: object, *, test: bool = False) -> str:
 
     Parameters
     ----------
-    pretrained
-        The model as the user names it.
     test
         Text to measure on, which is not the text to calibrate on.
 
@@ -85,10 +81,6 @@ def calibration_set(lm: HFLM, source: str, *, size: int, length: int = 512) -> C
 
     Parameters
     ----------
-    lm
-        The model, for its tokenizer and its longest input.
-    source
-        See the module.
     size
         Most sequences.
     length

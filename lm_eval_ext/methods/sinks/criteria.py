@@ -26,8 +26,6 @@ class Criterion(NamedTuple):
 
     Parameters
     ----------
-    score
-        The function.
     needs
         Parts of `CalibrationStatistics` it reads.
     """

@@ -15,8 +15,6 @@ class Batch(NamedTuple):
 
     Parameters
     ----------
-    places
-        Which sequences these are.
     input_ids, attention_mask
         int64 tensors of shape (n_rows, length); the mask is 1 on real tokens.
     """

@@ -94,10 +94,6 @@ class PruningPlan(NamedTuple):
 
     Parameters
     ----------
-    settings
-        The settings.
-    removal
-        Heads or blocks.
     scores
         Score of every head or block, the highest removed first; None where nothing is removed.
     replacement
@@ -132,12 +128,8 @@ def make_plan(
     ----------
     layout
         The model; may be missing where the ratio is 0.
-    settings
-        How to prune.
     statistics
         With the parts that ``settings.needs()`` names.
-    scores
-        Scores to use instead of computing them.
     """
     if settings.ratio == 0 or layout is None:
         return PruningPlan(settings, Removal())

@@ -86,8 +86,6 @@ def sink_probe(model: PreTrainedModel, receiver: Receiver) -> Iterator[None]:
 
     Parameters
     ----------
-    model
-        A causal model whose attention goes through transformers' registry.
     receiver
         Called once per layer of every `probed_forward`.
 
@@ -121,8 +119,6 @@ def probed_forward(
 
     Parameters
     ----------
-    model
-        The model.
     input_ids, attention_mask
         Shape (n_rows, length), padded on the left or on the right.
     """
@@ -143,8 +139,6 @@ def plain_forward(
 
     Parameters
     ----------
-    model
-        A causal model.
     input_ids, attention_mask
         Shape (n_rows, length), padded on the left or on the right.
     """

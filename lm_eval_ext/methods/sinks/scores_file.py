@@ -29,14 +29,8 @@ def scores_report(
 
     Parameters
     ----------
-    layout
-        The model.
     scores
         ``{"heads": {criterion: scores}, "blocks": {criterion: scores}}``.
-    pretrained
-        The model's name.
-    calibration
-        Record of the calibration data.
     sinks, convention
         Sink scores with what else is known of them, and how they were averaged.
     """
@@ -71,8 +65,6 @@ def read_scores(path: Path, criterion: str, unit: str) -> tuple[NDArray[np.float
     ----------
     path
         A file of ``lm-eval-ext prune score``.
-    criterion, unit
-        Which scores.
 
     Raises
     ------

@@ -51,8 +51,6 @@ def unit_scores(scores: FloatArray, unit: str, layout: Layout) -> FloatArray:
     unit
         ``"head"``; ``"kv_group"``, the query heads of one key/value head; ``"attention"``, all
         heads of a layer; or ``"block"``. A group has the mean of its heads.
-    layout
-        The model.
     """
     expected = (layout.n_layers,) if unit == "block" else (layout.n_layers, layout.n_heads)
     if scores.shape != expected:
@@ -84,8 +82,6 @@ def select(
         Share of the units of the whole model, in [0, 1).
     unit
         See `unit_scores`.
-    layout
-        The model.
     skip_first
         Blocks after the first that are not touched either.
 
@@ -128,8 +124,6 @@ def select_evenly(scores: FloatArray, *, ratio: float, unit: str, layout: Layout
         Share of the units, in [0, 1).
     unit
         ``"kv_group"`` or ``"head"``.
-    layout
-        The model.
 
     Raises
     ------

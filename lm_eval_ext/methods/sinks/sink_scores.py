@@ -52,8 +52,6 @@ class SinkScores(NamedTuple):
         Mean over prompts, shape (n_layers, n_heads), in [0, 1]; NaN where no query qualifies.
     standard_error
         Of the mean over prompts, same shape; NaN for a single prompt.
-    lengths
-        Lengths T for which the score is known too.
     by_length
         Score over the first T tokens, shape (n_lengths, n_layers, n_heads), over the prompts that
         have at least the longest T.
@@ -91,8 +89,6 @@ class SinkAccumulator:
     ----------
     n_layers, n_heads
         Shape of the model.
-    convention
-        Which queries are averaged over.
     lengths
         Increasing lengths T for which to know the score as well. Attention is causal, so the score
         over the first T tokens comes from the same pass.
@@ -187,8 +183,6 @@ def score_sinks(
 
     Parameters
     ----------
-    model
-        A causal model whose attention goes through transformers' registry.
     prompts
         Token ids of each prompt, BOS included where the model has one.
     convention

@@ -48,10 +48,6 @@ class CalibrationStatistics(NamedTuple):
 
     Parameters
     ----------
-    sinks
-        Sink scores.
-    outputs
-        Moments of the heads' outputs.
     block_cosine
         Mean cosine similarity of a block's input and output over real tokens, shape (n_layers,).
     """
@@ -107,14 +103,6 @@ def collect_statistics(
 
     Parameters
     ----------
-    model
-        The model, unpruned.
-    prompts
-        Token ids of each prompt.
-    parts
-        What to gather; nothing costs nothing.
-    convention, lengths
-        Of the sink scores.
     max_tokens
         Most tokens in a batch, padding included.
     """

@@ -26,15 +26,7 @@ _TOLERANCE_HALF_PRECISION = 0.1
 
 
 class Kept(NamedTuple):
-    """What a layer keeps.
-
-    Parameters
-    ----------
-    groups
-        Key/value heads.
-    heads
-        Query heads, group by group.
-    """
+    """What a layer keeps."""
 
     groups: list[int]
     heads: list[int]
