@@ -16,6 +16,7 @@ from typing import NamedTuple
 import numpy as np
 import torch
 
+from lm_eval_ext.engine.attention_override import attention_override
 from lm_eval_ext.engine.request import AttemptRequest
 from lm_eval_ext.engine.teacher_forcing import teacher_forced_logits
 from lm_eval_ext.metrics.checks import FloatArray
@@ -117,12 +118,8 @@ def attention_on_vectors(lm: SampledLM, prompt: str, token_ids: Sequence[int]) -
     )
     first = len(request.shared_ids)
     vectors = slice(first, first + request.n_vectors)
-    previous = lm.model.config._attn_implementation
-    lm.model.set_attn_implementation("eager")
-    try:
+    with attention_override(lm.model, name="eager"):
         output = lm.model(inputs_embeds=inputs[None], output_attentions=True, use_cache=False)
-    finally:
-        lm.model.set_attn_implementation(previous)
     mass = [
         layer[0, :, -len(token_ids) :, vectors].cpu().double().sum(-1).mean(0).numpy()
         for layer in output.attentions

@@ -10,13 +10,14 @@ clean context needs.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from typing import Any
 
 import torch
-from transformers import AttentionInterface, AttentionMaskInterface, PreTrainedModel
+from transformers import PreTrainedModel
 
+from lm_eval_ext.engine.attention_override import attention_override
 from lm_eval_ext.engine.packed_layout import ForcedAttempt, PackedAttempts
 from lm_eval_ext.engine.support import misfit
 
@@ -53,19 +54,11 @@ def _no_mask(*args: Any, **kwargs: Any) -> None:
     """Build no mask: the layout of the row has it all."""
 
 
-@contextmanager
-def packed_mode(*models: PreTrainedModel) -> Iterator[None]:
-    """Let models attend through `packed_attention`, and restore them afterwards."""
-    AttentionInterface.register(ATTENTION_NAME, packed_attention)
-    AttentionMaskInterface.register(ATTENTION_NAME, _no_mask)
-    previous = [(model, model.config._attn_implementation) for model in models]
-    try:
-        for model in models:
-            model.set_attn_implementation(ATTENTION_NAME)
-        yield
-    finally:
-        for model, name in reversed(previous):
-            model.set_attn_implementation(name)
+def packed_mode(*models: PreTrainedModel) -> AbstractContextManager[None]:
+    """Let models attend through `packed_attention` until the end of the block."""
+    return attention_override(
+        *models, name=ATTENTION_NAME, attention=packed_attention, mask=_no_mask
+    )
 
 
 def packed_logits(model: PreTrainedModel, packed: PackedAttempts) -> torch.Tensor:

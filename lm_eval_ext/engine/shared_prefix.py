@@ -13,17 +13,17 @@ token at a time; scoring finished responses uses it with the whole response at o
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from typing import Any
 
 import torch
-from transformers import AttentionInterface, AttentionMaskInterface, PreTrainedModel
+from transformers import PreTrainedModel
 from transformers.cache_utils import DynamicCache
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
-from transformers.masking_utils import sdpa_mask
 
+from lm_eval_ext.engine.attention_override import attention_override
 from lm_eval_ext.engine.partial_attention import (
     HiddenKeys,
     Scratch,
@@ -144,19 +144,9 @@ def shared_prefix_attention(
     return output.flatten(1, 2).transpose(1, 2).contiguous(), None
 
 
-@contextmanager
-def shared_prefix_mode(model: PreTrainedModel) -> Iterator[None]:
-    """Let the model attend through `shared_prefix_attention`, and restore it afterwards."""
-    # The mask function must be registered under the same name: without it transformers would
-    # build no mask at all for the prefill.
-    AttentionInterface.register(ATTENTION_NAME, shared_prefix_attention)
-    AttentionMaskInterface.register(ATTENTION_NAME, sdpa_mask)
-    previous = model.config._attn_implementation
-    model.set_attn_implementation(ATTENTION_NAME)
-    try:
-        yield
-    finally:
-        model.set_attn_implementation(previous)
+def shared_prefix_mode(model: PreTrainedModel) -> AbstractContextManager[None]:
+    """Let the model attend through `shared_prefix_attention` until the end of the block."""
+    return attention_override(model, name=ATTENTION_NAME, attention=shared_prefix_attention)
 
 
 def tokens_per_pass(model: PreTrainedModel) -> int:

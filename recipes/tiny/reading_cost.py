@@ -17,8 +17,9 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-from transformers import AttentionInterface, AttentionMaskInterface, PreTrainedModel
-from transformers.masking_utils import sdpa_mask
+from transformers import PreTrainedModel
+
+from lm_eval_ext.engine.attention_override import attention_override
 
 ATTENTION_NAME = "lm_eval_ext_reading_cost"
 
@@ -66,14 +67,10 @@ def costed_logits(model: PreTrainedModel, ids: torch.Tensor) -> tuple[torch.Tens
         Logits of shape (n_rows, length, vocabulary), equal to those of the model's own attention,
         and the cost; both carry gradients.
     """
-    AttentionInterface.register(ATTENTION_NAME, _reading_attention)
-    AttentionMaskInterface.register(ATTENTION_NAME, sdpa_mask)
-    previous = model.config._attn_implementation
-    model.set_attn_implementation(ATTENTION_NAME)
     _costs.clear()
     try:
-        logits = model(input_ids=ids, use_cache=False).logits
+        with attention_override(model, name=ATTENTION_NAME, attention=_reading_attention):
+            logits = model(input_ids=ids, use_cache=False).logits
         return logits, torch.stack(_costs).mean()
     finally:
         _costs.clear()
-        model.set_attn_implementation(previous)

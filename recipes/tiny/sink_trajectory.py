@@ -47,18 +47,19 @@ def measure_sinks(
     """
     import torch
 
+    from lm_eval_ext.engine.attention_override import attention_override
+
     sums: dict[str, torch.Tensor] = {}
-    previous, training = model.config._attn_implementation, model.training
-    model.eval().set_attn_implementation("eager")
+    training = model.training
+    model.eval()
     try:
-        for family, text in _texts():
-            ids = torch.tensor([tokenizer.encode(text)], device=model.device)
-            with torch.no_grad():
+        with attention_override(model, name="eager"), torch.no_grad():
+            for family, text in _texts():
+                ids = torch.tensor([tokenizer.encode(text)], device=model.device)
                 layers = model(input_ids=ids, output_attentions=True).attentions
-            scores = torch.stack([weights[0, :, :, 0].mean(-1) for weights in layers])
-            sums[family] = sums.get(family, 0) + scores
+                scores = torch.stack([weights[0, :, :, 0].mean(-1) for weights in layers])
+                sums[family] = sums.get(family, 0) + scores
     finally:
-        model.set_attn_implementation(previous)
         model.train(training)
     return {family: (total / _PROBLEMS).tolist() for family, total in sums.items()}
 

@@ -14,10 +14,10 @@ from typing import Any
 
 import torch
 from torch.nn import functional as F
-from transformers import AttentionInterface, AttentionMaskInterface, PreTrainedModel
+from transformers import PreTrainedModel
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
-from transformers.masking_utils import sdpa_mask
 
+from lm_eval_ext.engine.attention_override import attention_override
 from lm_eval_ext.engine.partial_attention import softcapped_attention
 from lm_eval_ext.errors import UserError
 
@@ -99,17 +99,12 @@ def sink_probe(model: PreTrainedModel, receiver: Receiver) -> Iterator[None]:
             f"{type(model).__name__} does not take attention functions from transformers' "
             "registry: its heads cannot be scored by the sink; choose another criterion"
         )
-    # Without a mask function of the same name transformers would build no mask at all.
-    AttentionInterface.register(ATTENTION_NAME, _probing_attention)
-    AttentionMaskInterface.register(ATTENTION_NAME, sdpa_mask)
-    previous = model.config._attn_implementation
-    model.set_attn_implementation(ATTENTION_NAME)
     _probe.receiver = receiver
     try:
-        yield
+        with attention_override(model, name=ATTENTION_NAME, attention=_probing_attention):
+            yield
     finally:
         _probe.receiver = None
-        model.set_attn_implementation(previous)
 
 
 def probed_forward(
