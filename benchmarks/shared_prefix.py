@@ -19,8 +19,8 @@ import torch
 from transformers import AutoModelForCausalLM, PreTrainedModel
 from transformers.cache_utils import DynamicCache
 
+from lm_eval_ext.engine.inputs import private_inputs
 from lm_eval_ext.engine.private_cache import PrivateCache
-from lm_eval_ext.engine.private_inputs import private_inputs
 from lm_eval_ext.engine.prompt_tree import PromptTree
 from lm_eval_ext.engine.random_stream import attempt_stream
 from lm_eval_ext.engine.request import AttemptRequest, common_prefix_split

@@ -18,8 +18,8 @@ import numpy as np
 import torch
 from transformers import PreTrainedModel
 
+from lm_eval_ext.engine.inputs import embedded, padded, private_inputs
 from lm_eval_ext.engine.private_cache import PrivateCache
-from lm_eval_ext.engine.private_inputs import private_inputs
 from lm_eval_ext.engine.prompt_tree import PromptTree
 from lm_eval_ext.engine.request import AttemptRequest
 from lm_eval_ext.engine.shared_prefix import SharedPrefix, forward
@@ -221,24 +221,14 @@ def _continue(
 
 def _plain_last_logits(model: PreTrainedModel, requests: list[AttemptRequest]) -> torch.Tensor:
     """Return the logits after requests, read in full with the model's own attention."""
-    lengths = [_n_positions(request) for request in requests]
-    shape = (len(requests), max(lengths))
-    ids = torch.zeros(shape, dtype=torch.int64, device=model.device)
-    mask = torch.zeros_like(ids)
-    for i, (request, length) in enumerate(zip(requests, lengths, strict=True)):
-        row = (*request.shared_ids, *((0,) * request.n_vectors), *request.private_ids)
-        # On the right, where causal layers of any kind keep padding from touching anything.
-        ids[i, :length] = torch.tensor(row, device=model.device)
-        mask[i, :length] = 1
+    rows = [r.shared_ids + (0,) * r.n_vectors + r.private_ids for r in requests]
+    # On the right, where causal layers of any kind keep padding from touching anything.
+    ids, mask = padded(rows, device=model.device)
     inputs = {"input_ids": ids}
     if any(request.vectors is not None for request in requests):
-        embeddings = model.get_input_embeddings()(ids).clone()
-        for row, request in zip(embeddings, requests, strict=True):
-            if request.vectors is not None:
-                first = len(request.shared_ids)
-                row[first : first + request.n_vectors] = request.vectors.draw().to(row)
-        inputs = {"inputs_embeds": embeddings}
-    last = torch.tensor(lengths, device=model.device) - 1
+        starts = [len(request.shared_ids) for request in requests]
+        inputs = {"inputs_embeds": embedded(model, ids, requests, starts)}
+    last = mask.sum(dim=1) - 1
     if "logits_to_keep" in inspect.signature(model.forward).parameters:
         kept, which = last.unique(return_inverse=True)
         output = model(**inputs, attention_mask=mask, use_cache=False, logits_to_keep=kept)

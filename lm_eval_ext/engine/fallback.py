@@ -10,23 +10,19 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import replace
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
-import numpy as np
 import torch
 from transformers import LogitsProcessor, LogitsProcessorList, PreTrainedModel, StoppingCriteria
 from transformers.cache_utils import Cache, DynamicCache
 
-from lm_eval_ext.engine.epilogue import Epilogue, FinishedAttempt, read_plainly
+from lm_eval_ext.engine.attempt_decoder import AttemptDecoder, Row
+from lm_eval_ext.engine.epilogue import FinishedAttempt, Readout, read_plainly
+from lm_eval_ext.engine.inputs import embedded, padded
 from lm_eval_ext.engine.packed_weights import packed_weights
-from lm_eval_ext.engine.request import AttemptRequest, AttemptResult, statistics_from_columns
-from lm_eval_ext.engine.sampling import Sampler, padded_contexts
-from lm_eval_ext.engine.stop_strings import StopStrings
-from lm_eval_ext.engine.thinking_budget import ThinkingBudget
-from lm_eval_ext.engine.timing import Timing
-from lm_eval_ext.models.generation import FinishReason
+from lm_eval_ext.engine.request import AttemptRequest, AttemptResult
 
 logger = logging.getLogger(__name__)
 
@@ -87,197 +83,95 @@ def fallback_for(model: PreTrainedModel, misfit: str) -> Callable[..., FallbackD
     return partial(FallbackDecoder, expand_cache=without_cache is None)
 
 
-class _StreamSampler(LogitsProcessor):
-    """Samples each row from its own stream and leaves `generate` no other choice."""
+class _Chosen(LogitsProcessor):
+    """Lets the decoder choose the tokens, and leaves `generate` no other choice."""
 
-    def __init__(
-        self,
-        sampler: Sampler,
-        requests: Sequence[AttemptRequest],
-        budget: ThinkingBudget | None,
-        timing: Timing,
-    ) -> None:
-        self._timing = timing
-        self._sampler = sampler
-        self._requests = requests
-        self._budget = budget
-        self._due = [0 if budget is None else budget.n_tokens] * len(requests)
-        self._forced: list[list[int]] = [[] for _ in requests]
-        self.opened = [request.opened for request in requests]
-        self.statistics: list[np.ndarray] = []
-        self.token_ids: list[np.ndarray] = []
-        self.n_ended = 0
+    def __init__(self, decoder: AttemptDecoder, rows: Sequence[Row]) -> None:
+        self._decoder, self._rows = decoder, rows
 
     def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
-        with self._timing.part("token choice", len(self._requests) - self.n_ended):
-            return self._chosen(scores)
-
-    def _chosen(self, scores: torch.Tensor) -> torch.Tensor:
-        for i, request in enumerate(self._requests):
-            self._force_end_of_thought(i, request)
-        uniforms = [
-            0.0 if forced else request.stream.random()
-            for request, forced in zip(self._requests, self._forced, strict=True)
-        ]
-        sampled = self._sampler(
-            scores, torch.tensor(uniforms, dtype=torch.float64), self._context_ids()
-        )
-        for i, forced in enumerate(self._forced):
-            if forced:
-                sampled.token_ids[i], sampled.statistics[i] = forced.pop(0), torch.nan
-        self.token_ids.append(sampled.token_ids.numpy())
-        self.statistics.append(sampled.statistics.numpy())
-        chosen = torch.full_like(scores, -torch.inf)
-        return chosen.scatter_(1, sampled.token_ids.to(scores.device)[:, None], 0.0)
-
-    def _force_end_of_thought(self, row: int, request: AttemptRequest) -> None:
-        if self._budget is None or len(self.token_ids) != self._due[row]:
-            return
-        so_far = [int(step[row]) for step in self.token_ids]
-        forced, self._due[row] = self._budget.check(so_far, request.opened)
-        self._forced[row] = list(forced)
-
-    def _context_ids(self) -> torch.Tensor | None:
-        if not self._sampler.needs_context:
-            return None
-        generated = zip(*self.token_ids, strict=True) if self.token_ids else None
-        new = [tuple(map(int, ids)) for ids in generated] if generated else None
-        return padded_contexts(
-            [
-                request.prompt_ids + (new[i] if new else ())
-                for i, request in enumerate(self._requests)
-            ]
-        )
+        self._decoder.extend(self._rows, scores)
+        newest = torch.tensor([[row.token_ids[-1]] for row in self._rows], device=scores.device)
+        return torch.full_like(scores, -torch.inf).scatter_(1, newest, 0.0)
 
 
 class _Finished(StoppingCriteria):
-    """Ends a row at its end-of-sequence token or at a stop string, and notes why."""
+    """Ends the rows that the decoder has found finished."""
 
-    def __init__(
-        self, processor: _StreamSampler, stop: StopStrings, eos_token_ids: Sequence[int]
-    ) -> None:
-        self._processor = processor
-        self._opened = processor.opened
-        self._stop = stop
-        self._eos = list(eos_token_ids)
-        self.ended: dict[int, tuple[int, FinishReason]] = {}  # row -> (length, reason)
+    def __init__(self, rows: Sequence[Row]) -> None:
+        self._rows = rows
 
     def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor, **kwargs) -> torch.Tensor:  # type: ignore[no-untyped-def]
-        steps = self._processor.token_ids
-        for i in np.flatnonzero(np.isin(steps[-1], self._eos)).tolist():
-            self.ended.setdefault(i, (len(steps), "eos"))
-        for i in self._stop.candidates(steps[-1]).tolist():
-            if i not in self.ended:
-                so_far = [int(step[i]) for step in steps]
-                if self._stop.completed(so_far, self._opened[i]):
-                    self.ended[i] = (len(steps), "stop")
-        self._processor.n_ended = len(self.ended)
-        done = [i in self.ended for i in range(len(steps[-1]))]
+        done = [row.finish_reason is not None for row in self._rows]
         return torch.tensor(done, device=input_ids.device)
 
 
-class FallbackDecoder:
-    """Samples attempts with ``model.generate``; results as those of `Decoder`.
+@dataclass(eq=False, repr=False, kw_only=True)
+class FallbackDecoder(AttemptDecoder):
+    """An `AttemptDecoder` that runs ``model.generate``, for any causal model.
+
+    All of an epilogue is read again, and what `generate` reads of a prompt counts as decoding.
 
     Parameters
     ----------
-    max_rows
-        Most attempts decoded at once.
     expand_cache
         Read each prompt once and repeat its cache; see `cache_misfit`.
-    epilogue
-        What to read after each attempt once it has ended, or None; all of it is read again.
-    budget
-        Ends thoughts that take too long, or None.
-    timing
-        Measures where the time goes; `generate` reads what it does not share as it decodes.
     """
 
-    def __init__(
-        self,
-        model: PreTrainedModel,
-        *,
-        sampler: Sampler,
-        stop: StopStrings,
-        eos_token_ids: Sequence[int],
-        max_rows: int,
-        expand_cache: bool,
-        epilogue: Epilogue | None = None,
-        budget: ThinkingBudget | None = None,
-        timing: Timing | None = None,
-    ) -> None:
-        self._timing = timing or Timing()
-        self._model = model
-        self._sampler = sampler
-        self._stop = stop
-        self._eos_token_ids = eos_token_ids
-        self._max_rows = max_rows
-        self._budget = budget
-        self._expand_cache = expand_cache
-        self._epilogue = epilogue
+    expand_cache: bool
 
     @torch.inference_mode()
     def run(self, requests: Sequence[AttemptRequest]) -> Iterator[tuple[int, AttemptResult]]:
-        """Yield (place of the request, result), batch by batch, longest prompts first."""
+        """Yield (index of the request, result), batch by batch, longest prompts first."""
         order = sorted(
             range(len(requests)),
             key=lambda i: (-len(requests[i].prompt_ids), requests[i].prompt_ids),
         )
-        rows = min(self._max_rows, len(requests))
-        with packed_weights(self._model, rows=rows, passes=self._sampler.settings.max_new_tokens):
-            for start in range(0, len(order), self._max_rows):
-                batch = order[start : start + self._max_rows]
-                results = self._generate([requests[i] for i in batch])
-                if self._epilogue is not None:
-                    results = self._with_readouts([requests[i] for i in batch], results)
-                yield from zip(batch, results, strict=True)
+        n_rows, passes = min(self.max_rows, len(requests)), self.sampler.settings.max_new_tokens
+        with packed_weights(self.model, rows=n_rows, passes=passes):
+            for start in range(0, len(order), self.max_rows):
+                batch = order[start : start + self.max_rows]
+                rows = [self.row(i, requests[i], requests[i]) for i in batch]
+                self._generate(rows)
+                readouts = self._readouts(rows)
+                for row, readout in zip(rows, readouts, strict=True):
+                    yield row.index, row.result(readout)
 
-    def _with_readouts(
-        self, requests: list[AttemptRequest], results: list[AttemptResult]
-    ) -> list[AttemptResult]:
-        assert self._epilogue is not None
-        finished = [
-            FinishedAttempt(request, result.token_ids)
-            for request, result in zip(requests, results, strict=True)
-        ]
-        with self._timing.part("annotation", sum(len(one.token_ids) for one in finished)):
-            readouts = read_plainly(self._model, self._epilogue, finished)
-        return [replace(r, readout=readout) for r, readout in zip(results, readouts, strict=True)]
+    def _readouts(self, rows: list[Row]) -> list[Readout | None]:
+        if self.epilogue is None:
+            return [None] * len(rows)
+        finished = [FinishedAttempt(row.request, row.token_ids) for row in rows]
+        with self.timing.part("annotation", sum(len(row.token_ids) for row in rows)):
+            return read_plainly(self.model, self.epilogue, finished)
 
-    def _generate(self, requests: list[AttemptRequest]) -> list[AttemptResult]:
-        processor = _StreamSampler(self._sampler, requests, self._budget, self._timing)
-        criteria = _Finished(processor, self._stop, self._eos_token_ids)
-        inputs = self._inputs(requests)
-        with self._timing.part("decode"):
-            self._model.generate(
+    def _generate(self, rows: list[Row]) -> None:
+        inputs = self._inputs([row.request for row in rows])
+        with self.timing.part("decode"):
+            self.model.generate(
                 **inputs,
                 do_sample=False,
                 num_beams=1,
                 # Everything the settings ask for happens in the processor.
                 repetition_penalty=1.0,
-                logits_processor=LogitsProcessorList([processor]),
-                stopping_criteria=[criteria],
-                max_new_tokens=self._sampler.settings.max_new_tokens,
+                logits_processor=LogitsProcessorList([_Chosen(self, rows)]),
+                stopping_criteria=[_Finished(rows)],
+                max_new_tokens=self.sampler.settings.max_new_tokens,
                 eos_token_id=None,
                 pad_token_id=0,
                 use_cache=True,
             )
-        tokens = np.stack(processor.token_ids, axis=1)
-        statistics = np.stack(processor.statistics, axis=1)
-        results = []
-        for i in range(len(requests)):
-            length, reason = criteria.ended.get(i, (tokens.shape[1], "length"))
-            columns = statistics_from_columns(statistics[i, :length])
-            results.append(AttemptResult(tuple(tokens[i, :length].tolist()), reason, columns))
-        return results
 
     def _inputs(self, requests: list[AttemptRequest]) -> dict[str, Any]:
         """Return left-padded inputs with their mask, and the prompts' cache where it expands."""
-        ids, mask = self._padded([request.prompt_ids for request in requests])
+        # Token 0 stands where vectors go.
+        prompts = [r.shared_ids + (0,) * r.n_vectors + r.private_ids for r in requests]
+        ids, mask = padded(prompts, side="left", device=self.model.device)
         if any(request.vectors is not None for request in requests):
-            return self._inputs_with_vectors(requests)
+            starts = [ids.shape[1] - request.private_length for request in requests]
+            inputs_embeds = embedded(self.model, ids, requests, starts)
+            return {"inputs_embeds": inputs_embeds, "attention_mask": mask}
         inputs = {"input_ids": ids, "attention_mask": mask}
-        if self._expand_cache and all(len(request.private_ids) == 1 for request in requests):
+        if self.expand_cache and all(len(request.private_ids) == 1 for request in requests):
             cache = self._expanded_cache([request.shared_ids for request in requests])
             if cache is not None:
                 inputs["past_key_values"] = cache
@@ -288,34 +182,8 @@ class FallbackDecoder:
         distinct = list(dict.fromkeys(shared))
         if len(distinct) == len(shared) or not all(distinct):
             return None  # nothing to share, or an empty prompt, which has no cache
-        ids, mask = self._padded(distinct)
+        ids, mask = padded(distinct, side="left", device=self.model.device)
         row_of = {prompt: i for i, prompt in enumerate(distinct)}
         rows = torch.tensor([row_of[prompt] for prompt in shared])
-        with self._timing.part("prefill", sum(map(len, distinct))):
-            return expanded_cache(self._model, ids, mask, rows)
-
-    def _padded(self, prompts: list[tuple[int, ...]]) -> tuple[torch.Tensor, torch.Tensor]:
-        """Return token ids padded on the left, and their mask."""
-        longest = max(len(prompt) for prompt in prompts)
-        ids = torch.zeros((len(prompts), longest), dtype=torch.int64)
-        mask = torch.zeros_like(ids)
-        for i, prompt in enumerate(prompts):
-            first = longest - len(prompt)
-            ids[i, first:] = torch.tensor(prompt, dtype=torch.int64)
-            mask[i, first:] = 1
-        return ids.to(self._model.device), mask.to(self._model.device)
-
-    def _inputs_with_vectors(self, requests: list[AttemptRequest]) -> dict[str, Any]:
-        """Return left-padded embeddings, the vectors in their places, with their mask."""
-        # Token 0 stands where the vectors go.
-        ids, mask = self._padded(
-            [r.shared_ids + (0,) * r.n_vectors + r.private_ids for r in requests]
-        )
-        embeddings = self._model.get_input_embeddings()(ids).clone()
-        for i, request in enumerate(requests):
-            if request.vectors is not None:
-                last = ids.shape[1] - len(request.private_ids)
-                embeddings[i, last - request.n_vectors : last] = request.vectors.draw().to(
-                    embeddings
-                )
-        return {"inputs_embeds": embeddings, "attention_mask": mask}
+        with self.timing.part("prefill", sum(map(len, distinct))):
+            return expanded_cache(self.model, ids, mask, rows)

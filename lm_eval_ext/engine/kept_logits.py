@@ -7,11 +7,12 @@ memory they are kept; an attempt whose logits are not complete is read again by 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import Any
+from dataclasses import dataclass
 
 import torch
 
-from lm_eval_ext.engine.decoding import Decoder, _Row
+from lm_eval_ext.engine.attempt_decoder import Row
+from lm_eval_ext.engine.decoding import Decoder
 from lm_eval_ext.engine.request import AttemptRequest, AttemptResult
 
 
@@ -58,50 +59,35 @@ class LogitStore:
         self._rows, self._n_rows = None, 0
 
 
+@dataclass(eq=False, repr=False, kw_only=True)
 class KeepingDecoder(Decoder):
     """A `Decoder` that keeps the logits after every token it samples.
 
     Parameters
     ----------
-    model
-        As for `Decoder`.
     store
         Where to keep them.
     kept
         Filled with the row numbers of each finished attempt, by its request; an attempt that found
         no room is missing.
-    **arguments
-        As for `Decoder`.
     """
 
-    def __init__(
-        self,
-        model: Any,
-        *,
-        store: LogitStore,
-        kept: dict[AttemptRequest, list[int]],
-        **arguments: Any,
-    ) -> None:
-        super().__init__(model, **arguments)
-        self._store = store
-        self._kept = kept
-        self._incomplete: set[AttemptRequest] = set()
+    store: LogitStore
+    kept: dict[AttemptRequest, list[int]]
 
     def run(self, requests: Sequence[AttemptRequest]) -> Iterator[tuple[int, AttemptResult]]:
         """Yield results as `Decoder.run` does."""
-        self._kept.clear()
-        self._incomplete.clear()
+        self.kept.clear()
+        self._incomplete: set[AttemptRequest] = set()
         yield from super().run(requests)
 
-    def _extend(self, rows: list[_Row], logits: torch.Tensor) -> None:
-        running = [i for i, row in enumerate(rows) if row.finish_reason is None]
-        chosen = logits if len(running) == len(rows) else logits[running]
-        numbers = self._store.append(chosen)
+    def _extend(self, rows: Sequence[Row], running: list[int], logits: torch.Tensor) -> None:
+        numbers = self.store.append(logits if len(running) == len(rows) else logits[running])
         for j, i in enumerate(running):
             request = rows[i].request
             if numbers is None or request in self._incomplete:
                 self._incomplete.add(request)
-                self._kept.pop(request, None)
+                self.kept.pop(request, None)
             else:
-                self._kept.setdefault(request, []).append(numbers[j])
-        super()._extend(rows, logits)
+                self.kept.setdefault(request, []).append(numbers[j])
+        super()._extend(rows, running, logits)

@@ -18,6 +18,7 @@ import torch
 from transformers import PreTrainedModel
 
 from lm_eval_ext.engine.attention_override import attention_override
+from lm_eval_ext.engine.inputs import padded
 from lm_eval_ext.engine.packed_layout import ForcedAttempt, PackedAttempts
 from lm_eval_ext.engine.support import misfit
 
@@ -116,13 +117,9 @@ def packed_misfit(model: PreTrainedModel) -> str | None:
 def plain_logits(model: PreTrainedModel, attempts: Sequence[ForcedAttempt]) -> torch.Tensor:
     """Return what `packed_logits` returns, from a padded pass with the model's own attention."""
     rows = [[*attempt.prompt_ids, *attempt.response_ids[:-1]] for attempt in attempts]
-    longest = max(len(row) for row in rows)
     # On the right, where causal layers of any kind keep padding from touching anything.
-    ids = torch.tensor([row + [0] * (longest - len(row)) for row in rows])
-    mask = torch.tensor([[1] * len(row) + [0] * (longest - len(row)) for row in rows])
-    logits = model(
-        input_ids=ids.to(model.device), attention_mask=mask.to(model.device), use_cache=False
-    ).logits
+    ids, mask = padded(rows, device=model.device)
+    logits = model(input_ids=ids, attention_mask=mask, use_cache=False).logits
     return torch.cat(
         [
             logits[i, len(attempt.prompt_ids) - 1 : len(rows[i])]

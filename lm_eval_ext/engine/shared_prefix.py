@@ -24,6 +24,7 @@ from transformers.cache_utils import DynamicCache
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 
 from lm_eval_ext.engine.attention_override import attention_override
+from lm_eval_ext.engine.inputs import padded
 from lm_eval_ext.engine.partial_attention import (
     HiddenKeys,
     Scratch,
@@ -187,12 +188,11 @@ def prefill(
         follows = before[order[0]] is not None
         count = sum((before[i] is not None) == follows for i in order)
         batch, order = _split_at(order, min(count, max(1, most // longest)))
-        ids = torch.zeros((len(batch), longest), dtype=torch.int64)
-        for row, i in zip(ids, batch, strict=True):
-            row[: len(prompts[i])] = torch.tensor(prompts[i], dtype=torch.int64)
+        # An empty prompt reads a token too, and keeps nothing of it.
+        ids, _ = padded([prompts[i] or (0,) for i in batch], device=model.device)
         parents_of_batch = [parent for i in batch if (parent := before[i]) is not None]
         with timing.part("prefill", sum(len(prompts[i]) for i in batch)):
-            layers = _read(model, ids.to(model.device), parents_of_batch)
+            layers = _read(model, ids, parents_of_batch)
         for row_index, i in enumerate(batch):
             length = len(prompts[i])
             caches[i] = PromptCache(

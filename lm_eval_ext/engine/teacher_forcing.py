@@ -7,9 +7,9 @@ from collections.abc import Iterator, Sequence
 import torch
 from transformers import PreTrainedModel
 
+from lm_eval_ext.engine.inputs import private_inputs
 from lm_eval_ext.engine.packed_weights import packed_weights
 from lm_eval_ext.engine.private_cache import PrivateCache
-from lm_eval_ext.engine.private_inputs import private_inputs
 from lm_eval_ext.engine.prompt_tree import PromptTree
 from lm_eval_ext.engine.request import AttemptRequest
 from lm_eval_ext.engine.shared_prefix import forward, shared_prefix_mode

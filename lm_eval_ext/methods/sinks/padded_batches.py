@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 import torch
 
-PaddingSide = Literal["left", "right"]
+from lm_eval_ext.engine.inputs import PaddingSide, padded
 
 
 class Batch(NamedTuple):
@@ -51,11 +51,5 @@ def batches(
         longest = len(sequences[order[0]])
         n_rows = max(1, max_tokens // longest)
         places, order = order[:n_rows], order[n_rows:]
-        ids = torch.zeros((len(places), longest), dtype=torch.int64)
-        mask = torch.zeros_like(ids)
-        for row, row_mask, place in zip(ids, mask, places, strict=True):
-            length = len(sequences[place])
-            real = slice(longest - length, None) if padding_side == "left" else slice(length)
-            row[real] = torch.tensor(sequences[place], dtype=torch.int64)
-            row_mask[real] = 1
+        ids, mask = padded([sequences[i] for i in places], side=padding_side)
         yield Batch(places, ids, mask)

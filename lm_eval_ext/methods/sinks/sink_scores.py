@@ -16,8 +16,9 @@ import numpy as np
 import torch
 from transformers import PreTrainedModel
 
+from lm_eval_ext.engine.inputs import PaddingSide
 from lm_eval_ext.errors import UserError
-from lm_eval_ext.methods.sinks.padded_batches import Batch, PaddingSide, batches
+from lm_eval_ext.methods.sinks.padded_batches import Batch, batches
 from lm_eval_ext.methods.sinks.probe import probed_forward, sink_probe
 from lm_eval_ext.metrics.checks import FloatArray
 
