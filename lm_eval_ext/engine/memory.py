@@ -1,8 +1,9 @@
-"""How many attempts fit in memory at once."""
+"""The memory an attempt takes while it is decoded, and how many attempts fit at once."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import psutil
 import torch
@@ -11,19 +12,111 @@ from transformers import PreTrainedModel
 from lm_eval_ext.engine.packed_weights import bytes_to_pack
 from lm_eval_ext.engine.prompt_tree import PromptTree
 from lm_eval_ext.engine.request import AttemptRequest
-from lm_eval_ext.engine.row_memory import (
-    MOST_ROWS,
-    USABLE_SHARE,
-    bytes_per_row,
-    common_bytes,
-    has_attention,
-    key_value_numbers_per_token,
-)
+from lm_eval_ext.errors import UserError
+
+MAX_ROWS = 512
+"""With more rows a step takes proportionally longer, on CPUs and GPUs alike."""
+
+USABLE_SHARE = 0.5
+"""Share of the free memory the rows may fill; the rest is for activations and fragmentation."""
+
+# Working memory per row and vocabulary entry: logits, log-probs, probabilities in float32, the
+# cumulative distribution and its softmax in float64.
+_BYTES_PER_LOGIT = 32
+# A growing private cache holds up to half of itself in spare columns, and a copy while it grows.
+_PRIVATE_OVERHEAD = 2.5
+# Beginnings that several prompts share: those of the rows that end, and of those that take over.
+_BEGINNINGS = 2
+# A prompt is held once by itself and once in the padded stack of its batch.
+_PROMPT_COPIES = 2
+# Rows of a model without a key/value cache to count: a state-space model.
+_ROWS_WITHOUT_CACHE = 64
+
+
+def layer_configurations(config: Any) -> list[Any]:
+    """Return the configuration of every layer, which may differ in heads and widths."""
+    if getattr(config, "is_heterogeneous", False):  # Gemma 4: its own values cannot be read
+        return list(config.per_layer_config)
+    return [config] * int(config.num_hidden_layers)
+
+
+def has_attention(config: Any) -> bool:
+    """Return whether a configuration names attention heads; those of state-space models do not."""
+    varied = getattr(config, "is_heterogeneous", False)
+    layers = layer_configurations(config) if varied else [config]
+    return any(getattr(layer, "num_attention_heads", None) for layer in layers)
+
+
+def key_value_numbers_per_token(config: Any) -> int:
+    """Return how many numbers one token adds to the key/value cache, over all layers.
+
+    Layers that read the keys and values of an earlier one (Gemma 3n) add nothing.
+
+    Parameters
+    ----------
+    config
+        Text configuration of a causal model with attention, as transformers has it.
+
+    Raises
+    ------
+    UserError
+        If the configuration lacks the sizes of its heads.
+    """
+    try:
+        layers = layer_configurations(config)
+        own = len(layers) - int(getattr(config, "num_kv_shared_layers", None) or 0)
+        return sum(2 * _key_value_heads(layer) * _head_width(layer) for layer in layers[:own])
+    except (AttributeError, RuntimeError, TypeError, ZeroDivisionError) as error:
+        kind = getattr(config, "model_type", type(config).__name__)
+        reason = str(error).partition("\n")[0]
+        raise UserError(
+            f"the key/value cache of a {kind} model cannot be counted from its configuration "
+            f"({reason}): give a number of attempts, such as --batch_size 16, instead of auto"
+        ) from error
+
+
+def _head_width(layer: Any) -> int:
+    return int(getattr(layer, "head_dim", None) or layer.hidden_size // layer.num_attention_heads)
+
+
+def _key_value_heads(layer: Any) -> int:
+    """Return the heads of a layer whose keys transformers caches."""
+    if getattr(layer, "new_decoder_architecture", False):
+        return int(layer.num_attention_heads)  # Falcon-40B: repeated before they are cached
+    if getattr(layer, "multi_query", False):  # Falcon-7B, GPT-BigCode
+        return 1
+    return int(getattr(layer, "num_key_value_heads", None) or layer.num_attention_heads)
 
 
 def key_value_bytes_per_token(model: PreTrainedModel) -> int:
     """Return the bytes one token adds to the key/value cache."""
     return key_value_numbers_per_token(model.config.get_text_config()) * model.dtype.itemsize
+
+
+def bytes_per_row(
+    bytes_per_token: float,
+    *,
+    own_tokens: float,
+    prompt_tokens: float,
+    attempts_per_prompt: float,
+    vocabulary: int,
+) -> float:
+    """Return the memory of one attempt in flight, its share of the prompt included.
+
+    Parameters
+    ----------
+    bytes_per_token
+        Bytes one token adds to the key/value cache.
+    own_tokens
+        Tokens of the attempt itself, at most.
+    prompt_tokens
+        Tokens of the prompt that `attempts_per_prompt` attempts share.
+    """
+    return (
+        _PRIVATE_OVERHEAD * own_tokens * bytes_per_token
+        + _PROMPT_COPIES * prompt_tokens * bytes_per_token / attempts_per_prompt
+        + _BYTES_PER_LOGIT * vocabulary
+    )
 
 
 def free_bytes(device: torch.device) -> int:
@@ -43,7 +136,7 @@ def fitting_rows(
     limit: int | None = None,
     shares_beginnings: bool = True,
 ) -> int:
-    """Return how many attempts to decode at once.
+    """Return how many attempts to decode at once, from 1 to the number of requests.
 
     Parameters
     ----------
@@ -53,16 +146,11 @@ def fitting_rows(
         Upper bound, or None.
     shares_beginnings
         Whether the decoder holds once what several prompts have in common.
-
-    Returns
-    -------
-    int
-        At least 1, at most the number of requests.
     """
-    most = min(MOST_ROWS if limit is None else int(limit), len(requests))
+    max_rows = min(MAX_ROWS if limit is None else int(limit), len(requests))
     config = model.config.get_text_config()
     if not has_attention(config):
-        return max(1, min(most, 64))  # no key/value cache to count: a state-space model
+        return max(1, min(max_rows, _ROWS_WITHOUT_CACHE))
     per_token = key_value_bytes_per_token(model)
     size = PromptTree(requests).size
     if not shares_beginnings:
@@ -77,6 +165,5 @@ def fitting_rows(
         vocabulary=config.vocab_size,
     )
     free = free_bytes(model.device) - bytes_to_pack(model)
-    usable = USABLE_SHARE * free - common_bytes(per_token, size.common)
-    fitting = int(usable / per_row)
-    return max(1, min(most, fitting))
+    usable = USABLE_SHARE * free - _BEGINNINGS * size.common * per_token
+    return max(1, min(max_rows, int(usable / per_row)))

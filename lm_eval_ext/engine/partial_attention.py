@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import math
-from typing import NamedTuple
+from functools import cache
+from typing import Any, NamedTuple
 
 import torch
-
-from lm_eval_ext.engine.fused_attention import fused_attention
 
 # Scores held at once, as numbers: what stays in the cache of a CPU, and what keeps a GPU busy.
 _SCORES_ON_CPU = 2**18
@@ -98,19 +97,16 @@ def attend_partly(
 ) -> PartialAttention:
     """Attend to some of the keys.
 
-    The two leading dimensions are any; every pair of them has queries and keys of its own.
-
     Parameters
     ----------
     query
-        Scaled queries, shape (batch, kv_heads, n_queries, head_dim).
+        Scaled queries, shape (batch, kv_heads, n_queries, head_dim); the two leading dimensions are
+        any.
     key
         Shape (batch, kv_heads, head_dim, n_keys): the product is faster where a key's numbers stand
         in a column.
     value
         Shape (batch, kv_heads, n_keys, head_dim).
-    hidden
-        The keys that are not visible, or None.
     """
     leading = query.shape[:2]
     query, key, value = (states.flatten(0, 1) for states in (query, key, value))
@@ -132,8 +128,8 @@ def attend_partly(
 
 def _block_size(query: torch.Tensor, n_keys: int) -> int:
     """Return at how many queries of shape (n, n_queries, head_dim) the scores stay small."""
-    most = _SCORES_ON_CPU if query.device.type == "cpu" else _SCORES_ON_GPU
-    size = max(16, most // max(1, n_keys * len(query)))
+    max_scores = _SCORES_ON_CPU if query.device.type == "cpu" else _SCORES_ON_GPU
+    size = max(16, max_scores // max(1, n_keys * len(query)))
     n_blocks = -(-query.shape[1] // size)
     return -(-query.shape[1] // n_blocks) if n_blocks else 1  # blocks of one size
 
@@ -182,19 +178,13 @@ def attend_to_own(
     Parameters
     ----------
     query
-        Scaled queries, shape (n_rows, kv_heads, group, n_queries, head_dim).
+        Scaled queries, shape (n_rows, kv_heads, group, n_queries, head_dim), as of the result.
     key, value
         Shape (n_rows, kv_heads, n_keys, head_dim).
     hidden
-        The keys that are not visible, of shape (n_rows, 1, n_queries, keys) or one that broadcasts
-        to it; None where all are, or where `causal` says it all.
+        The keys that are not visible, of a shape that broadcasts to (n_rows, 1, n_queries, keys).
     causal
         Whether query i sees the keys up to the i-th and no others, which has a fast way.
-
-    Returns
-    -------
-    PartialAttention
-        Leading dimensions as those of `query`.
     """
     group, n_queries = query.shape[2:4]
     if n_queries >= _FUSED_QUERIES and softcap is None:
@@ -202,7 +192,7 @@ def attend_to_own(
         if hidden is not None:
             mask = query.new_zeros((*hidden.mask.shape[:-1], key.shape[-2]))
             hidden.hide(mask, slice(None))
-        fused = fused_attention(query.flatten(1, 2), key, value, mask=mask, causal=causal)
+        fused = _fused_attention(query.flatten(1, 2), key, value, mask=mask, causal=causal)
         if fused is not None:
             output, largest = (part.unflatten(1, query.shape[1:3]).float() for part in fused)
             largest = largest[..., None]
@@ -213,17 +203,75 @@ def attend_to_own(
     if hidden is not None and hidden.mask.shape[-2] > 1 and group > 1:
         hidden = HiddenKeys(hidden.first, hidden.mask.repeat(1, 1, group, 1))
     stacked, keys = query.flatten(2, 3), key.transpose(-1, -2)
-    found = attend_partly(stacked, keys, value, hidden, softcap, scratch)
-    return PartialAttention(*(part.unflatten(2, (group, n_queries)) for part in found))
+    parts = attend_partly(stacked, keys, value, hidden, softcap, scratch)
+    return PartialAttention(*(part.unflatten(2, (group, n_queries)) for part in parts))
+
+
+@cache
+def _operator() -> Any | None:
+    """Return PyTorch's fused attention for CPUs, or None where it does not do what it should.
+
+    Unlike `torch.nn.functional.scaled_dot_product_attention`, this private operator below it gives
+    out the log-sum-exp that a merge with other keys needs.
+    """
+    operator = getattr(torch.ops.aten, "_scaled_dot_product_flash_attention_for_cpu", None)
+    if operator is None:
+        return None
+    draws = torch.Generator().manual_seed(0)
+    query = torch.randn(1, 2, 3, 8, generator=draws)
+    key = torch.randn(1, 1, 3, 8, generator=draws)  # one head for both query heads
+    mask = torch.zeros(1, 1, 3, 3).masked_fill(torch.ones(3, 3).triu(1).bool(), -torch.inf)
+    scores = query @ key.transpose(-1, -2) + mask
+    try:
+        for arguments in ({"attn_mask": mask}, {"is_causal": True}):
+            output, largest = operator(query, key, key, scale=1.0, **arguments)
+            torch.testing.assert_close(output, scores.softmax(-1) @ key)
+            torch.testing.assert_close(largest, scores.logsumexp(-1))
+    except (AssertionError, NotImplementedError, RuntimeError, TypeError, ValueError):
+        return None
+    return operator
+
+
+def _fused_attention(
+    query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    *,
+    mask: torch.Tensor | None = None,
+    causal: bool = False,
+) -> tuple[torch.Tensor, torch.Tensor] | None:
+    """Return the attention and the log-sum-exp of its scores, or None where it cannot be had.
+
+    Parameters
+    ----------
+    query
+        Scaled queries, shape (batch, heads, n_queries, head_dim).
+    key, value
+        Shape (batch, kv_heads, n_keys, head_dim); query heads that share one stand together.
+    mask
+        Added to the scores; broadcasts to (batch, heads, n_queries, n_keys). Every query must see
+        a key.
+
+    Returns
+    -------
+    tuple or None
+        Shapes (batch, heads, n_queries, head_dim) and (batch, heads, n_queries).
+    """
+    operator = _operator() if query.device.type == "cpu" else None
+    if operator is None or value.shape[-1] != query.shape[-1]:
+        return None
+    if mask is not None:
+        mask = mask.expand(len(query), 1, query.shape[2], key.shape[2])
+    # The operator wants the numbers of a vector side by side.
+    states = (query.contiguous(), key.contiguous(), value.contiguous())
+    output, largest = operator(*states, is_causal=causal, attn_mask=mask, scale=1.0)
+    return output, largest
 
 
 def merge_parts(first: PartialAttention, second: PartialAttention) -> PartialAttention:
     """Return the attention over two disjoint sets of keys (exact; Hydragen, eq. 4).
 
-    Parameters
-    ----------
-    first, second
-        The two parts, of equal shapes; the first serves as memory for the result.
+    The first part serves as memory for the result.
     """
     largest = torch.maximum(first.largest, second.largest)
     weight_first = torch.sub(first.largest, largest, out=first.largest).exp_()
@@ -253,8 +301,6 @@ def softcapped_attention(
         True where visible, shape (batch, 1, n_queries, n_keys); None is plain causal attention.
     scaling
         Factor on the scores; the inverse root of head_dim by default.
-    softcap
-        Range of the scores.
 
     Returns
     -------

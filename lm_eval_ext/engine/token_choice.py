@@ -1,8 +1,8 @@
 """Choose tokens from logits in few passes over the vocabulary.
 
-A choice is that of inverse-CDF sampling: the token whose interval of the cumulative distribution,
-in order of token ids and in float64, holds the uniform. Where few tokens can be chosen (`top_k`,
-`top_p`, `min_p`) only those are looked at, and otherwise the sum is taken block by block.
+Inverse-CDF sampling: the token whose interval of the cumulative distribution, in order of token ids
+and in float64, holds the uniform. Where few tokens can be chosen (`top_k`, `top_p`, `min_p`) only
+those are read; otherwise the sum is taken block by block.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ NEGLIGIBLE = -80.0
 _NEGLIGIBLE_FLOAT64 = -700.0
 _LEAST_TARGET = 1e-280
 _BLOCK = 64
-# Smaller vocabularies are read as a whole faster than their most likely tokens are looked for.
+# A whole pass over a smaller vocabulary is faster than a search for its most likely tokens.
 _SMALL_VOCABULARY = 4096
 # Candidates where `top_k` does not say how many, and how many more than it in case of ties.
 _CANDIDATES = 64
@@ -39,19 +39,8 @@ _ROUNDING = 1e-5
 _LEAST_MIN_P = 1e-6
 
 
-def in_blocks(values: torch.Tensor, size: int) -> torch.Tensor:
-    """View rows as blocks, the last one filled up with -inf.
-
-    Parameters
-    ----------
-    values
-        Shape (n_rows, vocabulary).
-
-    Returns
-    -------
-    torch.Tensor
-        Shape (n_rows, n_blocks, size).
-    """
+def _in_blocks(values: torch.Tensor, size: int) -> torch.Tensor:
+    """View rows (n_rows, vocabulary) as blocks (n_rows, n_blocks, size), filled up with -inf."""
     missing = -values.shape[-1] % size
     if missing:
         values = torch.nn.functional.pad(values, (0, missing), value=-torch.inf)
@@ -67,38 +56,27 @@ def _take_blocks(blocks: torch.Tensor, chosen: torch.Tensor) -> torch.Tensor:
 
 
 def most_likely(scores: torch.Tensor) -> torch.Tensor:
-    """Return the first of each row's largest entries, shape (n_rows,), int64.
-
-    Parameters
-    ----------
-    scores
-        Shape (n_rows, vocabulary).
-    """
+    """Return the first of each row's largest entries, shape (n_rows,), int64."""
     if scores.shape[-1] <= _SMALL_VOCABULARY:
         return scores.argmax(dim=-1)
-    blocks = in_blocks(scores, _BLOCK)
+    blocks = _in_blocks(scores, _BLOCK)
     block = blocks.amax(dim=-1).argmax(dim=-1, keepdim=True)
     within = _take_blocks(blocks, block).squeeze(1).argmax(dim=-1)
     return block.squeeze(-1) * _BLOCK + within
 
 
 def largest(scores: torch.Tensor, n: int) -> tuple[torch.Tensor, torch.Tensor]:
-    """Return the n largest entries of each row, falling, and where they are.
+    """Return the n largest entries of each row, falling, and their indices, shape (n_rows, n).
 
     They lie in the n blocks with the largest maxima, so the others are read once and not ordered.
-
-    Parameters
-    ----------
-    scores
-        Shape (n_rows, vocabulary).
     """
     vocabulary = scores.shape[-1]
     if vocabulary <= _SMALL_VOCABULARY or 2 * n * _BLOCK > vocabulary:
         return scores.topk(n, dim=-1)
-    blocks = in_blocks(scores, _BLOCK)
+    blocks = _in_blocks(scores, _BLOCK)
     chosen = blocks.amax(dim=-1).topk(n, dim=-1, sorted=False).indices
-    values, places = _take_blocks(blocks, chosen).flatten(1).topk(n, dim=-1)
-    block, within = places // _BLOCK, places % _BLOCK
+    values, indices = _take_blocks(blocks, chosen).flatten(1).topk(n, dim=-1)
+    block, within = indices // _BLOCK, indices % _BLOCK
     # What fills up the last block is taken only where a row has too few entries above -inf.
     ids = (chosen.gather(-1, block) * _BLOCK + within).clamp_max(vocabulary - 1)
     return values, ids
@@ -125,7 +103,7 @@ def inverse_cdf(scores: torch.Tensor, uniforms: torch.Tensor) -> torch.Tensor:
         return token_ids.where(torch.isfinite(total), UNDECIDED)
     size = 4 * _BLOCK
     highest = scores.amax(dim=-1, keepdim=True)
-    weights = in_blocks(scores.clamp_min(highest + _NEGLIGIBLE_FLOAT64), size).to(torch.float64)
+    weights = _in_blocks(scores.clamp_min(highest + _NEGLIGIBLE_FLOAT64), size).to(torch.float64)
     weights.sub_(highest[:, :, None]).exp_()
     sums = weights.sum(dim=-1).cumsum(dim=-1)
     total = sums[:, -1:]
@@ -139,29 +117,29 @@ def inverse_cdf(scores: torch.Tensor, uniforms: torch.Tensor) -> torch.Tensor:
 
 
 def _inside(target: torch.Tensor, total: torch.Tensor) -> torch.Tensor:
-    """Keep a target above 0 and below the total, whatever the rounding: it must be in the support.
+    """Keep a target in (0, total), whatever the rounding, so that it is in the support.
 
-    What is left out does not weigh exactly nothing (see `_NEGLIGIBLE_FLOAT64`), but so little that
-    a sum above the lower bound does not change by it.
+    Tokens left out weigh a little more than nothing (see `_NEGLIGIBLE_FLOAT64`), but too little to
+    change a sum above the lower bound.
     """
     below = torch.nextafter(total, torch.zeros_like(total))
     return torch.minimum(target.clamp_min(_LEAST_TARGET), below)
 
 
 def _search(cumulative: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
-    found = torch.searchsorted(cumulative, _inside(target, cumulative[:, -1:]), right=True)
-    return found.clamp_max(cumulative.shape[-1] - 1)
+    index = torch.searchsorted(cumulative, _inside(target, cumulative[:, -1:]), right=True)
+    return index.clamp_max(cumulative.shape[-1] - 1)
 
 
 def _interval(weights: torch.Tensor, uniforms: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """Return the place whose share of a row's weights holds the uniform, and the weights' sum."""
+    """Return the index whose share of a row's weights holds the uniform, and the weights' sum."""
     cumulative = weights.cumsum(dim=-1)
     total = cumulative[:, -1]
     return _search(cumulative, (uniforms * total)[:, None]).squeeze(-1), total
 
 
 def n_candidates(settings: SamplingSettings, vocabulary: int) -> int:
-    """Return how many of the most likely tokens are worth a look before all are, or 0 for none."""
+    """Return how many of the most likely tokens to try before all of them, or 0 for none."""
     if vocabulary <= _SMALL_VOCABULARY or not settings.do_sample or settings.typical_p < 1.0:
         return 0
     if 0 < (settings.min_p or 0) < _LEAST_MIN_P:
@@ -190,8 +168,8 @@ def from_candidates(
     Returns
     -------
     torch.Tensor
-        Shape (n_rows,), int64; `UNDECIDED` where more tokens could be chosen, or rounding in
-        float32 decides whether one can.
+        Shape (n_rows,), int64; `UNDECIDED` where more tokens could be chosen, or float32 rounding
+        decides whether one can.
     """
     n = n_candidates(settings, scores.shape[-1])
     top = scores.amax(dim=-1, keepdim=True)
@@ -199,7 +177,7 @@ def from_candidates(
     if settings.top_p < 1.0 and not settings.top_k:
         shares = (scores - top).clamp_min_(NEGLIGIBLE).exp_()
         total = shares.sum(dim=-1).double()
-        # Where the values are at hand, vain efforts are saved.
+        # On a CPU the comparison is free, and saves a search in vain.
         rest = (1.0 - settings.top_p) * total
         if scores.device.type == "cpu" and bool((_besides(shares, n) > rest).all()):
             return torch.full_like(total, UNDECIDED, dtype=torch.int64)
@@ -207,8 +185,8 @@ def from_candidates(
     weights = (values.double() - top).exp_()
     kept, certain = _kept(values, weights, total, settings, scores.shape[-1])
     ids, order = ids.sort(dim=-1)
-    place, total = _interval((weights * kept).gather(-1, order), uniforms)
-    token_ids = ids.gather(-1, place[:, None]).squeeze(-1)
+    chosen, total = _interval((weights * kept).gather(-1, order), uniforms)
+    token_ids = ids.gather(-1, chosen[:, None]).squeeze(-1)
     return token_ids.where(certain & torch.isfinite(total), UNDECIDED)
 
 
@@ -219,7 +197,7 @@ def _kept(
     settings: SamplingSettings,
     vocabulary: int,
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Return which candidates can be chosen, and the rows in which that and no more is certain.
+    """Return which candidates can be chosen, and the rows in which that set is certain.
 
     `total` is the weight of the whole vocabulary where `top_p` needs it.
     """
@@ -243,11 +221,11 @@ def _kept(
 
 
 def _besides(weights: torch.Tensor, n: int) -> torch.Tensor:
-    """Return a weight that the largest n entries of each row leave to the others at least.
+    """Return a lower bound of the weight of each row outside its n largest entries.
 
-    In all but n blocks even the maximum is one of the others.
+    In all but n blocks even the maximum is outside.
     """
-    maxima = in_blocks(weights, _BLOCK).amax(dim=-1)
+    maxima = _in_blocks(weights, _BLOCK).amax(dim=-1)
     return maxima.sum(dim=-1) - maxima.topk(min(n, maxima.shape[-1]), dim=-1).values.sum(dim=-1)
 
 
@@ -275,25 +253,12 @@ class Nucleus(TopPLogitsWarper):
     """Transformers' `top_p` filter, with a sort of the scores alone on the CPU.
 
     Sorting with indices takes ten times as long there. Both add up the same float32 probabilities
-    in the same order; rows in which equally likely tokens stand on both sides of the limit go
-    through transformers' own filter, and so does what lies on other devices.
-
-    Parameters
-    ----------
-    top_p
-        As in transformers' ``GenerationConfig``.
+    in the same order; rows with equally likely tokens on both sides of the limit go through
+    transformers' own filter, as does every other device.
     """
 
     def __call__(self, input_ids: torch.Tensor | None, scores: torch.Tensor) -> torch.Tensor:
-        """Return the scores with all that is outside the nucleus at -inf.
-
-        Parameters
-        ----------
-        input_ids
-            Not used.
-        scores
-            Shape (n_rows, vocabulary), float32.
-        """
+        """Return scores of shape (n_rows, vocabulary) with all outside the nucleus at -inf."""
         if scores.device.type != "cpu":
             return super().__call__(input_ids, scores)
         ascending = torch.from_numpy(np.sort(scores.numpy(), axis=-1))
@@ -311,7 +276,7 @@ class Nucleus(TopPLogitsWarper):
 
 
 def _from(scores: torch.Tensor, lowest: torch.Tensor) -> torch.Tensor:
-    """Leave of each row what is at least its lowest entry; row by row ten times as fast."""
+    """Set entries below their row's lowest to -inf; row by row ten times as fast."""
     limits = torch.nextafter(lowest, torch.full_like(lowest, -torch.inf)).flatten().tolist()
     kept = torch.empty_like(scores)
     for row, limit, out in zip(scores, limits, kept, strict=True):

@@ -9,8 +9,8 @@ import torch
 from lm_eval_ext.engine import prompt_layout, prompt_tree
 from lm_eval_ext.engine.decoding import Decoder
 from lm_eval_ext.engine.fallback import FallbackDecoder
+from lm_eval_ext.engine.inputs import private_inputs
 from lm_eval_ext.engine.private_cache import PrivateCache
-from lm_eval_ext.engine.private_inputs import private_inputs
 from lm_eval_ext.engine.prompt_layout import PromptCache, SharedPrefix
 from lm_eval_ext.engine.prompt_tree import PromptTree
 from lm_eval_ext.engine.random_stream import attempt_stream

@@ -12,7 +12,7 @@ from typing import NamedTuple
 from lm_eval_ext.commands.plan.hardware import Device
 from lm_eval_ext.commands.plan.model_shape import ModelShape
 from lm_eval_ext.commands.plan.workload import Workload
-from lm_eval_ext.engine.row_memory import MOST_ROWS, USABLE_SHARE, bytes_per_row
+from lm_eval_ext.engine.memory import MAX_ROWS, USABLE_SHARE, bytes_per_row
 from lm_eval_ext.errors import UserError
 
 # What the driver and the libraries leave of a device.
@@ -102,7 +102,7 @@ def rows_per_device(run: Run) -> int:
             f"{free / 1e9:.1f} GB beside the weights: lower --max-gen-toks, or choose a larger "
             "device"
         )
-    limit = MOST_ROWS if run.batch_size is None else run.batch_size
+    limit = MAX_ROWS if run.batch_size is None else run.batch_size
     most = min(limit, math.ceil(run.device_attempts))
     return max(1, min(most, int(USABLE_SHARE * free / run.row_bytes)))
 

@@ -6,7 +6,7 @@ import re
 from dataclasses import dataclass
 from typing import Any
 
-from lm_eval_ext.engine.row_memory import (
+from lm_eval_ext.engine.memory import (
     key_value_numbers_per_token,
     layer_configurations,
 )

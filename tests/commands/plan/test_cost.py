@@ -11,7 +11,7 @@ from lm_eval_ext.commands.plan.hardware import GPUS, Device
 from lm_eval_ext.commands.plan.model_shape import ModelShape
 from lm_eval_ext.commands.plan.report import as_json, duration, plan_of, text
 from lm_eval_ext.commands.plan.workload import Workload
-from lm_eval_ext.engine.row_memory import MOST_ROWS, bytes_per_row
+from lm_eval_ext.engine.memory import MAX_ROWS, bytes_per_row
 from lm_eval_ext.errors import UserError
 
 # Two layers of width 8: 4 matrices of attention, 3 of 8 x 16, and a tied output layer of 10 x 8.
@@ -70,7 +70,7 @@ def test_rows_fill_half_of_what_the_weights_leave():
     )
     assert plain.row_bytes == per_row
     assert rows_per_device(plain) == int((0.95e6 - plain.weight_bytes) / 2 / per_row)
-    assert rows_per_device(run(questions=1000)) == MOST_ROWS
+    assert rows_per_device(run(questions=1000)) == MAX_ROWS
     assert rows_per_device(run(questions=2)) == 8
 
 

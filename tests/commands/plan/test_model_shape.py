@@ -106,12 +106,12 @@ def test_routed_experts_of_gemma4():
 
 
 def test_cache_that_cannot_be_read_is_one_line(monkeypatch):
-    from lm_eval_ext.engine import row_memory
+    from lm_eval_ext.engine import memory
 
     def unreadable(layer):
         raise AttributeError("no such name")
 
-    monkeypatch.setattr(row_memory, "_key_value_heads", unreadable)
+    monkeypatch.setattr(memory, "_key_value_heads", unreadable)
     with pytest.raises(UserError, match="--model-config=odd: .*no such name.*--limit") as error:
         shape_of(config(model_type="gpt2"), name="odd")
     assert "--batch_size" not in str(error.value)
