@@ -56,7 +56,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help=f"only these, separated by commas: {', '.join(FORMS)}",
     )
     add_metrics_argument(
-        parser, "(default: all of questions, and the usual ones of confidence; all in an entry)"
+        parser,
+        "all are ranked",
+        default="all of questions, and the usual ones of confidence; all in an entry",
     )
     parser.add_argument(
         "--columns",

@@ -4,19 +4,13 @@ from __future__ import annotations
 
 import argparse
 import math
-
-from rich.box import MARKDOWN, ROUNDED
-from rich.table import Table
+from itertools import groupby
 
 from lm_eval_ext.errors import UserError
-from lm_eval_ext.leaderboard.console import name_cell, table_console
-from lm_eval_ext.leaderboard.formatting import (
-    digits_of,
-    one_line,
-    printed,
-    printed_difference,
-    printed_p,
-)
+from lm_eval_ext.leaderboard.compare import family
+from lm_eval_ext.leaderboard.comparison_rows import difference_columns, named, value_column
+from lm_eval_ext.leaderboard.console import Column, print_table, table_console
+from lm_eval_ext.leaderboard.formatting import one_line
 from lm_eval_ext.leaderboard.run_arguments import (
     add_format_argument,
     add_metrics_argument,
@@ -42,11 +36,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="stored entry (its file, or its name in --store) or output folder to compare with",
     )
     add_store_argument(parser)
-    add_metrics_argument(
-        parser,
-        "Holm's correction is over the metrics that are checked, so that fewer find more (default: "
-        "all of questions, and the usual ones of confidence)",
-    )
+    add_metrics_argument(parser, "all with a direction are checked")
     parser.add_argument(
         "--alpha",
         type=float,
@@ -66,37 +56,75 @@ def run(args: argparse.Namespace) -> int:
     pooled = pooled_patterns(args.metrics)
     baseline = resolve(args.baseline, store=args.store, pooled=pooled)
     checked = resolve(args.run, store=args.store, pooled=pooled)
-    compared = compare_runs([baseline, checked], metrics=args.metrics or ["*"])
-    compared = [c for c in compared if c.higher_is_better is not None and c.values[0] is not None]
-    lacking = [f"{c.task}: {c.metric}" for c in compared if c.values[1] is None]
-    compared = [c for c in compared if c.values[1] is not None]
-    if not compared:
+    compared = compare_runs([baseline, checked], metrics=args.metrics)
+    compared = [c for c in compared if c.higher_is_better is not None and None not in c.values]
+    tested = [c for c in compared if c.p_values[0] is not None]
+    if not tested:
         raise UserError(
             f"{args.baseline} and {args.run}: there is no metric with a direction to check; see "
             "--metrics"
         )
-    verdicts = [verdict(comparison, alpha=args.alpha) for comparison in compared]
-    console = table_console(markdown=args.format == "markdown")
-    shown = [(c, v) for c, v in zip(compared, verdicts, strict=True) if v or args.all]
-    if shown:
-        table = _table(baseline, checked, shown, alpha=args.alpha, markdown=args.format != "text")
-        console.print(table)
-    lacking += [task for task in baseline.tasks if task not in checked.tasks]
-    untested = sum(
-        v is None and (c.p_values[0] is None or math.isnan(c.p_values[0]))
-        for c, v in zip(compared, verdicts, strict=True)
-    )
-    failed = sum(v in (WORSE, UNDEFINED) for v in verdicts)
+    markdown = args.format == "markdown"
+    console = table_console(markdown=markdown)
+    verdicts = [verdict(comparison, alpha=args.alpha) for comparison in tested]
+    shown = {id(c): v or "" for c, v in zip(tested, verdicts, strict=True) if v or args.all}
+    if args.all:
+        shown = {id(c): shown.get(id(c), "not checked") for c in compared}
+    rows = [c for c in compared if id(c) in shown]
+    for task, group in groupby(rows, key=lambda c: c.task):
+        of_task = list(group)
+        names = [named(c.metric, c.higher_is_better) for c in of_task]
+        values = [
+            [value_column(heading, [c.values[i] for c in of_task])]
+            for i, heading in enumerate(("baseline", "run"))
+        ]
+        difference = difference_columns(
+            "run - baseline",
+            [c.differences[0] for c in of_task],
+            [c.p_values[0] for c in of_task],
+            [c.values[0] for c in of_task],
+            alpha=args.alpha,
+        )
+        difference.insert(2, Column("", [shown[id(c)] for c in of_task]))
+        print_table(
+            console,
+            [Column("metric", names, is_name=True)],
+            [values, [difference]],
+            title=task,
+            markdown=markdown,
+        )
+    untested = sum(math.isnan(c.p_values[0] or 0) for c in tested)
     console.print(
-        _summary(baseline, checked, verdicts, alpha=args.alpha)
+        f"{_summary(baseline, checked, verdicts, alpha=args.alpha)} {family(tested)}; +/=/-: "
+        "questions with a larger, equal, smaller value; ~ not paired)."
         + f" For {untested} of them there is no test." * bool(untested)
-        + f" Not checked, because the run lacks them: {one_line(', '.join(lacking))}."
-        * bool(lacking),
+        + lacking(baseline, checked),
         soft_wrap=True,
-        markup=False,
-        highlight=False,
     )
-    return 1 if failed else 0
+    return 1 if any(v in (WORSE, UNDEFINED) for v in verdicts) else 0
+
+
+def lacking(baseline: RunOutput, checked: RunOutput) -> str:
+    """Say which rows of the results one of the runs lacks, and which tasks the checked one."""
+    said = [
+        f" {one_line(run.label)} lacks {one_line(', '.join(names))}."
+        for run, other in ((baseline, checked), (checked, baseline))
+        if (names := _missing_rows(run, other))
+    ]
+    tasks = [task for task in baseline.tasks if task not in checked.tasks]
+    return "".join(said) + f" Not run: {one_line(', '.join(tasks))}." * bool(tasks)
+
+
+def _missing_rows(run: RunOutput, other: RunOutput) -> list[str]:
+    """Return what another run has of the same tasks and this one has not: rows, or a source."""
+    missing = []
+    for task in run.tasks.keys() & other.tasks.keys():
+        own = run.row_names(task)
+        sources = {name.partition(":")[2] for name in own}
+        for name in sorted(other.row_names(task) - own):
+            source = name.partition(":")[2]
+            missing.append(name if source in sources else f"*:{source}")
+    return sorted(set(missing))
 
 
 def verdict(comparison: MetricComparison, *, alpha: float) -> str | None:
@@ -128,44 +156,6 @@ def verdict(comparison: MetricComparison, *, alpha: float) -> str | None:
     return BETTER if risen == comparison.higher_is_better else WORSE
 
 
-def _table(
-    baseline: RunOutput,
-    checked: RunOutput,
-    rows: list[tuple[MetricComparison, str | None]],
-    *,
-    alpha: float,
-    markdown: bool,
-) -> Table:
-    table = Table(box=MARKDOWN if markdown else ROUNDED)
-    for name in ("task", "metric"):
-        table.add_column(name)
-    table.add_column("baseline", justify="right")
-    for name in ("run", "run - baseline", "p (Holm)", "+/=/-"):
-        table.add_column(name, justify="right")
-    table.add_column("")
-    for comparison, said in rows:
-        first, second = comparison.values
-        (difference,), (p_value,) = comparison.differences, comparison.p_values
-        cells = ["n/a" if s is None else printed(s.value, s.low, s.high) for s in (first, second)]
-        if first is None or difference is None:
-            cells += ["n/a"] * 3
-        else:
-            digits = digits_of(max(abs(first.value), abs(first.value + difference.difference)))
-            moved = printed_difference(
-                difference.difference, difference.low, difference.high, digits=digits
-            )
-            cells += [moved + ("" if difference.paired else " ~"), printed_p(p_value, alpha=alpha)]
-            cells.append(
-                "n/a"
-                if difference.wins is None
-                else f"{difference.wins}/{difference.ties}/{difference.losses}"
-            )
-        arrow = " ↑" if comparison.higher_is_better else " ↓"
-        names = (comparison.task, comparison.metric + arrow)
-        table.add_row(*(name_cell(n, markdown=markdown) for n in names), *cells, said or "")
-    return table
-
-
 def _summary(
     baseline: RunOutput, checked: RunOutput, verdicts: list[str | None], *, alpha: float
 ) -> str:
@@ -175,6 +165,5 @@ def _summary(
     return (
         f"{'FAILED' if failed else 'passed'}: {one_line(checked.label)} against "
         f"{one_line(baseline.label)}: of {len(verdicts)} metrics {counts[WORSE]} are significantly "
-        f"worse{undefined}, {counts[BETTER]} better (level {alpha:g} after Holm's correction; "
-        "+/=/-: questions with a larger, equal, smaller value; ~ not paired)."
+        f"worse{undefined}, {counts[BETTER]} better (level {alpha:g} after Holm's correction over"
     )

@@ -87,7 +87,7 @@ def entry_of(run: RunOutput) -> dict[str, Any]:
         "digest": digest_of(run),
         "tasks": {task: _task_block(output) for task, output in run.tasks.items()},
     }
-    return _plain({**results, "lm_eval_ext": block})
+    return plain_json({**results, "lm_eval_ext": block})
 
 
 def digest_of(run: RunOutput) -> str:
@@ -98,7 +98,7 @@ def digest_of(run: RunOutput) -> str:
         "date": run.results.get("date"),
         "samples": {t: o.details.samples_sha256 for t, o in run.tasks.items()},
     }
-    text = json.dumps(_plain(told), sort_keys=True)
+    text = json.dumps(plain_json(told), sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()[:DIGEST_DIGITS]
 
 
@@ -272,12 +272,12 @@ def _rounded(value: float | None) -> float | int | None:
     return int(short) if short == int(short) else short
 
 
-def _plain(value: Any) -> Any:
+def plain_json(value: Any) -> Any:
     """Return JSON without NaN, and without the folders of the machine it comes from."""
     if isinstance(value, Mapping):
-        return {str(k): _plain(v) for k, v in value.items()}
+        return {str(k): plain_json(v) for k, v in value.items()}
     if isinstance(value, (list, tuple)):
-        return [_plain(v) for v in value]
+        return [plain_json(v) for v in value]
     if isinstance(value, float) and not math.isfinite(value):
         return None
     return _FOLDERS.sub("", value) if isinstance(value, str) else value

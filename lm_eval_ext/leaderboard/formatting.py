@@ -4,8 +4,12 @@ from __future__ import annotations
 
 import math
 import re
+from collections.abc import Iterable, Sequence
 
-NOT_KNOWN = "n/a"
+NOT_KNOWN, NOT_TESTED = "n/a", "-"
+ARROWS = {True: " ↑", False: " ↓", None: ""}
+
+_ROUNDING = 1e-9
 
 # An underscore between letters means nothing.
 _MARKDOWN = re.compile(r"([\\`*\[\]<>!|~$&]|(?<![^\W_])_|_(?![^\W_]))")
@@ -39,7 +43,7 @@ def digits_of(value: float) -> int:
 
 
 def printed(value: float, low: float = math.nan, high: float = math.nan) -> str:
-    """Show a metric with half its interval.
+    """Show a metric with half its interval, or with both ends where half would leave its range.
 
     Parameters
     ----------
@@ -52,13 +56,24 @@ def printed(value: float, low: float = math.nan, high: float = math.nan) -> str:
     --------
     >>> printed(0.6109, 0.5541, 0.6651), printed(75.36, 73.1, 77.6), printed(float("nan"))
     ('0.611 ± 0.055', '75.4 ± 2.2', 'n/a')
+    >>> printed(0.0, 0.0, 0.717), printed(0.98, 0.9, 1.0)
+    ('0.000 (0.000, 0.717)', '0.980 (0.900, 1.000)')
     """
     if not math.isfinite(value):
         return NOT_KNOWN
     digits = digits_of(value)
     shown = f"{value:.{digits}f}"
     half = (high - low) / 2
-    return f"{shown} ± {half:.{digits}f}" if math.isfinite(half) else shown
+    if not math.isfinite(half):
+        return shown
+    # The range of a metric is not known here. Where its interval ends at or before -1, 0 or 1,
+    # half of it must do so, too.
+    if any(
+        (low >= bound > value - half + _ROUNDING) or (high <= bound < value + half - _ROUNDING)
+        for bound in (-1.0, 0.0, 1.0)
+    ):
+        return f"{shown} ({low:.{digits}f}, {high:.{digits}f})"
+    return f"{shown} ± {half:.{digits}f}"
 
 
 def printed_difference(difference: float, low: float, high: float, *, digits: int = 3) -> str:
@@ -77,8 +92,10 @@ def printed_difference(difference: float, low: float, high: float, *, digits: in
 
 
 def printed_p(p_value: float | None, *, alpha: float) -> str:
-    """Show a p-value, with a star where it is below `alpha`."""
-    if p_value is None or math.isnan(p_value):
+    """Show a p-value, with a star where it is below `alpha`; None is one of nothing tested."""
+    if p_value is None:
+        return NOT_TESTED
+    if math.isnan(p_value):
         return NOT_KNOWN
     shown = "<0.001" if p_value < 0.0005 else f"{p_value:.3f}"
     return f"{shown}{'*' if p_value < alpha else ''}"
@@ -104,6 +121,21 @@ def markdown_text(text: str) -> str:
     a\|b \<b\>\[x\](y) \_z\_ tiny_gsm8k
     """
     return _MARKDOWN.sub(r"\\\1", one_line(text))
+
+
+def markdown_table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    r"""Return a table whose texts are not Markdown yet.
+
+    Examples
+    --------
+    >>> print(markdown_table(["run", "pass@1"], [["a|b", "0.500"]]))
+    | run | pass@1 |
+    | --- | --- |
+    | a\|b | 0.500 |
+    """
+    cells = [[markdown_text(cell) for cell in row] for row in (head, *rows)]
+    cells.insert(1, ["---"] * len(head))
+    return "\n".join("| " + " | ".join(row) + " |" for row in cells)
 
 
 def latex_text(text: str) -> str:

@@ -110,7 +110,8 @@ def paired_means(a: FloatArray, b: FloatArray) -> PairedTest:
     if p_value < floor < 1:
         error = _error_of(difference, floor, n)
         low, high, p_value = _student(difference, error, n)
-    return PairedTest(difference, low, high, error, max(p_value, floor), *counts)
+    test = PairedTest(difference, low, high, error, max(p_value, floor), *counts)
+    return _bounded(test, a[known], b[known])
 
 
 def paired_pooled(a: Score, b: Score, values_a: FloatArray, values_b: FloatArray) -> PairedTest:
@@ -133,7 +134,7 @@ def paired_pooled(a: Score, b: Score, values_a: FloatArray, values_b: FloatArray
         return PairedTest(difference, math.nan, math.nan, math.nan, math.nan, n)
     error = float(known.std(ddof=1)) * max(_widening(a), _widening(b))
     low, high, p_value = _student(difference, error, n)
-    return PairedTest(difference, low, high, error, p_value, n)
+    return _bounded(PairedTest(difference, low, high, error, p_value, n), values_a, values_b)
 
 
 def unpaired(a: Score, b: Score) -> PairedTest:
@@ -152,7 +153,15 @@ def unpaired(a: Score, b: Score) -> PairedTest:
         nothing = (math.nan,) * 4
         return PairedTest(difference, *nothing, n, paired=False)
     low, high, p_value = _student(difference, error, n)
-    return PairedTest(difference, low, high, error, p_value, n, paired=False)
+    test = PairedTest(difference, low, high, error, p_value, n, paired=False)
+    return _bounded(test, np.array([a.low, a.high]), np.array([b.low, b.high]))
+
+
+def _bounded(test: PairedTest, *values: FloatArray) -> PairedTest:
+    """Return a test whose interval ends at -1 and 1 where all values lie in [0, 1]."""
+    if any(np.nanmin(of_run) < 0 or np.nanmax(of_run) > 1 for of_run in values):
+        return test
+    return test._replace(low=max(test.low, -1.0), high=min(test.high, 1.0))
 
 
 def _widening(score: Score) -> float:

@@ -26,13 +26,19 @@ def add_store_argument(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def add_metrics_argument(parser: argparse.ArgumentParser, more: str) -> None:
+def add_metrics_argument(
+    parser: argparse.ArgumentParser,
+    more: str = "all are tested together",
+    default: str = "few, by name: pass@1, pass@ and maj@ of the most attempts, accuracy and such, "
+    "debiased_ece and hallucination_auroc of the method's own confidence",
+) -> None:
     """Declare which metrics to look at."""
     parser.add_argument(
         "--metrics",
         type=lambda text: [name.strip() for name in text.split(",") if name.strip()],
         metavar="NAMES",
-        help=f"only these, separated by commas, with * for anything: 'pass@*,maj@*'; {more}",
+        help="these, separated by commas, with * for anything: 'pass@*,maj@*'; "
+        f"{more} (default: {default})",
     )
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from fnmatch import fnmatchcase
 from typing import NamedTuple
 
@@ -13,6 +13,7 @@ from lm_eval_ext.leaderboard.paired import PairedTest, paired_means, paired_pool
 from lm_eval_ext.leaderboard.rescoring import Score
 from lm_eval_ext.leaderboard.run_data import RunOutput, TaskOutput
 from lm_eval_ext.metrics import holm
+from lm_eval_ext.scoring import headline
 
 SHOWN = 5
 """Most questions that a message names."""
@@ -33,8 +34,7 @@ class MetricComparison(NamedTuple):
         Difference from the first run, for each further run; None where one of them has no such
         metric.
     p_values
-        Holm-corrected p-value of each difference, over all differences of the comparison whose
-        metric has a direction; None for the others.
+        Holm-corrected p-value of each difference, over all that are tested; None for the others.
     """
 
     task: str
@@ -46,7 +46,7 @@ class MetricComparison(NamedTuple):
 
 
 def compare_runs(
-    runs: Sequence[RunOutput], *, metrics: Sequence[str] = ("*",)
+    runs: Sequence[RunOutput], *, metrics: Sequence[str] | None = None
 ) -> list[MetricComparison]:
     """Compare metrics of the tasks that all runs have with the first run.
 
@@ -55,7 +55,9 @@ def compare_runs(
     runs
         Two or more runs.
     metrics
-        Names or patterns of the metrics to compare, with ``*`` for anything.
+        Names or patterns of the metrics to test, with ``*`` for anything; those without a
+        direction are compared and not tested. By default what `headline.to_test` chooses by name,
+        with `headline.RATES` beside it, which are not tested either.
 
     Raises
     ------
@@ -68,19 +70,32 @@ def compare_runs(
             "the runs have no task in common: "
             + "; ".join(f"{run.label} has {', '.join(run.tasks) or 'none'}" for run in runs)
         )
-    compared = []
+    compared: list[MetricComparison] = []
+    family: set[tuple[str, str]] = set()
     for task in shared:
         check_same_questions(runs, task)
-        for metric in dict.fromkeys(name for run in runs for name in run.tasks[task].metrics):
-            if any(fnmatchcase(metric, pattern) for pattern in metrics):
-                compared.append(_compare_metric(runs, task, metric))
+        tested, beside = _chosen(runs, task, metrics)
+        compared += [_compare_metric(runs, task, metric) for metric in (*tested, *beside)]
+        family |= {(task, metric) for metric in tested}
     found = {comparison.metric for comparison in compared}
-    unknown = [name for name in metrics if "*" not in name and name not in found]
+    unknown = [name for name in metrics or () if "*" not in name and name not in found]
     if unknown or not compared:
         raise UserError(
-            f"--metrics={','.join(unknown or metrics)}: no such metric in {', '.join(shared)}"
+            f"--metrics={','.join(unknown or metrics or ())}: no such metric in {', '.join(shared)}"
         )
-    return _with_corrected_p_values(compared)
+    return _with_corrected_p_values(compared, family)
+
+
+def _chosen(
+    runs: Sequence[RunOutput], task: str, metrics: Sequence[str] | None
+) -> tuple[list[str], list[str]]:
+    """Return the metrics of a task to test, and those to show beside them."""
+    names = list(dict.fromkeys(name for run in runs for name in run.tasks[task].metrics))
+    if metrics is not None:
+        return [n for n in names if any(fnmatchcase(n, pattern) for pattern in metrics)], []
+    common = [n for n in names if all(n in run.tasks[task].metrics for run in runs)]
+    beside = headline.select(common, headline.RATES)
+    return headline.to_test(common) or [n for n in names if n not in beside], beside
 
 
 def check_same_questions(runs: Sequence[RunOutput], task: str) -> None:
@@ -139,13 +154,17 @@ def _compare_metric(runs: Sequence[RunOutput], task: str, metric: str) -> Metric
     return MetricComparison(task, metric, direction, values, differences, [None] * len(differences))
 
 
-def _with_corrected_p_values(compared: list[MetricComparison]) -> list[MetricComparison]:
-    """Correct the p-values of all metrics that have a direction together."""
+def _with_corrected_p_values(
+    compared: list[MetricComparison], family: Collection[tuple[str, str]]
+) -> list[MetricComparison]:
+    """Correct the p-values of a family's metrics together, those that have a direction."""
     tested = [
         (comparison, j, difference.p_value)
         for comparison in compared
         for j, difference in enumerate(comparison.differences)
-        if difference is not None and comparison.higher_is_better is not None
+        if difference is not None
+        and comparison.higher_is_better is not None
+        and (comparison.task, comparison.metric) in family
     ]
     if tested:
         for (comparison, j, _), p in zip(tested, holm([p for *_, p in tested]), strict=True):

@@ -105,6 +105,12 @@ class RunOutput:
         if not isinstance(self.results.get("config") or {}, dict):
             raise ValueError("config is not an object")
 
+    def row_names(self, task: str) -> set[str]:
+        """Return the rows that a task has in the results, whether or not they have been read."""
+        keys = (self.results.get("results") or {}).get(task) or {}
+        found = {key.rpartition(",")[0] for key in keys if "," in key}
+        return {name for name in found if not name.endswith("_stderr")}
+
     @property
     def seconds(self) -> float:
         """Wall-clock time of the whole evaluation, model loading included; NaN if not known."""

@@ -9,15 +9,24 @@ import warnings
 from pathlib import Path
 from typing import Any
 
-from rich.box import MARKDOWN
 from rich.console import Console
-from rich.table import Table
 
 from lm_eval_ext.errors import UserError
-from lm_eval_ext.leaderboard.rescoring import TaskScores, changed_settings, group_score, score_task
+from lm_eval_ext.leaderboard.comparison_rows import named
+from lm_eval_ext.leaderboard.console import Column, print_table, table_console
+from lm_eval_ext.leaderboard.entry import plain_json
+from lm_eval_ext.leaderboard.paired import NORMAL_95
+from lm_eval_ext.leaderboard.rescoring import (
+    Score,
+    TaskScores,
+    changed_settings,
+    group_score,
+    score_task,
+)
 from lm_eval_ext.leaderboard.run_files import RunFiles, newest_run
 from lm_eval_ext.methods.calibrator import read_calibrator
 from lm_eval_ext.metrics import UndefinedMetricWarning
+from lm_eval_ext.scoring import headline
 from lm_eval_ext.scoring.metric_suites import SINGLE_ANSWER
 
 UNSAFE_GRADERS = frozenset({"mbpp"})
@@ -32,6 +41,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "folder", type=Path, help="--output_path of an lm_eval run with --log_samples"
     )
     parser.add_argument("--tasks", type=_names, help="only these tasks, separated by commas")
+    parser.add_argument(
+        "--metrics",
+        type=_names,
+        metavar="NAMES",
+        help="rows to print, separated by commas, with * for anything: '*' are all, which --output "
+        "always has (default: those that a run prints)",
+    )
     parser.add_argument("--attempts", type=int, help="only the first so many of each question")
     parser.add_argument("--ks", type=_numbers, help="k of pass@k, as 1,8,64")
     parser.add_argument("--vote-ks", type=_numbers, help="k of the votes, likewise")
@@ -71,13 +87,13 @@ def run(args: argparse.Namespace) -> int:
             "give a run of tasks such as gsm8k_passn"
         )
     groups = group_scores(files, scored)
-    console = Console()
-    if not console.is_terminal:
-        console.width = 200  # a pipe has no width of its own: do not wrap cells
-    console.print(table(scored, groups))
+    console = table_console()
+    n_left = print_scores(console, scored, groups, args.metrics)
+    if n_left:
+        console.print(f"{n_left} more rows: --metrics '*'")
     if args.output is not None:
         args.output.write_text(
-            json.dumps(as_json(scored, groups), indent=2, allow_nan=True) + "\n", encoding="utf-8"
+            json.dumps(plain_json(as_json(scored, groups)), indent=2) + "\n", encoding="utf-8"
         )
         console.print(f"scores: {args.output}", soft_wrap=True)
     return 0
@@ -143,33 +159,58 @@ def group_scores(
     return groups
 
 
-def table(
-    scored: dict[str, TaskScores], groups: dict[str, dict[str, tuple[float, float]]]
-) -> Table:
-    """Lay out scores, one row per task and metric."""
-    result = Table(box=MARKDOWN)
-    for name in ("task", "metric"):
-        result.add_column(name)
-    for name in ("value", "stderr", "95% interval", "questions", "attempts"):
-        result.add_column(name, justify="right")
-    for task, scores in scored.items():
-        for metric, score in scores.scores.items():
-            result.add_row(
-                task,
-                metric + {True: " ↑", False: " ↓", None: ""}[score.higher_is_better],
-                f"{score.value:.4f}",
-                f"{score.standard_error:.4f}",
-                f"{score.low:.4f} to {score.high:.4f}",
-                str(score.n_questions),
-                str(scores.n_attempts),
-            )
+def print_scores(
+    console: Console,
+    scored: dict[str, TaskScores],
+    groups: dict[str, dict[str, tuple[float, float]]],
+    metrics: list[str] | None = None,
+) -> int:
+    """Print the scores of each task and group.
+
+    Parameters
+    ----------
+    console
+        Where to.
+    scored, groups
+        What there is.
+    metrics
+        Names or patterns of the rows; None for the headline.
+
+    Returns
+    -------
+    int
+        How many rows were left out.
+    """
+    n_left = 0
+    found = {task: scores.scores for task, scores in scored.items()}
     for group, averages in groups.items():
-        for metric, (value, error) in averages.items():
-            low, high = value - 1.96 * error, value + 1.96 * error
-            result.add_row(
-                group, metric, f"{value:.4f}", f"{error:.4f}", f"{low:.4f} to {high:.4f}", "", ""
-            )
-    return result
+        of_task = next(s for s in found.values() if averages.keys() <= s.keys())
+        found[group] = {
+            name: Score(value, error, value - NORMAL_95 * error, value + NORMAL_95 * error, 0,
+                        of_task[name].higher_is_better)
+            for name, (value, error) in averages.items()
+        }  # fmt: skip
+    for task, scores in found.items():
+        values = {name: score.value for name, score in scores.items()}
+        directions = {name: score.higher_is_better for name, score in scores.items()}
+        names = headline.rows(values, directions)
+        if metrics is not None or not names:
+            names = headline.select(list(values), metrics or ["*"])
+        n_left += len(values) - len(names)
+        shown = [scores[name] for name in names]
+        columns = [
+            Column("value", [f"{s.value:.4f}" for s in shown]),
+            Column("95% interval", [f"{s.low:.4f} to {s.high:.4f}" for s in shown]),
+            Column("stderr", [f"{s.standard_error:.4f}" for s in shown], is_optional=True),
+        ]
+        title = task
+        if task in scored:
+            counts = [str(s.n_questions) for s in shown]
+            columns.append(Column("questions", counts, is_optional=True))
+            title += f", attempts at each question: {scored[task].n_attempts}"
+        labels = [named(name, directions[name]) for name in names]
+        print_table(console, [Column("metric", labels, is_name=True)], [[columns]], title=title)
+    return n_left
 
 
 def as_json(

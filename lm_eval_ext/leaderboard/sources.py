@@ -4,14 +4,19 @@ from __future__ import annotations
 
 import argparse
 import logging
+from itertools import groupby
 from pathlib import Path
 
-from rich.box import MARKDOWN, ROUNDED
-from rich.table import Table
+from rich.console import Console
 
 from lm_eval_ext.errors import UserError
-from lm_eval_ext.leaderboard.console import name_cell, table_console
-from lm_eval_ext.leaderboard.formatting import printed, printed_difference, printed_p
+from lm_eval_ext.leaderboard.comparison_rows import (
+    ALPHA,
+    difference_columns,
+    named,
+    value_column,
+)
+from lm_eval_ext.leaderboard.console import Column, print_table, table_console
 from lm_eval_ext.leaderboard.run_arguments import add_format_argument
 from lm_eval_ext.leaderboard.run_files import newest_run
 from lm_eval_ext.leaderboard.source_tests import (
@@ -20,8 +25,6 @@ from lm_eval_ext.leaderboard.source_tests import (
     compare_sources,
     corrected,
 )
-
-ALPHA = 0.05
 
 logger = logging.getLogger(__name__)
 
@@ -66,38 +69,44 @@ def run(args: argparse.Namespace) -> int:
         tests += found
     if not tests:
         raise UserError(f"{args.run}: there is nothing to compare with {args.against}")
-    console = table_console(markdown=args.format == "markdown")
-    console.print(_table(corrected(tests), markdown=args.format == "markdown"))
+    markdown = args.format == "markdown"
+    console = table_console(markdown=markdown)
+    for (task, metric), rows in groupby(corrected(tests), key=lambda t: (t.task, t.metric)):
+        _print(console, task, metric, list(rows), markdown=markdown)
     console.print(
-        f"Value ± half its 95% interval; difference from {args.against} with its 95% interval by "
-        "paired bootstrap over questions, on the same attempts; * significant at "
-        f"{ALPHA} after Holm's correction over all rows.",
-        soft_wrap=True,
-        markup=False,
-        highlight=False,
+        f"Values: ± half the 95% interval, or its ends; difference from {args.against} with its "
+        "95% interval by paired bootstrap over questions, on the same attempts; * below "
+        f"{ALPHA} after Holm's correction over all {len(tests)} rows.",
+        soft_wrap=markdown or not console.is_terminal,
     )
     return 0
 
 
-def _table(tests: list[SourceTest], *, markdown: bool) -> Table:
-    table = Table(box=MARKDOWN if markdown else ROUNDED)
-    for name in ("task", "metric", "source"):
-        table.add_column(name)
-    against = tests[0].against
-    for name in ("value", against, f"difference from {against}", "p (Holm)", "questions"):
-        table.add_column(name_cell(name, markdown=markdown), justify="right")
-    for row in tests:
-        arrow = {True: " ↑", False: " ↓", None: ""}[row.higher_is_better]
-        questions = str(row.test.n_questions)
-        table.add_row(
-            *(name_cell(n, markdown=markdown) for n in (row.task, row.metric + arrow, row.source)),
-            printed(row.value.value, row.value.low, row.value.high),
-            printed(row.reference.value, row.reference.low, row.reference.high),
-            printed_difference(row.test.difference, row.test.low, row.test.high),
-            printed_p(row.p_value, alpha=ALPHA),
-            questions + (f" of {row.test.n_questions + row.n_left_out}" * bool(row.n_left_out)),
-        )
-    return table
+def _print(
+    console: Console, task: str, metric: str, rows: list[SourceTest], *, markdown: bool
+) -> None:
+    counts = [
+        str(row.test.n_questions)
+        + f" of {row.test.n_questions + row.n_left_out}" * bool(row.n_left_out)
+        for row in rows
+    ]
+    against = rows[0].against
+    difference = difference_columns(
+        f"difference from {against}",
+        [row.test for row in rows],
+        [row.p_value for row in rows],
+        [row.reference for row in rows],
+        further=(),
+    )
+    values = [value_column("value", [row.value for row in rows])]
+    reference = [value_column(against, [row.reference for row in rows])]
+    print_table(
+        console,
+        [Column("source", [row.source for row in rows], is_name=True)],
+        [[values, reference], [[*difference, Column("questions", counts, is_optional=True)]]],
+        title=f"{task}, {named(metric, rows[0].higher_is_better)}",
+        markdown=markdown,
+    )
 
 
 def _names(text: str) -> list[str]:

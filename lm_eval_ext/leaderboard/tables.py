@@ -6,16 +6,14 @@ import csv
 import io
 import re
 from collections.abc import Callable, Sequence
-from fnmatch import fnmatchcase
 from typing import Any
 
 from lm_eval_ext.leaderboard.formatting import NOT_KNOWN, csv_text, latex_text, markdown_text
+from lm_eval_ext.scoring.headline import MAIN, select
 
 Board = dict[str, Any]
 
-COLUMNS = ("pass@1", "pass@K", "maj@K", "accuracy", "exact_match*", "acc", "acc_norm", "f1*",
-    "word_perplexity", "debiased_ece:*", "hallucination_auroc:*",
-    "within_question_auroc:*")  # fmt: skip
+COLUMNS = (*MAIN, "debiased_ece:*", "hallucination_auroc:*", "within_question_auroc:*")
 """Metrics with a column in Markdown and LaTeX; K is the largest there is. JSON and CSV have all."""
 
 NOTE = (
@@ -85,16 +83,7 @@ def chosen_metrics(task: dict[str, Any], columns: Sequence[str]) -> list[str]:
         Names or patterns; K stands for the largest k of that metric.
     """
     names = [metric["name"] for metric in task["metrics"]]
-    chosen: list[str] = []
-    for pattern in columns:
-        if pattern.endswith("@K"):
-            stem = pattern[:-1]
-            ks = [int(n.removeprefix(stem)) for n in names if re.fullmatch(stem + r"\d+", n)]
-            chosen += [f"{stem}{max(ks)}"] if ks else []
-        else:
-            chosen += [name for name in names if fnmatchcase(name, pattern)]
-    unique = list(dict.fromkeys(chosen)) or names[:1]
-    return [name for name in names if name in unique]
+    return select(names, columns) or names[:1]
 
 
 Escape = Callable[[str], str]

@@ -8,11 +8,8 @@ import math
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from rich.box import MARKDOWN, ROUNDED
-from rich.table import Table
-
 from lm_eval_ext.errors import UserError
-from lm_eval_ext.leaderboard.console import table_console
+from lm_eval_ext.leaderboard.console import Column, print_table, table_console
 from lm_eval_ext.leaderboard.formatting import printed_difference
 from lm_eval_ext.leaderboard.run_arguments import add_format_argument
 from lm_eval_ext.leaderboard.run_comparison import check_same_questions
@@ -105,11 +102,14 @@ def run(args: argparse.Namespace) -> int:
     if not args.margin >= 0:
         raise UserError(f"--margin={args.margin} must be at least 0")
     found = [compare_votes(task, args) for task in _shared_tasks(args)]
-    console = table_console(markdown=args.format == "markdown")
+    markdown = args.format == "markdown"
+    console = table_console(markdown=markdown)
     for votes in found:
-        console.print(f"\n{_heading(votes, args)}\n", soft_wrap=True, markup=False)
-        console.print(savings_table(votes, args.k, args.margin, box=_box(args)))
-        console.print(curves_table(votes, args.k, box=_box(args)))
+        title = _heading(votes, args)
+        names, columns = savings_columns(votes, args.k, args.margin)
+        print_table(console, [names], [[columns]], title=title, markdown=markdown)
+        names, columns = curves_columns(votes, args.k)
+        print_table(console, [names], [[[column] for column in columns]], markdown=markdown)
     if args.output is not None:
         args.output.parent.mkdir(parents=True, exist_ok=True)
         args.output.write_text(json.dumps([as_json(votes) for votes in found], indent=1) + "\n")
@@ -164,14 +164,13 @@ def _shared_tasks(args: argparse.Namespace) -> list[str]:
     return list(chosen)
 
 
-def savings_table(votes: TaskVotes, k: int, margin: float, *, box: Any = ROUNDED) -> Table:
-    """Lay out what a vote of k attempts scores, and how few attempts reach the target."""
-    table = Table(box=box)
-    table.add_column("vote")
-    for name in (f"at k={k}", "minus target", "smallest k that reaches it", "resamples that do"):
-        table.add_column(name, justify="right")
-    table.add_column(f"smallest k not {margin:g} worse", justify="right")
-    for label, curve in votes.curves.items():
+def savings_columns(votes: TaskVotes, k: int, margin: float) -> tuple[Column, list[Column]]:
+    """Return what a vote of k attempts scores, and how few attempts reach the target."""
+    names = [_label(label, curve) for label, curve in votes.curves.items()]
+    headings = (f"at k={k}", "minus target", "smallest k that reaches it", "resamples that do",
+                f"smallest k not {margin:g} worse")  # fmt: skip
+    columns: dict[str, list[str]] = {heading: [] for heading in headings}
+    for curve in votes.curves.values():
         ks = votes.ks[: len(curve.points)]
         cells = ["n/a", "n/a"]
         if k in ks:
@@ -180,22 +179,26 @@ def savings_table(votes: TaskVotes, k: int, margin: float, *, box: Any = ROUNDED
         few, most = curve.fewest, ks[-1]
         bounds = f"({_count(few.low, most)}, {_count(few.high, most)})"
         cells += [f"{_count(few.k, most)} {bounds}", f"{few.reached:.0%}"]
-        table.add_row(_label(label, curve), *cells, _count(few.not_inferior, most))
-    return table
+        cells.append(_count(few.not_inferior, most))
+        for column, cell in zip(columns.values(), cells, strict=True):
+            column.append(cell)
+    optional = headings[3]
+    return Column("vote", names, is_name=True), [
+        Column(heading, cells, is_optional=heading == optional)
+        for heading, cells in columns.items()
+    ]
 
 
-def curves_table(votes: TaskVotes, k: int, *, box: Any = ROUNDED) -> Table:
-    """Lay out the curves at some k: powers of two, the k in question and the last."""
-    table = Table(box=box)
-    table.add_column("k", justify="right")
+def curves_columns(votes: TaskVotes, k: int) -> tuple[Column, list[Column]]:
+    """Return the curves at some k: powers of two, the k in question and the last."""
+    wanted = {1, k, *votes.ks[-1:], *(2**i for i in range(votes.ks[-1].bit_length()))}
+    shown = [i for i, one in enumerate(votes.ks) if one in wanted or len(votes.ks) <= 8]
+    columns = []
     for label, curve in votes.curves.items():
-        table.add_column(_label(label, curve), justify="right")
-    shown = {1, k, *votes.ks[-1:], *(2**i for i in range(votes.ks[-1].bit_length()))}
-    for i, one in enumerate(votes.ks):
-        if one in shown or len(votes.ks) <= 8:
-            points = [curve.points for curve in votes.curves.values()]
-            table.add_row(str(one), *(_interval(p[i]) if i < len(p) else "n/a" for p in points))
-    return table
+        points = curve.points
+        cells = [_interval(points[i]) if i < len(points) else "n/a" for i in shown]
+        columns.append(Column(_label(label, curve), cells))
+    return Column("k", [str(votes.ks[i]) for i in shown], is_name=True), columns
 
 
 def as_json(votes: TaskVotes) -> dict[str, Any]:
@@ -237,10 +240,6 @@ def _heading(votes: TaskVotes, args: argparse.Namespace) -> str:
 
 def _label(label: str, curve: VoteCurve) -> str:
     return f"baseline's {curve.vote.name()}" if label == "baseline" else label
-
-
-def _box(args: argparse.Namespace) -> Any:
-    return MARKDOWN if args.format == "markdown" else ROUNDED
 
 
 def _interval(point: Any) -> str:
