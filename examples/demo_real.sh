@@ -7,6 +7,7 @@ set -euo pipefail
 out=${OUT:-out/demo-real}
 limit=${LIMIT:-32}
 attempts=${ATTEMPTS:-8}
+export LMEVAL_LOG_LEVEL=${LMEVAL_LOG_LEVEL:-ERROR} # leaves the progress bars and the tables
 task=mawps_singleop_passn
 
 # Without the problems there is nothing to fetch a model for.
@@ -27,8 +28,7 @@ evaluate() { # evaluate NAME MODEL MODEL_ARGS
     local command=(lm_eval --model "$2" --model_args "$3" --tasks $task --limit "$limit"
         --metadata "{\"attempts\":$attempts}" --gen_kwargs max_gen_toks=64)
     echo "== $1: ${command[*]}"
-    "${command[@]}" --batch_size auto --output_path "$out/$1" --log_samples >"$out/$1.log" 2>&1 ||
-        { tail -n 20 "$out/$1.log" >&2; exit 1; }
+    "${command[@]}" --batch_size auto --output_path "$out/$1" --log_samples
 }
 
 rm -rf "$out"/{sampled,rsp,real_tokens}
@@ -37,6 +37,6 @@ evaluate sampled sampled pretrained=smollm2
 evaluate rsp rsp pretrained=smollm2,length=8
 evaluate real_tokens rsp pretrained=smollm2,length=8,control=real_tokens
 
-lm-eval-ext leaderboard compare "$out/sampled" "$out/rsp" "$out/real_tokens" \
-    --metrics 'pass@*,maj@*,invalid_rate,truncated_rate,mean_tokens' --plot "$out/pass_at_k.png"
+lm-eval-ext leaderboard compare "$out"/{sampled,rsp,real_tokens} --plot "$out/pass_at_k.png"
 lm-eval-ext leaderboard build "$out"/{sampled,rsp,real_tokens} --output "$out/board"
+echo "The page with every attempt: open $out/board/index.html in a browser."

@@ -12,7 +12,7 @@ from lm_eval_ext.errors import UserError
 from lm_eval_ext.leaderboard.entry import write_entry
 from lm_eval_ext.leaderboard.run_arguments import add_store_argument
 from lm_eval_ext.leaderboard.run_data import RunOutput
-from lm_eval_ext.leaderboard.run_files import RunFiles, files_of, results_files
+from lm_eval_ext.leaderboard.run_files import files_of, output_folder, results_files
 from lm_eval_ext.leaderboard.run_output import run_of
 
 
@@ -89,13 +89,6 @@ def read_whole(path: Path, *, label: str | None = None) -> RunOutput:
     files = files_of(path)
     folder = output_folder(files)
     return run_of(files, label=label or folder.resolve().name, pooled=("*",), folder=folder)
-
-
-def output_folder(files: RunFiles) -> Path:
-    """Return what was given to lm_eval as ``--output_path``: it adds a folder for the model."""
-    folder = files.path.parent
-    model = files.results.get("model_name_sanitized") or files.results.get("model_name")
-    return folder.parent if folder.name == model else folder
 
 
 def orphans(folder: Path) -> list[str]:

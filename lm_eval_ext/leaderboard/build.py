@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import argparse
+import importlib.util
 import json
 import os
 import sys
+import webbrowser
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
@@ -24,6 +26,7 @@ from lm_eval_ext.leaderboard.run_arguments import (
     resolve,
 )
 from lm_eval_ext.leaderboard.run_data import RunOutput
+from lm_eval_ext.leaderboard.run_files import run_folders
 from lm_eval_ext.leaderboard.tables import COLUMNS, as_csv, as_latex, as_markdown
 from lm_eval_ext.leaderboard.worker_processes import in_processes
 
@@ -36,8 +39,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "runs",
         nargs="*",
         metavar="RUN",
-        help="--output_path of lm_eval runs, files of stored entries or their names in --store "
-        "(default: all entries in --store)",
+        help="--output_path of lm_eval runs or a folder of such, files of stored entries or their "
+        "names in --store (default: all entries in --store)",
     )
     add_store_argument(parser)
     parser.add_argument(
@@ -51,10 +54,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--formats",
         type=_forms,
-        default=list(FORMS),
         metavar="NAMES",
         help=f"only these, separated by commas: {', '.join(FORMS)}",
     )
+    parser.add_argument("--open", action="store_true", help="open the page in the browser")
     add_metrics_argument(
         parser,
         "all are ranked",
@@ -96,6 +99,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Read the runs, write the board, say what could not be read, and return 1 if anything."""
     limits = _limits(args)
+    forms = args.formats or available_forms()
     names = args.runs or [str(path) for path in sorted(args.store.glob("*.json"))]
     if not names:
         raise UserError(
@@ -103,7 +107,10 @@ def run(args: argparse.Namespace) -> int:
             "lm-eval-ext leaderboard add"
         )
     runs, problems = read_all(
-        names, store=args.store, pooled=pooled_patterns(args.metrics), processes=args.processes
+        [one for name in names for one in _runs_below(name)],
+        store=args.store,
+        pooled=pooled_patterns(args.metrics),
+        processes=args.processes,
     )
     for problem in problems:
         print(f"lm-eval-ext: {problem}", file=sys.stderr)
@@ -115,13 +122,15 @@ def run(args: argparse.Namespace) -> int:
     written = write_board(
         board,
         args.output,
-        forms=args.formats,
+        forms=forms,
         columns=args.columns,
         processes=args.processes or cores(),
         limits=limits,
     )
     for path in written:
         print(path)
+    if args.open and "html" in forms:
+        webbrowser.open(written[-1].resolve().as_uri())
     return 1 if problems else 0
 
 
@@ -213,6 +222,26 @@ def write_board(
     if "html" in forms:
         written.append(_write_page(board, folder, processes, limits))
     return written
+
+
+def available_forms() -> list[str]:
+    """Return the forms that can be written; where the page cannot, say what it needs."""
+    missing = [name for name in ("jinja2", "plotly") if importlib.util.find_spec(name) is None]
+    if missing:
+        print(
+            f"lm-eval-ext: no page: it needs {' and '.join(missing)}; pip install "
+            "'lm-eval-ext[report]'",
+            file=sys.stderr,
+        )
+    return [form for form in FORMS if form != "html" or not missing]
+
+
+def _runs_below(name: str) -> list[str]:
+    """Return the runs of a folder of such; anything else as it is, for whoever reads it."""
+    try:
+        return [str(folder) for folder in run_folders(Path(name))]
+    except UserError:
+        return [name]
 
 
 def cores() -> int:

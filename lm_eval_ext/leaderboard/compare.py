@@ -59,7 +59,7 @@ def run(args: argparse.Namespace) -> int:
     print_comparison(console, runs, compared, markdown=markdown)
     console.print(footnote(runs, compared), soft_wrap=markdown or not console.is_terminal)
     if args.plot is not None:
-        plot_pass_at_k(runs, compared, args.plot)
+        plot_pass_at_k(runs, args.plot)
         console.print(f"pass@k curves: {args.plot}", soft_wrap=True)
     console.print(f"Page of all attempts: {page_command(args.runs)}", soft_wrap=True)
     return 0
@@ -142,7 +142,7 @@ def family(compared: list[MetricComparison]) -> str:
     tested = [c for c in compared if any(p is not None for p in c.p_values)]
     n_tests = sum(p is not None for c in tested for p in c.p_values)
     names = ", ".join(dict.fromkeys(one_line(c.metric) for c in tested))
-    return f"{n_tests} tests ({names})" if n_tests else "no test"
+    return f"{n_tests} test{'s' * (n_tests > 1)} ({names})" if n_tests else "no test"
 
 
 def _cost(run: RunOutput, tasks: list[str]) -> str:

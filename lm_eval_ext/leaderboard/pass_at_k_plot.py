@@ -7,57 +7,45 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from lm_eval_ext.errors import UserError
-from lm_eval_ext.leaderboard.run_comparison import MetricComparison
+from lm_eval_ext.leaderboard.rescoring import Score
 from lm_eval_ext.leaderboard.run_data import RunOutput
 
 
-def plot_pass_at_k(
-    runs: Sequence[RunOutput], compared: Sequence[MetricComparison], path: Path
-) -> None:
+def plot_pass_at_k(runs: Sequence[RunOutput], path: Path) -> None:
     """Draw the pass@k curves of the runs with 95% bands, one panel per task.
 
     Parameters
     ----------
     runs
         The runs.
-    compared
-        What `compare_runs` returned for them.
     path
         The picture; its suffix says in which format.
 
     Raises
     ------
     UserError
-        If no task has pass@k.
+        If no task that all have has pass@k.
     """
     import matplotlib
 
     matplotlib.use("Agg")
     import matplotlib.pyplot as plt
 
-    by_task: dict[str, list[tuple[int, MetricComparison]]] = {}
-    for comparison in compared:
-        matched = re.fullmatch(r"pass@(\d+)", comparison.metric)
-        if matched:
-            by_task.setdefault(comparison.task, []).append((int(matched[1]), comparison))
+    by_task = {task: [_curve(run, task) for run in runs] for task in runs[0].tasks}
+    by_task = {task: curves for task, curves in by_task.items() if all(curves)}
     if not by_task:
         raise UserError(f"--plot={path}: the runs have no pass@k; compare runs of a _passn task")
     figure, axes = plt.subplots(1, len(by_task), figsize=(5 * len(by_task), 3.6), squeeze=False)
-    for axis, (task, rows) in zip(axes[0], by_task.items(), strict=True):
-        for i, run in enumerate(runs):
-            points = [
-                (k, interval.value, interval.low, interval.high)
-                for k, comparison in sorted(rows, key=lambda row: row[0])
-                if (interval := comparison.values[i]) is not None
-            ]
-            if points:
-                ks, estimates, low, high = zip(*points, strict=True)
-                axis.plot(ks, estimates, marker="o", markersize=3, label=run.label)
-                axis.fill_between(ks, low, high, alpha=0.2)
-        n_questions = next(v.n_questions for v in rows[0][1].values if v is not None)
+    for axis, (task, curves) in zip(axes[0], by_task.items(), strict=True):
+        for run, curve in zip(runs, curves, strict=True):
+            points, scores = list(curve), curve.values()
+            axis.plot(points, [s.value for s in scores], marker="o", markersize=3, label=run.label)
+            axis.fill_between(points, [s.low for s in scores], [s.high for s in scores], alpha=0.2)
+        ks = sorted({k for curve in curves for k in curve})
+        n_questions = next(iter(curves[0].values())).n_questions
         axis.set(title=f"{task}, {n_questions} questions", xlabel="k", ylabel="pass@k")
         axis.set_xscale("log", base=2)
-        axis.set_xticks([k for k, _ in rows], [str(k) for k, _ in rows])
+        axis.set_xticks(ks, [str(k) for k in ks])
         axis.set_ylim(0, 1)
         axis.grid(alpha=0.3)
         axis.legend()
@@ -65,3 +53,10 @@ def plot_pass_at_k(
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path, dpi=120)
     plt.close(figure)
+
+
+def _curve(run: RunOutput, task: str) -> dict[int, Score]:
+    """Return a run's pass@k by k, ascending; nothing where it has none."""
+    metrics = run.tasks[task].metrics if task in run.tasks else {}
+    found = {name: re.fullmatch(r"pass@(\d+)", name) for name in metrics}
+    return dict(sorted((int(m[1]), metrics[name]) for name, m in found.items() if m))

@@ -78,6 +78,30 @@ def results_files(folder: Path) -> list[Path]:
     return found
 
 
+def run_folders(folder: Path) -> list[Path]:
+    """Return the folders below one that hold runs: itself, where it is that of a single run.
+
+    Parameters
+    ----------
+    folder
+        What was given to lm_eval as ``--output_path``, or a folder of such.
+
+    Raises
+    ------
+    UserError
+        If there is no run.
+    """
+    holding = sorted({path.parent for path in results_files(folder)})
+    return holding if len(holding) > 1 else [folder]
+
+
+def output_folder(files: RunFiles) -> Path:
+    """Return what was given to lm_eval as ``--output_path``: it adds a folder for the model."""
+    folder = files.path.parent
+    model = files.results.get("model_name_sanitized") or files.results.get("model_name")
+    return folder.parent if folder.name == model else folder
+
+
 def files_of(results_file: Path) -> RunFiles:
     """Read a results file, and find the sample files beside it that there are.
 

@@ -13,7 +13,7 @@ from lm_eval_ext.errors import UserError
 from lm_eval_ext.leaderboard.paired import NORMAL_95
 from lm_eval_ext.leaderboard.rescoring import Score
 from lm_eval_ext.leaderboard.run_data import RunOutput, TaskDetails, TaskOutput
-from lm_eval_ext.leaderboard.run_files import RunFiles, newest_run, results_files
+from lm_eval_ext.leaderboard.run_files import RunFiles, newest_run, output_folder, run_folders
 from lm_eval_ext.leaderboard.task_samples import TaskSamples, sha256_of
 
 logger = logging.getLogger(__name__)
@@ -30,7 +30,7 @@ def read_run(folder: Path, *, label: str | None = None, pooled: Sequence[str] = 
     folder
         What was given to lm_eval as ``--output_path``.
     label
-        Name of the run; by default the folder's.
+        Name of the run; by default that of the folder given to lm_eval.
     pooled
         Patterns of the metrics that pool attempts to compute, such as ``brier:*``.
 
@@ -40,13 +40,15 @@ def read_run(folder: Path, *, label: str | None = None, pooled: Sequence[str] = 
         If there is no run, or a file is damaged: one line with the file, the place and the remedy.
     """
     files = newest_run(folder)
-    n_folders = len({path.parent for path in results_files(folder)})
+    n_folders = len(run_folders(folder))
     if n_folders > 1:
         logger.warning(
             "%s: holds %d folders with runs; only the newest run, %s, is read: give each folder",
             folder, n_folders, files.path.relative_to(folder),
         )  # fmt: skip
-    return run_of(files, label=label or folder.resolve().name, pooled=pooled, folder=folder)
+    named = output_folder(files) if folder == files.path.parent else folder
+    label = label or named.resolve().name
+    return run_of(files, label=label, pooled=pooled, folder=folder)
 
 
 def run_of(

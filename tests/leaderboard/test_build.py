@@ -193,6 +193,30 @@ def test_several_processes_read_the_same(made_up_runs, tmp_path):
     assert first.read_bytes() == second.read_bytes()
 
 
+def test_a_folder_of_runs_is_read_whole(made_up_runs, tmp_path):
+    (folder,) = {path.parent for path in made_up_runs.values()}
+    assert build_board(folder, "--output", tmp_path, "--formats", "json") == 0
+    board = json.loads((tmp_path / "board.json").read_text())
+    assert [run["label"] for run in board["runs"]] == ["able", "average", "weak"]
+
+
+def test_without_plotly_all_but_the_page_is_written(made_up_runs, tmp_path, monkeypatch, capsys):
+    found = build.importlib.util.find_spec
+    monkeypatch.setattr(
+        build.importlib.util, "find_spec", lambda name: None if name == "plotly" else found(name)
+    )
+    assert build_board(made_up_runs["weak"], "--output", tmp_path) == 0
+    assert sorted(path.suffix for path in tmp_path.iterdir()) == [".csv", ".json", ".md", ".tex"]
+    assert "no page: it needs plotly; pip install" in capsys.readouterr().err
+
+
+def test_the_page_is_opened(made_up_runs, tmp_path, monkeypatch):
+    opened = []
+    monkeypatch.setattr(build.webbrowser, "open", opened.append)
+    assert build_board(made_up_runs["weak"], "--output", tmp_path, "--open") == 0
+    assert opened == [(tmp_path / "index.html").as_uri()]
+
+
 def test_the_page_is_built_from_the_same_board(made_up_runs, tmp_path):
     assert build_board(made_up_runs["weak"], "--output", tmp_path, "--formats", "json,html") == 0
     page = (tmp_path / "index.html").read_text()

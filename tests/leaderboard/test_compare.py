@@ -104,7 +104,7 @@ def test_command_prints_table_and_draws(write_run, tmp_path, capsys):
     assert "0.500" in output
     assert "+0.500" in output
     assert "toy_passn, 4 questions" in output
-    assert "over 1 tests (pass@1)" in output
+    assert "over 1 test (pass@1)" in output
     assert output.endswith(f"build {' '.join(folders)} --output board --open\n")
     assert picture.read_bytes().startswith(b"\x89PNG")
     assert main(["leaderboard", "compare", *folders, "--format", "markdown"]) == 0
