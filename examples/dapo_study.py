@@ -25,8 +25,8 @@ from lm_eval_ext.harness import requests as harness
 from lm_eval_ext.metrics import cluster_bootstrap, mean_over_questions, pass_at_k
 from lm_eval_ext.model_wrappers.rsp import RSP
 from lm_eval_ext.model_wrappers.sampled import SampledLM
-from lm_eval_ext.training import manifest
 from lm_eval_ext.training.dapo.train import add_arguments, job_from, upkeep_from
+from lm_eval_ext.training.run import keep_settings
 
 ARMS = ("dapo", "dapo+rsp")
 UNTRAINED = "untrained"
@@ -208,9 +208,7 @@ def main() -> None:
     output = Path(args.output)
     show_user_errors_in_one_line()
     # Kept answers are those of one untrained model and one number of vectors.
-    manifest.keep_settings(
-        output / ANSWERS, {"pretrained": args.pretrained, "vectors": args.vectors}
-    )
+    keep_settings(output / ANSWERS, {"pretrained": args.pretrained, "vectors": args.vectors})
     models: dict[str, list[tuple[str, str]]] = {}
     for arm in args.arms:
         if arm == UNTRAINED:

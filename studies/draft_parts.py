@@ -30,8 +30,8 @@ from lm_eval_ext.model_wrappers.sampled import SampledLM
 from lm_eval_ext.training.drafts.distillation import collate, distillation_loss, response_logits
 from lm_eval_ext.training.drafts.draft_job import DraftJob, train_drafts
 from lm_eval_ext.training.drafts.target_responses import Example
-from lm_eval_ext.training.manifest import write_json
 from lm_eval_ext.training.prompts import load_problems
+from lm_eval_ext.training.run import write_json
 
 FloatArray = NDArray[np.float64]
 CHUNK = 64

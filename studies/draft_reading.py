@@ -22,7 +22,7 @@ from plan import (
 )
 
 from lm_eval_ext.metrics import affine_rmse, auroc, cluster_bootstrap, fit_affine, rmse, spearman
-from lm_eval_ext.training.manifest import write_json
+from lm_eval_ext.training.run import write_json
 
 ESTIMATES = {"eu": "sum", "jsd": "JSD", "kl": "KL(mixture, target)", "single_draft": "one draft"}
 

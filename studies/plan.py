@@ -28,7 +28,7 @@ from typing import Any, Literal, NamedTuple, get_args
 
 from lm_eval_ext.errors import UserError
 from lm_eval_ext.metrics import PairedDifference, minimum_detectable_effect, paired_bootstrap
-from lm_eval_ext.training.manifest import keep_settings, write_json
+from lm_eval_ext.training.run import keep_settings, write_json
 
 Kind = Literal["superiority", "non-inferiority", "equivalence"]
 """More than the margin better than the baseline, less than the margin worse than it, or within the

@@ -40,7 +40,7 @@ from lm_eval_ext.methods.sinks.sink_scores import SinkConvention, score_sinks
 from lm_eval_ext.methods.sinks.statistics import CalibrationStatistics, collect_statistics
 from lm_eval_ext.methods.sinks.structural import shrink
 from lm_eval_ext.model_wrappers.sink_pruned import SinkPrunedLM
-from lm_eval_ext.training.manifest import write_json
+from lm_eval_ext.training.run import write_json
 
 SCORES = "sink_scores.json"
 PARTS = ("calibration", "choice", "test")

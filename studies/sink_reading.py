@@ -19,7 +19,7 @@ from sink_parts import SCORES, cell_name
 from lm_eval_ext.commands.prune.sweep_table import shown_metrics, tables
 from lm_eval_ext.methods.sinks.plan import PruningSettings
 from lm_eval_ext.metrics import cluster_bootstrap, spearman
-from lm_eval_ext.training.manifest import write_json
+from lm_eval_ext.training.run import write_json
 
 FloatArray = NDArray[np.float64]
 TASK_FOLDERS = {"piqa": "heads, loglikelihoods", "singleop": "heads, generations"}

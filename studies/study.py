@@ -35,7 +35,7 @@ from lm_eval_ext.harness import requests as harness
 from lm_eval_ext.leaderboard.run_comparison import check_same_questions
 from lm_eval_ext.leaderboard.run_data import RunOutput
 from lm_eval_ext.leaderboard.run_output import read_run
-from lm_eval_ext.training.manifest import commit, versions, write_json
+from lm_eval_ext.training.run import commit, versions, write_json
 from lm_eval_ext.training.self_training.phase import die_with_parent
 
 SEED = 1234

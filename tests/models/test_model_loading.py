@@ -14,7 +14,7 @@ def dapo_model(name):
     pytest.importorskip("trl")
     from lm_eval_ext.training.dapo.job import Upkeep, _Run
 
-    _Run(SimpleNamespace(pretrained=name), None, Upkeep(), continued=False)
+    _Run(SimpleNamespace(pretrained=name), SimpleNamespace(path=None), Upkeep())
 
 
 def base_model(name):

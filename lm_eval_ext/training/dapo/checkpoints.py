@@ -8,7 +8,7 @@ from typing import Any
 
 from transformers import TrainerCallback
 
-from lm_eval_ext.training import manifest
+from lm_eval_ext.training.run import last_step, write_json
 
 STATE = "dapo_state.json"
 
@@ -33,7 +33,7 @@ class SaveState(TrainerCallback):
         processes = self.trainer.gather_state()
         if state.is_world_process_zero:
             folder = Path(args.output_dir) / f"checkpoint-{state.global_step}"
-            manifest.write_json(folder / STATE, {**self.frozen, "processes": processes})
+            write_json(folder / STATE, {**self.frozen, "processes": processes})
 
 
 def latest_checkpoint(folder: Path) -> tuple[Path, dict[str, Any]] | None:
@@ -44,8 +44,8 @@ def latest_checkpoint(folder: Path) -> tuple[Path, dict[str, Any]] | None:
     folder
         Folder with ``checkpoint-<step>``.
     """
-    finished = [path.parent for path in folder.glob(f"checkpoint-*/{STATE}")]
-    if not finished:
+    step = last_step(folder, STATE)
+    if step is None:
         return None
-    newest = max(finished, key=lambda path: int(path.name.rpartition("-")[2]))
+    newest = folder / f"checkpoint-{step}"
     return newest, json.loads((newest / STATE).read_text(encoding="utf-8"))

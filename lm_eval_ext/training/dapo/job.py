@@ -20,8 +20,7 @@ from lm_eval_ext.errors import UserError
 from lm_eval_ext.model_wrappers.rsp import Position
 from lm_eval_ext.models.embedding_statistics import embedding_statistics
 from lm_eval_ext.models.model_loading import model_location, readable_load_errors
-from lm_eval_ext.training import manifest
-from lm_eval_ext.training.dapo.checkpoints import SaveState, latest_checkpoint
+from lm_eval_ext.training.dapo.checkpoints import STATE, SaveState, latest_checkpoint
 from lm_eval_ext.training.dapo.configuration import (
     Optimization,
     freeze,
@@ -44,6 +43,7 @@ from lm_eval_ext.training.dapo.trainer import DapoSettings, DAPOTrainer
 from lm_eval_ext.training.dapo.virtual_vocabulary import VirtualVocabulary, virtual_ids_embedded
 from lm_eval_ext.training.drafts.shards import prompt_hash
 from lm_eval_ext.training.prompts import Problem, load_problems
+from lm_eval_ext.training.run import RunFolder, last_step, write_json
 
 logger = logging.getLogger(__name__)
 
@@ -174,31 +174,33 @@ def train_dapo(job: DapoJob, output: Path, upkeep: Upkeep | None = None) -> None
     # A file of prompts may have changed under its name.
     read = json.dumps([[problem.prompt, problem.record] for problem in problems])
     kept = {**job.flat(), "prompts_sha256": prompt_hash(read)}
-    continued = (output / manifest.SETTINGS).exists()
-    if continued:
-        manifest.keep_settings(output, kept)
-    if continued and (output / MANIFEST).exists():
+    folder = RunFolder(output, kept, manifest=MANIFEST)
+    if folder.begun and folder.finished:
         logger.info("the run in %s is finished", output)
         return
     with without_renaming_warnings():
-        run = _Run(job, output, upkeep, continued=continued)
+        run = _Run(job, folder, upkeep)
+        # What is wrong with the settings is known after this.
         trainer = run.trainer(QuestionOrder(problems, job.seed))
-        with process_state().main_process_first():
-            run.begin(kept)
-        # Around the embeddings as they are trained, adapters included.
-        with virtual_ids_embedded(run.model, run.vocabulary):
-            run.train(trainer)
-        states = trainer.gather_state()
-        if trainer.accelerator.is_main_process:
-            run.export(trainer, states)
-        trainer.accelerator.wait_for_everyone()
+        is_main = trainer.accelerator.is_main_process
+        with folder.work(run.resumes_from, is_main=is_main):
+            trainer.accelerator.wait_for_everyone()
+            if is_main and run.vocabulary is not None:
+                write_json(output / SOFT_PROMPT, asdict(run.vocabulary))
+            # Around the embeddings as they are trained, adapters included.
+            with virtual_ids_embedded(run.model, run.vocabulary):
+                run.train(trainer)
+            states = trainer.gather_state()
+            if is_main:
+                run.export(trainer, states)
+            trainer.accelerator.wait_for_everyone()
 
 
 class _Run:
     """The stages of a job in its folder."""
 
-    def __init__(self, job: DapoJob, output: Path, upkeep: Upkeep, *, continued: bool) -> None:
-        self.job, self.output, self.upkeep = job, output, upkeep
+    def __init__(self, job: DapoJob, folder: RunFolder, upkeep: Upkeep) -> None:
+        self.job, self.folder, self.output, self.upkeep = job, folder, folder.path, upkeep
         name = model_location(job.pretrained)
         options = {"trust_remote_code": upkeep.trust_remote_code}
         with readable_load_errors(job.pretrained, "train dapo", argument="pretrained"):
@@ -211,14 +213,14 @@ class _Run:
         freeze(self.model, job.optimization.trainable)
         if job.optimization.lora_rank:
             check_adapted_modules(self.model, job.optimization.lora_modules)
-        self.vocabulary = self._frozen_vocabulary(continued)
+        self.vocabulary = self._frozen_vocabulary()
 
-    def _frozen_vocabulary(self, continued: bool) -> VirtualVocabulary | None:
+    def _frozen_vocabulary(self) -> VirtualVocabulary | None:
         """Return the random vectors, their moments as they were when the run began."""
         job, path = self.job, self.output / SOFT_PROMPT
         if job.rsp_length == 0:
             return None
-        if continued and path.exists():
+        if self.folder.begun and path.exists():
             frozen = json.loads(path.read_text())
         else:
             statistics = embedding_statistics(self.model)
@@ -234,14 +236,9 @@ class _Run:
         (frozen,) = broadcast_object_list([frozen])
         return VirtualVocabulary(**frozen)
 
-    def begin(self, settings: dict[str, Any]) -> None:
-        """Make the folder that of this run, now that nothing is wrong with its settings."""
-        if process_state().is_main_process:
-            self.output.mkdir(parents=True, exist_ok=True)
-            if self.vocabulary is not None:
-                manifest.write_json(self.output / SOFT_PROMPT, asdict(self.vocabulary))
-        if manifest.keep_settings(self.output, settings):
-            logger.info("continuing the run in %s", self.output)
+    def resumes_from(self) -> str:
+        """Return what the same command does next."""
+        return f"step {last_step(self.output / CHECKPOINTS, STATE) or 0}"
 
     def trainer(self, order: QuestionOrder) -> DAPOTrainer:
         """Return the trainer of the run, at its beginning."""
@@ -334,15 +331,12 @@ class _Run:
         if target.exists():
             shutil.rmtree(target)
         scratch.rename(target)
-        manifest.write_json(
-            self.output / MANIFEST,
+        self.folder.finish(
             {
                 "settings": self.job.flat(),
                 **self.frozen(),
                 "groups": states,
                 "log": (self.output / LOG).name,
-                "versions": manifest.versions(),
-                "commit": manifest.commit(),
-            },
+            }
         )
         print(f"trained model in {target}")

@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import logging
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
-from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from accelerate import Accelerator, InitProcessGroupKwargs
-
 from lm_eval_ext.errors import UserError
 from lm_eval_ext.model_wrappers.sampled import SampledLM
-from lm_eval_ext.training import manifest
 from lm_eval_ext.training.drafts.distillation import Teacher, TeacherSettings, step_seed
 from lm_eval_ext.training.drafts.draft_training import (
     DraftRun,
@@ -30,13 +27,17 @@ from lm_eval_ext.training.drafts.target_responses import (
     generate_responses,
     read_responses,
 )
+from lm_eval_ext.training.processes import Processes, accelerated
 from lm_eval_ext.training.prompts import load_prompts
+from lm_eval_ext.training.run import RunFolder, write_json
 from lm_eval_ext.training.saved_model import export_draft, loss_curve
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
 logger = logging.getLogger(__name__)
+
+MANIFEST, SHARDS = "drafts.json", "shards.json"
 
 
 @dataclass(frozen=True)
@@ -105,49 +106,49 @@ def train_drafts(
     UserError
         For settings that do not fit each other, the models, or the run in the folder.
     """
-    # A process that is done waits for the slowest one, however long that takes.
-    accelerator = Accelerator(kwargs_handlers=[InitProcessGroupKwargs(timeout=timedelta(weeks=52))])
-    _check_precision(accelerator)
+    processes = accelerated()
+    _check_precision(processes)
     source = load_prompts(job.prompts, limit=job.num_prompts)
     shards = split_prompts(len(source.prompts), job.num_drafts, job.split, seed=job.seed)
-    with accelerator.main_process_first():
-        # A file of prompts may have changed under its name.
-        read = "\0".join([*source.prompts, *source.stop])
-        kept = {**job.flat(), "prompts_sha256": prompt_hash(read)}
-        if manifest.keep_settings(output, kept) and accelerator.is_main_process:
-            logger.info("continuing the run in %s", output)
+    # A file of prompts may have changed under its name.
+    read = "\0".join([*source.prompts, *source.stop])
+    kept = {**job.flat(), "prompts_sha256": prompt_hash(read)}
+    folder = RunFolder(output, kept, manifest=MANIFEST)
     lm = SampledLM(
         job.target,
         seed=job.seed,
         batch_size=generation_batch_size,
-        # accelerate calls the CPU of a process cpu:0, which lm-eval does not know.
-        device="cpu" if accelerator.device.type == "cpu" else str(accelerator.device),
+        device=processes.device,
         dtype=job.dtype,
         trust_remote_code=trust_remote_code,
     )
-    run = _Run(job, output, lm, accelerator, trust_remote_code)
-    # Both are checked before hours of generation.
+    run = _Run(job, folder, lm, processes, trust_remote_code)
+    # Both are checked before anything is written.
     teacher = Teacher(lm.model, job.teacher)
     run.untrained(0)
-    settings = replace(job.responses, stop=source.stop if job.stop is None else job.stop)
-    examples = run.respond(source.prompts, settings)
-    of_draft = [[example for i in shard for example in examples[i]] for shard in shards]
-    for number in range(accelerator.process_index, job.num_drafts, accelerator.num_processes):
-        run.train(number, of_draft[number], teacher, checkpoint_every)
-    accelerator.wait_for_everyone()
-    if accelerator.is_main_process:
-        # transformers writes weights from the first process only.
-        for number in range(job.num_drafts):
-            run.export(number)
-        hashes = [[prompt_hash(source.prompts[i]) for i in shard] for shard in shards]
-        run.write_manifest(hashes, [len(part) for part in of_draft], settings.stop)
+    with folder.work(run.resumes_from, is_main=processes.rank == 0):
+        processes.wait()
+        settings = replace(job.responses, stop=source.stop if job.stop is None else job.stop)
+        examples = run.respond(source.prompts, settings)
+        of_draft = [[example for i in shard for example in examples[i]] for shard in shards]
+        for number in range(processes.rank, job.num_drafts, processes.n):
+            run.train(number, of_draft[number], teacher, checkpoint_every)
+        processes.wait()
+        if processes.rank == 0:
+            # transformers writes weights from the first process only.
+            for number in range(job.num_drafts):
+                run.export(number)
+            hashes = [[prompt_hash(source.prompts[i]) for i in shard] for shard in shards]
+            run.write_manifest(hashes, [len(part) for part in of_draft], settings.stop)
 
 
-def _check_precision(accelerator: Accelerator) -> None:
-    if accelerator.mixed_precision not in ("no", "bf16"):
+def _check_precision(processes: Processes) -> None:
+    assert processes.accelerator is not None
+    precision = processes.accelerator.mixed_precision
+    if precision not in ("no", "bf16"):
         raise UserError(
-            f"mixed_precision={accelerator.mixed_precision} is not supported: use bf16 or no "
-            "(accelerate launch --mixed_precision bf16)"
+            f"mixed_precision={precision} is not supported: use bf16 or no (accelerate launch "
+            "--mixed_precision bf16)"
         )
 
 
@@ -157,13 +158,25 @@ class _Run:
     def __init__(
         self,
         job: DraftJob,
-        output: Path,
+        folder: RunFolder,
         lm: SampledLM,
-        accelerator: Accelerator,
+        processes: Processes,
         trust_remote_code: bool,
     ) -> None:
-        self.job, self.output, self.lm = job, output, lm
-        self.accelerator, self.trust_remote_code = accelerator, trust_remote_code
+        self.job, self.folder, self.output, self.lm = job, folder, folder.path, lm
+        self.processes, self.trust_remote_code = processes, trust_remote_code
+
+    def resumes_from(self) -> str:
+        """Return what the same command does next."""
+        for number in range(self.job.num_drafts):
+            if not self._is_exported(number):
+                if self._checkpoint(number).exists():
+                    step = len(read_checkpoint(self._checkpoint(number))["losses"])
+                    return f"draft {number}, step {step}"
+                if number:
+                    return f"draft {number}, step 0"
+                return f"the target's responses ({len(read_responses(self.output))} are there)"
+        return "the manifest"
 
     def untrained(self, number: int) -> PreTrainedModel:
         """Return a draft as it is before training."""
@@ -182,10 +195,10 @@ class _Run:
             prompts,
             settings,
             folder=self.output,
-            rank=self.accelerator.process_index,
-            world_size=self.accelerator.num_processes,
+            rank=self.processes.rank,
+            world_size=self.processes.n,
         )
-        self.accelerator.wait_for_everyone()
+        self.processes.wait()
         return examples_of(self.lm, prompts, read_responses(self.output), settings.per_prompt)
 
     def train(
@@ -194,6 +207,7 @@ class _Run:
         """Train one draft, unless that is done, and leave its last checkpoint."""
         if self._is_exported(number):
             return
+        assert self.processes.accelerator is not None
         training = DraftRun(
             self.untrained(number),
             teacher,
@@ -202,7 +216,7 @@ class _Run:
             seed=self.job.seed,
             number=number,
             checkpoint=self._checkpoint(number),
-            accelerator=self.accelerator,
+            accelerator=self.processes.accelerator,
         )
         training.train(checkpoint_every)
         training.save()
@@ -232,7 +246,7 @@ class _Run:
                 "loss_curve": loss_curve(losses),
                 "n_parameters": sum(p.numel() for p in model.parameters()),
             }
-            manifest.write_json(self._report(number), report)
+            write_json(self._report(number), report)
         checkpoint.unlink(missing_ok=True)
 
     def write_manifest(
@@ -240,18 +254,22 @@ class _Run:
     ) -> None:
         """Write what made the drafts, last of all."""
         drafts = [f"draft-{number}" for number in range(self.job.num_drafts)]
-        manifest.write_json(self.output / manifest.SHARDS, dict(zip(drafts, hashes, strict=True)))
-        manifest.write_json(
-            self.output / manifest.MANIFEST,
+        write_json(self.output / SHARDS, dict(zip(drafts, hashes, strict=True)))
+        losses = [json.loads(self._report(number).read_text()) for number in range(len(drafts))]
+        self.folder.finish(
             {
                 "drafts": drafts,
                 "settings": {**self.job.flat(), "stop": list(stop)},
-                "shards": manifest.describe_shards(hashes, n_responses),
-                "losses": [
-                    json.loads(self._report(number).read_text()) for number in range(len(drafts))
+                "shards": [
+                    # One hash over the hashes, which may be a hundred thousand.
+                    {
+                        "n_prompts": len(shard),
+                        "n_responses": count,
+                        "prompts_sha256": hashlib.sha256("\n".join(shard).encode()).hexdigest(),
+                    }
+                    for shard, count in zip(hashes, n_responses, strict=True)
                 ],
-                "versions": manifest.versions(),
-                "commit": manifest.commit(),
-            },
+                "losses": losses,
+            }
         )
         print(f"{len(drafts)} drafts of {self.job.target} in {self.output}")

@@ -23,11 +23,10 @@ from lm_eval_ext.methods.self_evaluation.box_completion import LEAD_IN
 from lm_eval_ext.models.generation import Generation
 from lm_eval_ext.models.thoughts import ThoughtTags
 from lm_eval_ext.store.lines import drop_unfinished_line
-from lm_eval_ext.training import manifest
+from lm_eval_ext.training.run import write_json
 from lm_eval_ext.training.self_training.folders import Stage, read_attempts
 from lm_eval_ext.training.self_training.models import load_generator
 from lm_eval_ext.training.self_training.problems import TrainingProblem, read_problems
-from lm_eval_ext.training.self_training.rows import RowBuilder
 from lm_eval_ext.training.self_training.settings import SelfTraining, Workings
 from lm_eval_ext.training.self_training.taken_attempts import TakenAttempts
 
@@ -92,7 +91,7 @@ def generate(run: SelfTraining, stage: Stage, workings: Workings) -> None:
     UserError
         For a generator that lm-eval does not know or that returns plain text, and as its model.
     """
-    from lm_eval_ext.training.self_training.processes import join_processes
+    from lm_eval_ext.training.processes import join_processes
 
     processes = join_processes()
     stage.folder.mkdir(parents=True, exist_ok=True)
@@ -121,7 +120,6 @@ def generate(run: SelfTraining, stage: Stage, workings: Workings) -> None:
             lm = load_generator(
                 run, stage, workings, completes_boxes=completes_boxes, device=processes.device
             )
-            _check_layout(lm, run)
             facts = _facts(lm, stage)
             taken = _taken(run, stage, workings, problems, facts)
             for batch in mine:
@@ -134,7 +132,7 @@ def generate(run: SelfTraining, stage: Stage, workings: Workings) -> None:
                 progress.update(len(keys))
     processes.wait()
     if processes.rank == 0:
-        manifest.write_json(stage.report("generate"), {**_counts(stage), **facts})
+        write_json(stage.report("generate"), {**_counts(stage), **facts})
 
 
 def _taken(
@@ -155,11 +153,6 @@ def _taken(
             yield from found.at(problem, harness.prompt_tokens(lm, problem.prompt))
 
     return lines
-
-
-def _check_layout(lm: HFLM, run: SelfTraining) -> None:
-    """Find labels that do not fit the tokenizer before hours of sampling."""
-    RowBuilder(lm.tokenizer, run.rows, max_length=int(lm.max_length))
 
 
 def _answer(lm: HFLM, batch: Batch, run: SelfTraining) -> Iterator[dict[str, Any]]:

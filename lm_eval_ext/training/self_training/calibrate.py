@@ -13,7 +13,7 @@ from lm_eval_ext.leaderboard.run_files import RunFiles
 from lm_eval_ext.methods.self_evaluation.confidence import FILE_NAME
 from lm_eval_ext.methods.self_evaluation.judging import SOURCE
 from lm_eval_ext.metrics import apply_temperature
-from lm_eval_ext.training import manifest
+from lm_eval_ext.training.run import write_json
 from lm_eval_ext.training.self_training.folders import LABELLED, Stage, read_lines
 from lm_eval_ext.training.self_training.settings import SelfTraining
 from lm_eval_ext.training.tuning.tau import choose_tau
@@ -42,7 +42,7 @@ def calibrate(run: SelfTraining, stage: Stage) -> None:
         found = temperature_record(TuningRun(files, {run.problems: questions}, {}), SOURCE)
     for warning in caught:
         logger.warning("%s: %s: give more problems before using it", FILE_NAME, warning.message)
-    manifest.write_json(stage.output / FILE_NAME, found)
+    write_json(stage.output / FILE_NAME, found)
     report: dict[str, Any] = {"temperature": found["temperature"], "ece": found["untuned"]["ece"]}
     k = run.sampling.attempts
     if k < _FEWEST_VOTERS:
@@ -59,11 +59,9 @@ def calibrate(run: SelfTraining, stage: Stage) -> None:
         tempered = choose_tau(_tempered(questions, found["temperature"]), SOURCE, k)
         record = {"k": k, "n_questions": len(questions), **choice._asdict()}
         with_temperature = {"temperature": found["temperature"], **tempered._asdict()}
-        manifest.write_json(
-            stage.output / TAU_FILE, {**record, "with_temperature": with_temperature}
-        )
+        write_json(stage.output / TAU_FILE, {**record, "with_temperature": with_temperature})
         report["tau"], report["tau_with_temperature"] = choice.tau, tempered.tau
-    manifest.write_json(stage.report("calibrate"), report)
+    write_json(stage.report("calibrate"), report)
 
 
 def _tempered(questions: list[Question], temperature: float) -> list[Question]:

@@ -46,6 +46,11 @@ class Stage(NamedTuple):
         return self.output / ("held-out" if self.held_out else f"round-{self.number}")
 
     @property
+    def checkpoints(self) -> Path:
+        """Where its fine-tuning keeps checkpoints."""
+        return self.folder / "checkpoints"
+
+    @property
     def name(self) -> str:
         """The stage in messages."""
         return "held-out problems" if self.held_out else f"round {self.number}"

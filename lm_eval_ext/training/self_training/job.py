@@ -7,8 +7,7 @@ import logging
 import os
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import asdict
 from functools import partial
 from importlib.util import find_spec
@@ -16,16 +15,29 @@ from pathlib import Path
 from typing import Any
 
 from lm_eval_ext.errors import UserError
-from lm_eval_ext.training import manifest
+from lm_eval_ext.models.model_loading import readable_load_errors
+from lm_eval_ext.training.run import SETTINGS, RunFolder, last_step
 from lm_eval_ext.training.self_training.calibrate import written
-from lm_eval_ext.training.self_training.folders import ADAPTER, MANIFEST, MODEL, Stage
-from lm_eval_ext.training.self_training.models import adapter_or_model
+from lm_eval_ext.training.self_training.folders import (
+    ADAPTER,
+    MANIFEST,
+    MODEL,
+    Stage,
+    read_attempts,
+)
+from lm_eval_ext.training.self_training.models import (
+    adapter_or_model,
+    base_model,
+    generator_arguments,
+    generator_class,
+)
 from lm_eval_ext.training.self_training.phase import USER_ERROR, die_with_parent
 from lm_eval_ext.training.self_training.problems import (
     load_training_problems,
     problems_hash,
     write_problems,
 )
+from lm_eval_ext.training.self_training.rows import RowBuilder
 from lm_eval_ext.training.self_training.settings import SelfTraining, Workings
 from lm_eval_ext.training.self_training.table import HEADER, round_line
 from lm_eval_ext.training.self_training.taken_attempts import TakenAttempts
@@ -95,20 +107,21 @@ def self_train(
     if workings.attempts_from is not None:
         taken = TakenAttempts(Path(workings.attempts_from), run, problems)
         kept["attempts_from"] = taken.record()
-    if manifest.keep_settings(output, kept):
-        logger.info("continuing the run in %s", output)
-    with _alone_in(output):
+    folder = RunFolder(output, kept, manifest=MANIFEST)
+    if not folder.begun:
+        _check_model(run, workings)
+    with folder.work(partial(_next_phase, run, output)):
         write_problems(output, problems)
         print(HEADER)
-        for number in range(1, run.rounds + 1):
-            stage = Stage(output, number)
-            _run_phases(ROUND_PHASES, stage, workings, launch)
-            print(round_line(number, _round_report(stage)), flush=True)
+        for stage, phases in _stages(run, output):
+            for phase in phases:
+                if not stage.report(phase).exists():
+                    logger.info("%s: %s", stage.name, phase)
+                    launch(phase, stage, workings)
+            if not stage.held_out:
+                print(round_line(stage.number, _round_report(stage)), flush=True)
         link_model(output, run.rounds)
-        if run.held_out_share:
-            last = Stage(output, run.rounds + 1, held_out=True)
-            _run_phases(HELD_OUT_PHASES, last, workings, launch)
-        _write_manifest(run, output, n_problems=len(problems))
+        _write_manifest(run, folder, n_problems=len(problems))
 
 
 def _check_packages(run: SelfTraining) -> None:
@@ -121,11 +134,39 @@ def _check_packages(run: SelfTraining) -> None:
             )
 
 
-def _run_phases(phases: tuple[str, ...], stage: Stage, workings: Workings, launch: Launch) -> None:
-    for phase in phases:
-        if not stage.report(phase).exists():
-            logger.info("%s: %s", stage.name, phase)
-            launch(phase, stage, workings)
+def _check_model(run: SelfTraining, workings: Workings) -> None:
+    """Find a model, wrapper, question or label that cannot be used, before anything is written."""
+    from transformers import AutoConfig, AutoTokenizer
+
+    allow = {"trust_remote_code": workings.trust_remote_code}
+    with readable_load_errors(run.pretrained, f"train {run.method}", argument="pretrained"):
+        AutoConfig.from_pretrained(base_model(run), **allow)
+        tokenizer = AutoTokenizer.from_pretrained(base_model(run), **allow)
+    RowBuilder(tokenizer, run.rows, max_length=run.rows.max_length)
+    generator_class(run)
+    generator_arguments(run)
+
+
+def _stages(run: SelfTraining, output: Path) -> list[tuple[Stage, tuple[str, ...]]]:
+    """Return the stages of a run, each with its phases, in their order."""
+    stages: list[tuple[Stage, tuple[str, ...]]]
+    stages = [(Stage(output, number), ROUND_PHASES) for number in range(1, run.rounds + 1)]
+    if run.held_out_share:
+        stages.append((Stage(output, run.rounds + 1, held_out=True), HELD_OUT_PHASES))
+    return stages
+
+
+def _next_phase(run: SelfTraining, output: Path) -> str:
+    """Return what the same command does next."""
+    for stage, phases in _stages(run, output):
+        for phase in phases:
+            if stage.report(phase).exists():
+                continue
+            step = last_step(stage.checkpoints, "trainer_state.json")
+            done = f"; {sum(1 for _ in read_attempts(stage))} attempts are there"
+            more = {"generate": done, "tune": f", step {step or 0}"}.get(phase, "")
+            return f"{stage.name}, phase {phase}{more}"
+    return "the manifest"
 
 
 def _launch(num_processes: int, phase: str, stage: Stage, workings: Workings) -> None:
@@ -153,25 +194,6 @@ def _launch(num_processes: int, phase: str, stage: Stage, workings: Workings) ->
         )
 
 
-@contextmanager
-def _alone_in(output: Path) -> Iterator[None]:
-    """Keep a second command out of the folder."""
-    try:
-        import fcntl
-    except ImportError:  # not on Windows
-        yield
-        return
-    with (output / ".lock").open("w") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            raise UserError(
-                f"output={output}: another command is at work in this folder; wait for it, or give "
-                "another folder"
-            ) from error
-        yield
-
-
 def link_model(output: Path, rounds: int) -> None:
     """Let ``model`` and ``adapter`` in the folder of a run be those of its last round."""
     last = Stage(output, rounds).folder
@@ -188,24 +210,22 @@ def _round_report(stage: Stage) -> dict[str, Any]:
     return report
 
 
-def _write_manifest(run: SelfTraining, output: Path, *, n_problems: int) -> None:
-    rounds = [_round_report(Stage(output, number)) for number in range(1, run.rounds + 1)]
-    held_out: dict[str, Any] | None = None
-    if run.held_out_share:
-        stage = Stage(output, run.rounds + 1, held_out=True)
-        held_out = {name: stage.counts(name) for name in HELD_OUT_PHASES}
-    settings = json.loads((output / manifest.SETTINGS).read_text(encoding="utf-8"))
-    manifest.write_json(
-        output / MANIFEST,
+def _write_manifest(run: SelfTraining, folder: RunFolder, *, n_problems: int) -> None:
+    rounds, held_out = [], None
+    for stage, phases in _stages(run, folder.path):
+        if stage.held_out:
+            held_out = {name: stage.counts(name) for name in phases}
+        else:
+            rounds.append(_round_report(stage))
+    settings = json.loads((folder.path / SETTINGS).read_text(encoding="utf-8"))
+    folder.finish(
         {
             "settings": {**settings, "learning_rate": run.tuning.rate},
             "n_problems": n_problems,
             "rounds": rounds,
             "held_out": held_out,
-            "versions": manifest.versions(),
-            "commit": manifest.commit(),
-        },
+        }
     )
-    model = output / adapter_or_model(output)
-    found = " ".join(path.name for path in written(output))
+    model = folder.path / adapter_or_model(folder.path)
+    found = " ".join(path.name for path in written(folder.path))
     print(f"{run.method} of {run.pretrained}: {model}" + (f", {found}" if found else ""))

@@ -12,7 +12,7 @@ from lm_eval_ext.grading import grade_questions
 from lm_eval_ext.grading.attempt_details import verdict_details
 from lm_eval_ext.grading.families import Question
 from lm_eval_ext.models.generation import Thought
-from lm_eval_ext.training import manifest
+from lm_eval_ext.training.run import write_json
 from lm_eval_ext.training.self_training.folders import LABELLED, Stage, read_attempts, write_lines
 from lm_eval_ext.training.self_training.problems import TrainingProblem, read_problems
 
@@ -52,7 +52,7 @@ def label(stage: Stage) -> None:
         "correct": sum(line["correct"] for line in lines),
         "invalid": sum(line["answer"] is None for line in lines),
     }
-    manifest.write_json(stage.report("label"), counts)
+    write_json(stage.report("label"), counts)
 
 
 def _to_grade(problem: TrainingProblem, lines: list[dict[str, Any]]) -> Question:

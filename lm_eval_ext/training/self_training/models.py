@@ -97,15 +97,7 @@ def load_generator(
         If lm-eval knows no such wrapper, the model cannot be loaded, or `generator_args` set what
         the run sets.
     """
-    from lm_eval.api.registry import get_model
-
-    try:
-        wrapper = get_model(run.sampling.generator)
-    except (KeyError, ValueError) as error:
-        raise UserError(
-            f"generator={run.sampling.generator} is not a model type of lm-eval: use sampled, or "
-            "another of lm_eval ls models"
-        ) from error
+    wrapper = generator_class(run)
     arguments: dict[str, Any] = {
         **answering_model(run, stage).arguments(),
         "seed": stage_seed(run.seed, stage.number),
@@ -123,14 +115,40 @@ def load_generator(
         arguments["self_eval_prompt"] = template.prompt
         arguments["self_eval_labels"] = list(template.labels)
     try:
-        lm: HFLM = wrapper(**{**arguments, **_generator_arguments(run)})
+        lm: HFLM = wrapper(**{**arguments, **generator_arguments(run)})
     except OSError as error:
         reason = str(error).strip().partition("\n")[0]
         raise UserError(f"pretrained={arguments['pretrained']}: {reason}") from error
     return lm
 
 
-def _generator_arguments(run: SelfTraining) -> dict[str, Any]:
+def generator_class(run: SelfTraining) -> Any:
+    """Return the model class that samples.
+
+    Raises
+    ------
+    UserError
+        If lm-eval knows none of its name.
+    """
+    from lm_eval.api.registry import get_model
+
+    try:
+        return get_model(run.sampling.generator)
+    except (KeyError, ValueError) as error:
+        raise UserError(
+            f"generator={run.sampling.generator} is not a model type of lm-eval: use sampled, or "
+            "another of lm_eval ls models"
+        ) from error
+
+
+def generator_arguments(run: SelfTraining) -> dict[str, Any]:
+    """Return the further arguments of the class that samples.
+
+    Raises
+    ------
+    UserError
+        If they set what the run sets.
+    """
     from lm_eval_ext.harness import requests as harness
 
     stated = harness.parse_model_args(run.sampling.generator_args)

@@ -17,12 +17,12 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from lm_eval_ext.errors import UserError
-from lm_eval_ext.training.manifest import SETTINGS
+from lm_eval_ext.training.run import SETTINGS
 from lm_eval_ext.training.self_training.folders import Stage
 from lm_eval_ext.training.self_training.settings import SelfTraining, Workings
 
 PHASES = ("generate", "label", "rows", "tune", "calibrate")
-USER_ERROR = 2
+USER_ERROR, INTERRUPTED = 2, 130
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -45,12 +45,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     except UserError as error:
         print(f"lm-eval-ext: error: {error}", file=sys.stderr)
         return USER_ERROR
+    except KeyboardInterrupt:
+        return INTERRUPTED  # the command, interrupted too, says how to resume
     except OSError as error:
         if error.errno != errno.ENOSPC:
             raise
         print(
             f"lm-eval-ext: error: {stage.folder}: no space left on the device; make room, and the "
-            "same command continues the run",
+            "same command resumes the run",
             file=sys.stderr,
         )
         return USER_ERROR

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 from lm_eval_ext.errors import UserError
 from lm_eval_ext.methods.self_evaluation.layout import SelfEvalLayout
-from lm_eval_ext.training import manifest
+from lm_eval_ext.training.run import write_json
 from lm_eval_ext.training.self_training.folders import LABELLED, Stage, read_lines, write_lines
 from lm_eval_ext.training.self_training.models import initial_model
 from lm_eval_ext.training.self_training.settings import Balance, RowSettings, SelfTraining, Workings
@@ -196,7 +196,7 @@ def build_rows(run: SelfTraining, stage: Stage, workings: Workings) -> None:
     _warn_of_one_kind(stage, run, n_correct=n_correct, n_attempts=len(lines))
     counts["cut"] = sum(row.was_cut for row in rows)
     write_lines(stage.folder / FILE_NAME, map(_written, rows))
-    manifest.write_json(stage.report("rows"), counts)
+    write_json(stage.report("rows"), counts)
 
 
 def _warn_of_one_kind(stage: Stage, run: SelfTraining, *, n_correct: int, n_attempts: int) -> None:

@@ -18,7 +18,7 @@ from typing import Any, NamedTuple
 from lm_eval_ext.data.question_text import question_text
 from lm_eval_ext.errors import UserError
 from lm_eval_ext.leaderboard.run_files import newest_run, read_samples
-from lm_eval_ext.training import manifest
+from lm_eval_ext.training.run import SETTINGS
 from lm_eval_ext.training.self_training.folders import Stage, read_attempts
 from lm_eval_ext.training.self_training.problems import (
     TrainingProblem,
@@ -73,7 +73,7 @@ class TakenAttempts:
         self, folder: Path, run: SelfTraining, problems: Sequence[TrainingProblem]
     ) -> None:
         self.folder = folder
-        read = _read_training if (folder / manifest.SETTINGS).is_file() else _read_lm_eval
+        read = _read_training if (folder / SETTINGS).is_file() else _read_lm_eval
         self.sampled_by, answered = read(folder)
         for name, asked in (("seed", run.seed), ("temperature", run.sampling.temperature)):
             if self.sampled_by[name] != asked:
@@ -159,7 +159,7 @@ class TakenAttempts:
 
 
 def _read_training(folder: Path) -> tuple[dict[str, Any], Iterator[Answered]]:
-    settings = json.loads((folder / manifest.SETTINGS).read_text(encoding="utf-8"))
+    settings = json.loads((folder / SETTINGS).read_text(encoding="utf-8"))
     stage = Stage(folder, 1)
     if not stage.report("generate").exists():
         raise UserError(

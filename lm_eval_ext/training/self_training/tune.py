@@ -23,13 +23,13 @@ from transformers.trainer_callback import ProgressCallback
 from trl import SFTConfig
 
 from lm_eval_ext.errors import UserError
-from lm_eval_ext.training import manifest
 from lm_eval_ext.training.adapters import causal_adapters
+from lm_eval_ext.training.processes import join_processes
+from lm_eval_ext.training.run import write_json
 from lm_eval_ext.training.saved_model import loss_curve, save_adapter, save_model
 from lm_eval_ext.training.self_training.folders import ADAPTER, MODEL, Stage
 from lm_eval_ext.training.self_training.models import ModelPlace, initial_model, stage_seed
 from lm_eval_ext.training.self_training.order import n_steps, training_order
-from lm_eval_ext.training.self_training.processes import join_processes
 from lm_eval_ext.training.self_training.rows import read_rows
 from lm_eval_ext.training.self_training.settings import SelfTraining, TuningSettings, Workings
 from lm_eval_ext.training.self_training.trainer import RowCollator, RowTrainer, row_dataset
@@ -59,7 +59,6 @@ def tune(run: SelfTraining, stage: Stage, workings: Workings) -> None:
     use_cache = model.config.use_cache if hasattr(model.config, "use_cache") else None
     rows = read_rows(stage)
     order = training_order(rows, run.tuning, seed=f"{run.seed}:{stage.number}")
-    checkpoints = stage.folder / "checkpoints"
     # TRL below 1.16 makes the adapter before it sets the seed.
     set_seed(stage_seed(run.seed, stage.number))
     trainer = RowTrainer(
@@ -74,16 +73,16 @@ def tune(run: SelfTraining, stage: Stage, workings: Workings) -> None:
     trainer.remove_callback(ProgressCallback)
     if processes.rank == 0:
         trainer.add_callback(Progress(f"Fine-tuning, {stage.name}"))
-    begun = last_checkpoint(checkpoints) if processes.rank == 0 else None
+    begun = last_checkpoint(stage.checkpoints) if processes.rank == 0 else None
     processes.wait()
-    begun = last_checkpoint(checkpoints)
+    begun = last_checkpoint(stage.checkpoints)
     trainer.train(resume_from_checkpoint=None if begun is None else str(begun))
     if processes.rank == 0:
         if use_cache is not None:
             trainer.model.config.use_cache = use_cache  # the trainer turns it off
         _export(trainer.model, tokenizer, run.tuning, stage.folder, precisions)
-        manifest.write_json(stage.report("tune"), _report(trainer))
-        shutil.rmtree(checkpoints, ignore_errors=True)
+        write_json(stage.report("tune"), _report(trainer))
+        shutil.rmtree(stage.checkpoints, ignore_errors=True)
     processes.wait()
 
 
@@ -151,7 +150,7 @@ def _config(
     stage: Stage, settings: TuningSettings, workings: Workings, *, steps: int, seed: int
 ) -> SFTConfig:
     return SFTConfig(
-        output_dir=str(stage.folder / "checkpoints"),
+        output_dir=str(stage.checkpoints),
         # The rows are tokens already, cut to length, and in the order of training.
         dataset_kwargs={"skip_prepare_dataset": True},
         max_length=None,

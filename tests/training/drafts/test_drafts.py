@@ -222,6 +222,7 @@ def test_other_prompts_under_the_same_name_do_not_continue_a_run(train, whole, t
         (["--checkpoint-every", 0], "checkpoint_every=0"),
         (["--modules", "qproj"], "qproj"),
         (["--draft-init", "first:7"], "only 3 layers"),
+        (["--draft-init", "frist:2"], "draft_init=frist:2: "),
         (["--rank", 500], "rank=500"),
     ],
 )
@@ -230,6 +231,7 @@ def test_bad_settings_are_one_line_before_any_work(train, tmp_path, monkeypatch,
     with pytest.raises(UserError, match=message) as error:
         train(tmp_path / "run", *words)
     assert "\n" not in str(error.value)
+    assert not (tmp_path / "run").exists()
 
 
 def test_half_precision_without_loss_scaling_is_refused(train, tmp_path, monkeypatch):

@@ -217,7 +217,23 @@ def test_generator_takes_nothing_that_the_run_decides(make_run, tmp_path, name):
 def test_labels_that_do_not_fit_are_found_before_sampling(make_run, tmp_path, monkeypatch):
     monkeypatch.setattr(attempts.harness, "complete", None)
     with pytest.raises(UserError, match="self_eval_labels: ' certainly' is"):
-        train(make_run(self_eval_labels=(" A", " certainly")), tmp_path)
+        train(make_run(self_eval_labels=(" A", " certainly")), tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"generator": "sampeld"}, "generator=sampeld is not a model type"),
+        ({"generator_args": "seed=3"}, "seed is set by the run itself"),
+        ({"pretrained": "/no/where"}, "pretrained=/no/where: "),
+    ],
+    ids=str,
+)
+def test_typo_does_not_lock_the_folder(make_run, tmp_path, change, message):
+    with pytest.raises(UserError, match=message):
+        train(make_run(**change), tmp_path / "run")
+    assert not (tmp_path / "run").exists()
 
 
 @pytest.mark.parametrize(("rank", "package"), [(0, "trl"), (2, "peft")])

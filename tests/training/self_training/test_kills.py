@@ -20,7 +20,7 @@ from lm_eval_ext.training.self_training import attempts, calibrate, folders, job
 from lm_eval_ext.training.self_training.phase import run_phase
 from lm_eval_ext.training.self_training.settings import SelfTraining, Workings
 from lm_eval_ext.training.self_training.trainer import RowTrainer
-from lm_eval_ext.training import manifest, saved_model
+from lm_eval_ext.training import saved_model
 from lm_eval_ext.model_wrappers.sampled import SampledLM
 
 values, root = json.loads(sys.argv[1]), Path(sys.argv[2])

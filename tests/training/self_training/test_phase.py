@@ -144,7 +144,7 @@ def test_two_processes_train_as_one_with_accumulated_passes(make_run, tmp_path, 
 
 
 def test_two_processes_share_the_attempts(make_run, tmp_path, monkeypatch):
-    from lm_eval_ext.training.self_training import processes
+    from lm_eval_ext.training import processes
     from lm_eval_ext.training.self_training.folders import read_attempts
 
     whole = train_until("label", make_run(), tmp_path / "whole")

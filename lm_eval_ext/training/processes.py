@@ -1,4 +1,4 @@
-"""Several processes of one phase."""
+"""The processes of a launch."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Processes:
-    """A process among those of its phase.
+    """A process among those of its launch.
 
     Parameters
     ----------
@@ -22,7 +22,7 @@ class Processes:
     device
         What it computes on as lm-eval has it, or None for the wrapper's own choice.
     accelerator
-        None in a single process.
+        None in a single process that needs none.
     """
 
     rank: int = 0
@@ -41,10 +41,16 @@ def join_processes() -> Processes:
     if int(os.environ.get("WORLD_SIZE", "1")) == 1:
         return Processes()
     import torch
-    from accelerate import Accelerator, InitProcessGroupKwargs
 
     if not torch.cuda.is_available():
         os.environ.setdefault("ACCELERATE_USE_CPU", "true")
+    return accelerated()
+
+
+def accelerated() -> Processes:
+    """Return this process with its accelerator, one of a single process too."""
+    from accelerate import Accelerator, InitProcessGroupKwargs
+
     # A process that is done waits for the slowest one, however long that takes.
     patient = InitProcessGroupKwargs(timeout=timedelta(weeks=52))
     accelerator = Accelerator(kwargs_handlers=[patient])
