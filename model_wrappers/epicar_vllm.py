@@ -2,28 +2,17 @@
 
 from __future__ import annotations
 
-from typing import ClassVar
+from typing import Any, ClassVar
 
-from lm_eval_ext.model_wrappers.epicar import EpiCaRLM
 from lm_eval_ext.model_wrappers.sampled_vllm import SampledVLLM
 
 
-class EpiCaRVLLM(EpiCaRLM, SampledVLLM):
-    r"""`EpiCaRLM` with vLLM in place of the engine.
+class EpiCaRVLLM(SampledVLLM):
+    """`lm_eval_ext.model_wrappers.epicar.EpiCaRLM` with vLLM in place of the engine.
 
-    Behind each attempt another request holds its prompt, its text and the question; the logits of
+    After each attempt another request holds its prompt, its text and the question; the logits of
     both labels are read where vLLM would choose the next token, before anything changes them. What
-    stands before the question is in vLLM's prefix cache.
-
-    Parameters
-    ----------
-    pretrained
-        As for `SampledVLLM`.
-    self_eval
-        False is `SampledVLLM`.
-    **sampled_arguments
-        As for `SampledVLLM`, among them ``self_eval_prompt``, ``self_eval_labels``,
-        ``calibration_temperature`` and ``box_completion``.
+    comes before the question is in vLLM's prefix cache.
 
     Examples
     --------
@@ -33,4 +22,9 @@ class EpiCaRVLLM(EpiCaRLM, SampledVLLM):
             --tasks tiny_gsm8k_calib,tiny_gsm8k_passn
     """
 
-    argument_effects: ClassVar = {}
+    argument_effects: ClassVar = {}  # those of `AttemptSampling`, with another default
+
+    def __init__(
+        self, pretrained: str = "tiny", *, self_eval: bool = True, **sampled_arguments: Any
+    ) -> None:
+        super().__init__(pretrained, self_eval=self_eval, **sampled_arguments)

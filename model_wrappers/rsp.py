@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import copy
 import math
+from abc import abstractmethod
 from collections.abc import Sequence
 from functools import cached_property, partial
-from typing import Any, ClassVar, Literal, get_args
+from typing import Any, ClassVar, Literal, TypeVar, get_args
 
 import numpy as np
 import torch
@@ -17,6 +18,7 @@ from lm_eval_ext.engine.random_stream import attempt_stream
 from lm_eval_ext.engine.request import AttemptRequest, Vectors, common_prefix_split
 from lm_eval_ext.errors import UserError
 from lm_eval_ext.harness import requests as harness
+from lm_eval_ext.model_wrappers.attempt_sampling import AttemptSampling
 from lm_eval_ext.model_wrappers.sampled import SampledLM
 from lm_eval_ext.models.embedding_statistics import EmbeddingStatistics, embedding_statistics
 from lm_eval_ext.store.argument_effects import NO_EFFECT, Effect
@@ -26,8 +28,10 @@ Resample = Literal["attempt", "question", "run"]
 Distribution = Literal["scalar", "per_dim"]
 Control = Literal["none", "mean", "zero", "real_tokens", "placeholder", "shared"]
 
+_LM = TypeVar("_LM", bound="RandomSoftPrompts")
 
-class RSP(SampledLM):
+
+class RandomSoftPrompts(AttemptSampling):
     """Random soft prompts: inject random embedding vectors drawn again for every attempt.
 
     Based on "From Noise to Diversity: Random Embedding Injection in LLM Reasoning",
@@ -41,7 +45,7 @@ class RSP(SampledLM):
     Parameters
     ----------
     length
-        Number of injected vectors; 0 is `SampledLM`, token for token.
+        Number of injected vectors; 0 is ``--model sampled``, token for token.
     scale
         Factor on the standard deviation of the vectors around their mean.
     position
@@ -62,18 +66,12 @@ class RSP(SampledLM):
     loglikelihood
         Answer loglikelihood requests, without any injection, instead of refusing them.
     **sampled_arguments
-        As for `SampledLM`; ``seed`` also seeds the vectors.
+        As for `AttemptSampling`; ``seed`` also seeds the vectors.
 
     Raises
     ------
     UserError
         For a value outside the above.
-
-    Examples
-    --------
-    .. code-block:: console
-
-        lm_eval --model rsp --model_args pretrained=tiny,length=8 --tasks tiny_gsm8k_passn
     """
 
     argument_effects: ClassVar = {
@@ -116,13 +114,13 @@ class RSP(SampledLM):
         self._positions_used: set[str] = set()
         self._last_turn: tuple[str | None, int | None] = (None, None)
 
+    @abstractmethod
     def _embedding_statistics(self) -> EmbeddingStatistics:
-        return embedding_statistics(self.model)
+        """Return the moments of the embedding table."""
 
-    @property
-    def n_vectors(self) -> int:
-        """Number of injected vectors per attempt."""
-        return self.length
+    @abstractmethod
+    def _embed(self, token_ids: list[int]) -> torch.Tensor:
+        """Return the embeddings of tokens, shape (n, hidden), float32 on the CPU."""
 
     def attempt_request(
         self, prompt: str, token_ids: Sequence[int], attempt: int
@@ -138,7 +136,7 @@ class RSP(SampledLM):
             Vectors(self.length, partial(self.draw, prompt, attempt)),
         )
 
-    def without_injection(self) -> RSP:
+    def without_injection(self: _LM) -> _LM:
         """Return the same model, loaded once, with nothing injected."""
         other = copy.copy(self)
         other.length = 0
@@ -185,11 +183,6 @@ class RSP(SampledLM):
         tokenizer = self.tokenizer
         reserved = (tokenizer.unk_token_id, tokenizer.pad_token_id, tokenizer.eos_token_id)
         return next(int(i) for i in reserved if i is not None)
-
-    @torch.inference_mode()
-    def _embed(self, token_ids: list[int]) -> torch.Tensor:
-        ids = torch.tensor(token_ids, device=self.model.device)
-        return self.model.get_input_embeddings()(ids).float().cpu()
 
     def _insertion(self, prompt: str, token_ids: Sequence[int]) -> int:
         """Return the number of prompt tokens that come before the vectors."""
@@ -263,6 +256,27 @@ class RSP(SampledLM):
                 "loglikelihood": self._answers_loglikelihood,
             },
         }
+
+
+class RSP(RandomSoftPrompts, SampledLM):
+    """Random soft prompts with this package's engine; see `RandomSoftPrompts`.
+
+    Examples
+    --------
+    .. code-block:: console
+
+        lm_eval --model rsp --model_args pretrained=tiny,length=8 --tasks tiny_gsm8k_passn
+    """
+
+    argument_effects: ClassVar = {}  # those of its bases
+
+    def _embedding_statistics(self) -> EmbeddingStatistics:
+        return embedding_statistics(self.model)
+
+    @torch.inference_mode()
+    def _embed(self, token_ids: list[int]) -> torch.Tensor:
+        ids = torch.tensor(token_ids, device=self.model.device)
+        return self.model.get_input_embeddings()(ids).float().cpu()
 
 
 def _check_number(name: str, value: object, *, whole: bool = False) -> None:

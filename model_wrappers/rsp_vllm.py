@@ -7,25 +7,16 @@ from typing import Any, ClassVar
 import torch
 
 from lm_eval_ext.errors import UserError
-from lm_eval_ext.model_wrappers.rsp import RSP
+from lm_eval_ext.model_wrappers.rsp import RandomSoftPrompts
 from lm_eval_ext.model_wrappers.sampled_vllm import SampledVLLM
 from lm_eval_ext.models.embedding_statistics import EmbeddingStatistics
 
 
-class RSPVLLM(RSP, SampledVLLM):
-    """`RSP` with vLLM in place of the engine: the same vectors in the same places.
+class RSPVLLM(RandomSoftPrompts, SampledVLLM):
+    """Random soft prompts with vLLM: the vectors of `RandomSoftPrompts` in the same places.
 
     Prompts go to vLLM as prompt embeddings: tokens it looks up itself, with an attempt's vectors
-    in between. What stands before the vectors is shared through its prefix cache.
-
-    Parameters
-    ----------
-    pretrained
-        As for `SampledVLLM`.
-    length
-        Number of injected vectors; 0 is `SampledVLLM`, token for token.
-    **rsp_arguments
-        As for `RSP` and `SampledVLLM`.
+    in between. What comes before the vectors is shared through its prefix cache.
 
     Raises
     ------

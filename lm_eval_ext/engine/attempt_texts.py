@@ -30,7 +30,7 @@ def thought_formats(lm: HFLM) -> ThoughtFormats:
 
 
 def _tag_text(lm: HFLM, tag: str | int | None) -> str | None:
-    return lm.tok_decode([tag], skip_special_tokens=False) if isinstance(tag, int) else tag
+    return lm.tokenizer.decode([tag], skip_special_tokens=False) if isinstance(tag, int) else tag
 
 
 def open_thought(lm: HFLM, prompt: str) -> ThoughtTags | None:
@@ -83,8 +83,8 @@ class _Reading(NamedTuple):
 
 def _read(lm: HFLM, token_ids: Sequence[int], opened: ThoughtTags | None) -> _Reading:
     formats, ids = thought_formats(lm), list(token_ids)
-    text = lm.tok_decode(ids)
-    span = formats.find(lm.tok_decode(ids, skip_special_tokens=False), opened)
+    text = lm.tokenizer.decode(ids)
+    span = formats.find(lm.tokenizer.decode(ids, skip_special_tokens=False), opened)
     if span is None:
         return _Reading(text, None, 0)
     if not span.finished:
@@ -92,7 +92,7 @@ def _read(lm: HFLM, token_ids: Sequence[int], opened: ThoughtTags | None) -> _Re
     n_tokens = n_tokens_until(lm.tokenizer, ids, span.end)
     # The tag, where it is in the text, may end in the middle of a token.
     seen = formats.find(text, opened)
-    end = seen.end if seen and seen.finished else len(lm.tok_decode(ids[:n_tokens]))
+    end = seen.end if seen and seen.finished else len(lm.tokenizer.decode(ids[:n_tokens]))
     return _Reading(text, Thought(finished=True, n_tokens=n_tokens), end)
 
 

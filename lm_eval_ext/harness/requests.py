@@ -79,7 +79,7 @@ def generation_requests(lm: HFLM, requests: Sequence[Instance]) -> list[Generati
         What lm-eval passes to ``generate_until``.
     """
     seen: Counter[int] = Counter()
-    eos = lm.tok_decode(lm.eot_token_id, skip_special_tokens=False)
+    eos = lm.tokenizer.decode(lm.eot_token_id, skip_special_tokens=False)
     result = []
     for instance in requests:
         prompt, generation_kwargs = instance.args
@@ -126,9 +126,10 @@ def model_arguments() -> frozenset[str]:
     while classes:
         kind = classes.pop()
         classes += kind.__subclasses__()
-        if "__init__" in vars(kind):
-            found.update(inspect.signature(kind).parameters)
-    return frozenset(found)
+        # A base that is none of lm-eval's may take arguments too.
+        inits = (vars(base).get("__init__") for base in kind.__mro__[:-1])
+        found.update(*(inspect.signature(init).parameters for init in inits if init))
+    return frozenset(found) - {"self"}
 
 
 def _load_task(task: str) -> Any:
@@ -186,11 +187,15 @@ def task_prompts(task: str, lm: HFLM, *, limit: int, apply_chat_template: bool) 
 
 def prompt_tokens(lm: HFLM, prompt: str) -> list[int]:
     """Tokenize a prompt as lm-eval's Hugging Face models do, with BOS exactly once."""
-    token_ids, _ = lm.tok_batch_encode([prompt], truncation=bool(lm.truncation))
+    from lm_eval.models.huggingface import HFLM
+
+    # Whichever class of lm-eval loaded the model: only `HFLM` cuts prompts where asked to.
+    cut = bool(getattr(lm, "truncation", False))
+    token_ids, _ = HFLM.tok_batch_encode(lm, [prompt], truncation=cut)
     return [int(token) for token in token_ids[0]]
 
 
-def prompt_room(lm: HFLM, *, max_new_tokens: int, n_vectors: int = 0) -> int:
+def prompt_room(lm: HFLM, *, max_new_tokens: int, length: int = 0) -> int:
     """Return how many prompt tokens fit beside the tokens to generate.
 
     Parameters
@@ -199,17 +204,17 @@ def prompt_room(lm: HFLM, *, max_new_tokens: int, n_vectors: int = 0) -> int:
         The model.
     max_new_tokens
         Most tokens to generate.
-    n_vectors
-        Injected positions that need room too.
+    length
+        Injected vectors that need room too.
 
     Raises
     ------
     UserError
         If nothing is left for the prompt.
     """
-    room = int(lm.max_length) - max_new_tokens - n_vectors
+    room = int(lm.max_length) - max_new_tokens - length
     if room <= 0:
-        injected = f" and {n_vectors} injected positions" if n_vectors else ""
+        injected = f" and {length} injected positions" if length else ""
         raise UserError(
             f"max_gen_toks={max_new_tokens}{injected} leave no room for a prompt in the model's "
             f"{lm.max_length} positions; lower max_gen_toks (--gen_kwargs max_gen_toks=...)"

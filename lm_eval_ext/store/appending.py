@@ -119,16 +119,6 @@ class AttemptFile:
         file.write(encode_line("key", name, value))
         return Place(file.path, start, file.size - start - 1)
 
-    def append_group(self, name: str, value: Any) -> None:
-        """Write what is known of a group of requests.
-
-        Raises
-        ------
-        OSError
-            If it cannot be written.
-        """
-        self._open().write(encode_line("group", name, value))
-
     def _open(self) -> WholeLines:
         if self._pid != os.getpid():  # a fork has a file of its own
             self._pid, self._file, self._contexts = os.getpid(), None, set()

@@ -22,7 +22,6 @@ logger = logging.getLogger(__name__)
 # How a line with an attempt begins; the key follows.
 _BEGINNING = b'{"key":"'
 _KEY_LENGTH = 32
-_GROUP = b'{"group":"'
 # Longest time for which new attempts are not on the disk while others follow, in seconds.
 _SYNC_SECONDS = 5.0
 
@@ -42,13 +41,10 @@ class StoredAttempt(NamedTuple):
         Text and record.
     tally
         What it adds to the counts of the run.
-    batch
-        Name of the batch it was generated in.
     """
 
     generation: Generation
     tally: Tally
-    batch: str
 
 
 class AttemptStore:
@@ -74,7 +70,6 @@ class AttemptStore:
         self.n_appended = 0
         self._file = AttemptFile(self.folder)
         self._places: dict[str, Place] = {}
-        self._rows: dict[str, int] = {}
         self._n_unsynced, self._synced_at = 0, time.monotonic()
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
@@ -114,15 +109,6 @@ class AttemptStore:
                     key = line.data[start : start + _KEY_LENGTH].decode("ascii", "replace")
                     place = Place(path, line.offset, len(line.data))
                     self._places.setdefault(key, place)
-                elif line.data.startswith(_GROUP):
-                    self._read_group(line.data)
-
-    def _read_group(self, data: bytes) -> None:
-        try:
-            _, name, value = decode_line(data)
-            self._rows.setdefault(name, int(value["rows"]))
-        except (ValueError, KeyError, TypeError):
-            return  # as if it had never been written
 
     def __len__(self) -> int:
         """Return the number of attempts."""
@@ -140,7 +126,7 @@ class AttemptStore:
             with place.path.open("rb") as file:
                 file.seek(place.offset)
                 value = decode_line(file.read(place.length))[2]
-            return StoredAttempt(decode_generation(value["record"]), value["tally"], value["batch"])
+            return StoredAttempt(decode_generation(value["record"]), value["tally"])
         except (OSError, ValueError, KeyError, TypeError):
             del self._places[key.name]
             logger.warning(
@@ -160,7 +146,6 @@ class AttemptStore:
         """
         value = {
             **key._asdict(),
-            "batch": attempt.batch,
             "tally": attempt.tally,
             "record": encode_generation(attempt.generation),
         }
@@ -174,31 +159,13 @@ class AttemptStore:
         self.n_appended += 1
         self._n_unsynced += 1
 
-    def rows_of(self, group: str) -> int | None:
-        """Return how many attempts of a group were decoded at once, or None if that is unknown."""
-        return self._rows.get(group)
-
-    def note_rows(self, group: str, rows: int) -> None:
-        """Keep how many attempts of a group are decoded at once.
-
-        Raises
-        ------
-        UserError
-            If it cannot be written.
-        """
-        try:
-            self._file.append_group(group, {"rows": rows})
-        except OSError as error:
-            raise self._cannot_write(error) from error
-        self._rows[group] = rows
-
-    def sync_if_due(self, most: int) -> None:
-        """Wait until everything is on the disk, if it is time.
+    def sync_if_due(self, rows: int) -> None:
+        """Sync where this many attempts are not on the disk yet, or after five seconds.
 
         Parameters
         ----------
-        most
-            So many attempts may be lost with the machine, and what five seconds bring.
+        rows
+            The most attempts that a power cut can lose.
 
         Raises
         ------
@@ -206,7 +173,7 @@ class AttemptStore:
             If it cannot be written.
         """
         late = time.monotonic() - self._synced_at >= _SYNC_SECONDS
-        if self._n_unsynced >= most or (late and self._n_unsynced):
+        if self._n_unsynced >= rows or (late and self._n_unsynced):
             self.sync()
 
     def sync(self) -> None:

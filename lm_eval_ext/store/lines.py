@@ -16,7 +16,8 @@ logger = logging.getLogger(__name__)
 _dumps = partial(json.dumps, ensure_ascii=True, separators=(",", ":"))
 
 KINDS = ("key", "context", "group")
-"""What a line of a store holds: an attempt, what attempts have in common, how they were divided."""
+"""What a line of a store holds: an attempt, or what attempts have in common; version 0.1 also wrote
+``group`` lines, which are skipped."""
 
 
 class Line(NamedTuple):

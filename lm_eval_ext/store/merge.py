@@ -128,7 +128,7 @@ def _contexts(files: list[Path]) -> dict[str, Any]:
 def _write(files: list[Path], contexts: dict[str, Any], output: BinaryIO) -> Merged:
     """Write what is sound, and each context before its first attempt."""
     done = Merged()
-    seen: set[tuple[str, str]] = set()
+    seen: set[str] = set()
     for path in tqdm(files, desc="Merging", unit="file", disable=None):
         for line in read_lines(path):
             if not line.complete:
@@ -139,17 +139,16 @@ def _write(files: list[Path], contexts: dict[str, Any], output: BinaryIO) -> Mer
             except (ValueError, KeyError, TypeError) as error:
                 done.damaged.append(f"{path}, line {line.number}: {error or type(error).__name__}")
                 continue
-            if kind == "context":
-                continue  # written with the first attempt
-            if (kind, name) in seen:
-                done.n_repeated += kind == "key"
+            if context is None:
+                continue  # a context: written with the first attempt
+            if name in seen:
+                done.n_repeated += 1
                 continue
-            seen.add((kind, name))
-            if context is not None:
-                done.n_attempts += 1
-                done.n_undescribed += context not in contexts
-                if context in contexts and ("context", context) not in seen:
-                    seen.add(("context", context))
-                    output.write(encode_line("context", context, contexts[context]))
+            seen.add(name)
+            done.n_attempts += 1
+            done.n_undescribed += context not in contexts
+            if context in contexts and context not in seen:
+                seen.add(context)
+                output.write(encode_line("context", context, contexts[context]))
             output.write(encode_line(kind, name, value))
     return done

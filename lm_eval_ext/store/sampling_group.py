@@ -81,7 +81,7 @@ class Sampled(NamedTuple):
     was_kept: bool = False
 
 
-def resolved_settings(model: Any, request: GenerationRequest) -> SamplingSettings:
+def resolved_settings(model_defaults: Any, request: GenerationRequest) -> SamplingSettings:
     """Return the sampling settings of a request, the model's own defaults in what it leaves open.
 
     Raises
@@ -94,7 +94,7 @@ def resolved_settings(model: Any, request: GenerationRequest) -> SamplingSetting
             request.settings,
             max_new_tokens=request.max_new_tokens,
             stop=request.stop,
-            model_defaults=getattr(model, "generation_config", None),
+            model_defaults=model_defaults,
         )
         return replace(settings, thinking_budget=request.thinking_budget)
     except ValueError as error:

@@ -46,7 +46,7 @@ def test_bos_stands_once(lm):
 
 def test_no_room_for_a_prompt_is_said_in_one_line(lm):
     with pytest.raises(UserError, match="max_gen_toks=512 and 8 injected positions leave no room"):
-        harness.prompt_room(lm, max_new_tokens=512, n_vectors=8)
+        harness.prompt_room(lm, max_new_tokens=512, length=8)
 
 
 def test_text_is_cut_at_the_first_stop_string_and_after_thinking(lm):

@@ -104,7 +104,7 @@ def test_long_prompts_are_cut_from_the_left_and_counted(make_lm, make_requests, 
         make_requests(prompts=[long], n_attempts=1), disable_tqdm=True
     )
     record = generation.record
-    assert record.n_prompt_tokens == 64 - 12 - lm.n_vectors
+    assert record.n_prompt_tokens == 64 - 12 - lm.length
     total = len(lm.tokenizer(long)["input_ids"])
     assert record.n_truncated_prompt_tokens == total - record.n_prompt_tokens
 

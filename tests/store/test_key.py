@@ -4,10 +4,12 @@ import inspect
 
 import pytest
 import torch
+from lm_eval.models.huggingface import HFLM
 
+from lm_eval_ext.model_wrappers.attempt_sampling import AttemptSampling
 from lm_eval_ext.model_wrappers.sampled import SampledLM
 from lm_eval_ext.models.fingerprint import fingerprints, model_fingerprint, tensor_checksum
-from lm_eval_ext.store.argument_effects import NO_EFFECT, SAMPLED_ARGUMENTS
+from lm_eval_ext.store.argument_effects import NO_EFFECT, SAMPLED_ARGUMENTS, KeyedArguments
 from lm_eval_ext.store.run_contexts import run_contexts
 
 JUDGED = {"self_eval": True}
@@ -84,10 +86,18 @@ def contexts(make_lm):
 
 def test_every_argument_is_declared_and_changes_the_key_as_declared(wrappers):
     for name, wrapper in wrappers.items():
-        own = vars(wrapper)["argument_effects"]
+        common = KeyedArguments if wrapper is SampledLM else SampledLM
+        classes = set(wrapper.__mro__) - set(common.__mro__) - set(HFLM.__mro__)
+        own = {
+            argument: effect
+            for kind in classes
+            for argument, effect in vars(kind)["argument_effects"].items()
+        }
         stated = {
             argument
-            for argument, parameter in inspect.signature(wrapper.__init__).parameters.items()
+            for kind in classes
+            if "__init__" in vars(kind)
+            for argument, parameter in inspect.signature(kind.__init__).parameters.items()
             if argument != "self" and parameter.kind is not inspect.Parameter.VAR_KEYWORD
         }
         assert stated <= own.keys() | SAMPLED_ARGUMENTS.keys(), name
@@ -258,5 +268,5 @@ def test_tokenizer_counts(random_model, tiny_tokenizer):
 
 
 def test_store_is_an_argument_of_every_wrapper(wrappers):
-    assert all(issubclass(wrapper, SampledLM) for wrapper in wrappers.values())
-    assert "store" in inspect.signature(SampledLM.__init__).parameters
+    assert all(issubclass(wrapper, AttemptSampling) for wrapper in wrappers.values())
+    assert "store" in inspect.signature(AttemptSampling.__init__).parameters

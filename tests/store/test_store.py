@@ -29,15 +29,15 @@ def settings(wrapper_name, arguments):
 @pytest.fixture
 def sampled_places(monkeypatch):
     """Return the list of the attempts that are sampled from now on."""
-    from lm_eval_ext.model_wrappers.sampled import SampledLM
+    from lm_eval_ext.model_wrappers.attempt_sampling import AttemptSampling
 
-    places, sample = [], SampledLM._sample
+    places, sample = [], AttemptSampling._sample
 
     def counted(self, group):
         places.extend((request.prompt, request.attempt) for request in group.requests)
         return sample(self, group)
 
-    monkeypatch.setattr(SampledLM, "_sample", counted)
+    monkeypatch.setattr(AttemptSampling, "_sample", counted)
     return places
 
 
@@ -109,51 +109,57 @@ def test_another_division_into_batches_keeps_what_is_there(
     assert len(sampled_places) == 9
 
 
-@pytest.fixture
-def refilled(monkeypatch):
-    """Let a CPU go about it as a GPU does: batches that are refilled, only missing attempts."""
-    from lm_eval_ext.store.stored_sampling import StoredSampling
-
-    run = StoredSampling.run
-    monkeypatch.setattr(
-        StoredSampling, "run", lambda self, rows, whole: run(self, rows, whole=False)
-    )
-
-
-@pytest.mark.parametrize("batches", ["whole", "refilled"])
 def test_a_failure_of_the_drafts_loses_no_text(
-    batches, request, make_lm, complete, tmp_path, sampled_places, monkeypatch
+    make_lm, complete, tmp_path, sampled_places, monkeypatch
 ):
-    if batches == "refilled":
-        request.getfixturevalue("refilled")
     expected = complete(make_lm("draft-eu"))
     del sampled_places[:]
     lm = make_lm("draft-eu", store=tmp_path)
     monkeypatch.setattr(lm._scorer, "score", lambda attempts: 1 / 0)
     with pytest.raises(ZeroDivisionError):
         complete(lm)
-    n_first = len(sampled_places)
-    # A batch of four on a CPU, all twelve in a refilled one.
-    assert (n_first, lm.store.n_appended) == ((4, 4) if batches == "whole" else (12, 12))
+    assert len(sampled_places) == lm.store.n_appended == 12
     again = make_lm("draft-eu", store=tmp_path)
     found = complete(again)
     assert found == expected
     assert all(one.record.uncertainties for one in found)
-    # The batch in flight is repeated on a CPU, for its last digits; texts stay as they were.
-    assert len(sampled_places) - n_first == (12 if batches == "whole" else 0)
-    assert again.store.n_appended == (8 + 12 if batches == "whole" else 12)
+    assert len(sampled_places) == again.store.n_appended == 12
 
 
-def test_refilled_batches_generate_only_what_is_missing(
-    refilled, make_lm, complete, encoded, tmp_path, sampled_places
+def test_only_what_is_missing_is_generated(
+    make_lm, complete, encoded, tmp_path, sampled_places, store_lines
 ):
     whole = encoded(complete(make_lm(store=tmp_path)))
-    (path,) = tmp_path.glob("*.jsonl")
-    path.write_bytes(b"".join(path.read_bytes().splitlines(keepends=True)[:8]))
+    cut(tmp_path, 7)
+    kept = store_lines(tmp_path)
     del sampled_places[:]
-    again = complete(make_lm(store=tmp_path))
+    again = encoded(complete(make_lm(store=tmp_path)))
     assert len(sampled_places) == 5
-    assert [one["text"] for one in encoded(again)] == [one["text"] for one in whole]
+    assert [one["text"] for one in again] == [one["text"] for one in whole]
+    stayed = [one for one, before in zip(again, whole, strict=True) if one == before]
+    records = [decode_line(line)[2]["record"] for line in kept if line.startswith(b'{"key"')]
+    assert len(records) == 7
+    assert all(record in stayed for record in records)
+
+
+def test_batches_lose_nothing_and_draw_nothing_twice(
+    make_lm, complete, tmp_path, sampled_places, monkeypatch
+):
+    monkeypatch.setattr("lm_eval_ext.store.stored_sampling._ROWS_PER_BATCH", 1)
+    expected = complete(make_lm("draft-eu"))
+    del sampled_places[:]
+    lm = make_lm("draft-eu", store=tmp_path, batch_size=5)
+    assert complete(lm) == expected
+    assert len(sampled_places) == 12
+    assert lm.store.n_appended == 24
+
+
+def cut(folder, n_kept):
+    """Leave so many attempts of a store's file."""
+    (path,) = folder.glob("*.jsonl")
+    lines = path.read_bytes().splitlines(keepends=True)
+    places = [i for i, line in enumerate(lines) if line.startswith(b'{"key"')]
+    path.write_bytes(b"".join(lines[: places[n_kept]]))
 
 
 @pytest.fixture
@@ -169,91 +175,20 @@ def syncs(monkeypatch):
     return found
 
 
-def test_a_refilled_batch_is_synced_on_the_way(refilled, syncs, make_lm, complete, tmp_path):
+def test_a_batch_is_synced_on_the_way(syncs, make_lm, complete, tmp_path):
     lm = make_lm(store=tmp_path, batch_size=4)
     complete(lm, 30, max_gen_toks=2)
-    assert lm.store.n_appended == 120  # less than one refilled batch
+    assert lm.store.n_appended == 120  # less than one batch
     assert syncs.count("file") == 30
     assert syncs.count("folder") == 1
 
 
-def test_slow_attempts_are_synced_by_time(
-    refilled, syncs, make_lm, complete, tmp_path, monkeypatch
-):
+def test_slow_attempts_are_synced_by_time(syncs, make_lm, complete, tmp_path, monkeypatch):
     import lm_eval_ext.store.attempt_store as module
 
     monkeypatch.setattr(module, "_SYNC_SECONDS", 0.0)
     complete(make_lm(store=tmp_path, batch_size=64), 2)
     assert syncs.count("file") == 8
-
-
-@pytest.fixture
-def memory(monkeypatch):
-    """Return a list whose last element is how many attempts fit in memory."""
-    import lm_eval_ext.model_wrappers.sampled as module
-
-    fitting = [4]
-    monkeypatch.setattr(
-        module, "fitting_rows", lambda model, attempts, **limits: min(fitting[-1], len(attempts))
-    )
-    return fitting
-
-
-def cut(folder, n_kept):
-    """Leave so many attempts of a store's file."""
-    (path,) = folder.glob("*.jsonl")
-    lines = path.read_bytes().splitlines(keepends=True)
-    places = [i for i, line in enumerate(lines) if line.startswith(b'{"key"')]
-    path.write_bytes(b"".join(lines[: places[n_kept]]))
-
-
-@pytest.mark.parametrize("now", [3, 4, 9])
-def test_batches_of_auto_are_those_the_run_began_with(
-    now, memory, make_lm, complete, encoded, tmp_path, sampled_places, caplog
-):
-    """Memory that is free at the moment must not change the batches of a run that goes on."""
-    memory.append(5)
-    expected = encoded(complete(make_lm("epicar", store=tmp_path / "store", batch_size="auto")))
-    cut(tmp_path / "store", 7)
-    del sampled_places[:]
-    memory.append(now)
-    again = make_lm("epicar", store=tmp_path / "store", batch_size="auto")
-    found = encoded(complete(again))
-    assert again.store.n_appended == 5
-    warned = "3 attempts at once, where this run began with 5" in caplog.text
-    assert warned == (now == 3)
-    if now > 3:  # 4 is enough for 5, as memory is left over
-        assert len(sampled_places) == 5 + 2  # the batch that was cut off, and the last one
-        assert found == expected
-
-
-def test_an_upper_bound_holds_when_a_run_goes_on(memory, make_lm, complete, tmp_path):
-    memory.append(5)
-    complete(make_lm(store=tmp_path, batch_size="auto"))
-    cut(tmp_path, 7)
-    lm = make_lm(store=tmp_path, batch_size="auto", max_batch_size=2)
-    rows, decoder = [], lm._decoder_class
-    lm._decoder_class = lambda *given, **named: (
-        rows.append(named["max_rows"]) or decoder(*given, **named)
-    )
-    memory.append(2)
-    complete(lm)
-    assert max(rows) == 2
-
-
-def test_whole_batches_are_decoded_whole(memory, make_lm, complete, tmp_path):
-    memory.append(5)
-    lm = make_lm(store=tmp_path, batch_size="auto")
-    rows, decoder = [], lm._decoder_class
-
-    def made(*given, **named):
-        memory.append(2)  # less is free while the run goes on
-        rows.append(named["max_rows"])
-        return decoder(*given, **named)
-
-    lm._decoder_class = made
-    complete(lm)
-    assert rows == [5, 5, 2]
 
 
 @pytest.mark.parametrize("name", ["", "  ", True])

@@ -3,7 +3,7 @@
 import pytest
 
 from lm_eval_ext.harness import requests as harness
-from lm_eval_ext.model_wrappers import sampled as sampled_module
+from lm_eval_ext.model_wrappers import attempt_sampling
 from lm_eval_ext.model_wrappers.sampled import SampledLM
 from lm_eval_ext.models.thoughts import ThoughtFormats
 
@@ -32,7 +32,7 @@ def blind(monkeypatch):
     def be_blind():
         nothing = ThoughtFormats()
         nothing.all = ()
-        for module in ("lm_eval_ext.engine.attempt_texts", sampled_module.__name__):
+        for module in ("lm_eval_ext.engine.attempt_texts", attempt_sampling.__name__):
             monkeypatch.setattr(f"{module}.thought_formats", lambda lm: nothing)
         return monkeypatch.undo
 

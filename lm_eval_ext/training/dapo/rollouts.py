@@ -178,7 +178,7 @@ class RolloutLM(RSP):
             ids, reason = ids[:end], "stop"
         else:
             # A sampled padding token ends a completion too, as TRL reads it.
-            ends_with = {*self._eos_token_ids(), self.tokenizer.pad_token_id}
+            ends_with = {*self.eos_token_ids, self.tokenizer.pad_token_id}
             reason = "eos" if ids[-1] in ends_with else "length"
         text = visible_text(self, ids, self.settings.stop, opened)
         record = GenerationRecord(token_ids=ids)
@@ -207,11 +207,12 @@ class RolloutLM(RSP):
             for prompt, number in zip(prompts, numbers, strict=True)
         ]
 
-    def _max_rows(self, attempts: Sequence[AttemptRequest], settings: SamplingSettings) -> int:
+    def max_rows(self, requests: Sequence[AttemptRequest], settings: SamplingSettings) -> int:
+        """Return how many rollouts are decoded at once."""
         if self.batch_size != "auto":
             return int(self.batch_size)
         # Without a line of log for every round.
-        return fitting_rows(self.model, attempts, max_new_tokens=settings.max_new_tokens)
+        return fitting_rows(self.model, requests, max_new_tokens=settings.max_new_tokens)
 
     def attempt_request(
         self, prompt: str, token_ids: Sequence[int], attempt: int
