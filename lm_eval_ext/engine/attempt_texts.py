@@ -18,13 +18,7 @@ if TYPE_CHECKING:
 
 
 def thought_formats(lm: HFLM) -> ThoughtFormats:
-    """Return the tags of a model's thoughts: those of its arguments, and the known ones.
-
-    Parameters
-    ----------
-    lm
-        The model, for ``think_start_token`` and ``think_end_token``, texts or token numbers.
-    """
+    """Return the tags of a model's thoughts: those of its arguments, and the known ones."""
     tags = (getattr(lm, "think_start_token", None), getattr(lm, "think_end_token", None))
     return ThoughtFormats(*(_tag_text(lm, tag) for tag in tags))
 
@@ -36,25 +30,14 @@ def _tag_text(lm: HFLM, tag: str | int | None) -> str | None:
 def open_thought(lm: HFLM, prompt: str) -> ThoughtTags | None:
     """Return the tags of the thought that a prompt leaves open, or None."""
     formats = thought_formats(lm)
-    # Only where a tag stands at all is the template rendered to find the assistant's turn.
+    # Rendering the template to find the assistant's turn is slow: only where there is a tag.
     if not any(tags.opening and tags.opening in prompt for tags in formats.all):
         return None
     return formats.opened_by(prompt, turn=end_of_user_turn(lm, prompt))
 
 
 def read_thinking_budget(budget: int | None) -> int | None:
-    """Read the argument ``thinking_budget`` of a model.
-
-    Parameters
-    ----------
-    budget
-        A whole number from 1 up, or None.
-
-    Raises
-    ------
-    UserError
-        For any other value.
-    """
+    """Read the argument ``thinking_budget`` of a model: a whole number from 1 up, or None."""
     if budget is None:
         return None
     if whole_number("thinking_budget", budget) < 1:
@@ -131,7 +114,7 @@ def response_text(
 
 
 def with_thought(lm: HFLM, generation: Generation, opened: ThoughtTags | None) -> Generation:
-    """Return an attempt whose record tells of its thought."""
+    """Return an attempt whose record has its thought."""
     reading = _read(lm, generation.record.token_ids, opened)
     thought = reading.thought
     if thought is None:
@@ -145,14 +128,9 @@ def with_thought(lm: HFLM, generation: Generation, opened: ThoughtTags | None) -
 def with_thinking_budget(
     lm: HFLM, requests: Sequence[GenerationRequest], budget: int | None
 ) -> list[GenerationRequest]:
-    """Return requests with room for a thought beside that for the answer.
+    """Return requests with room for a thought of up to `budget` tokens before the answer.
 
-    A prompt that ends with a closed thought leaves nothing to think: it stays as it is.
-
-    Parameters
-    ----------
-    budget
-        Most tokens of a thought, or None.
+    A prompt that ends with a closed thought stays as it is.
     """
     if budget is None:
         return list(requests)
@@ -168,13 +146,7 @@ def with_thinking_budget(
 
 
 def budget_of_thoughts(lm: HFLM, n_tokens: int | None) -> ThinkingBudget | None:
-    """Return what ends the thoughts of a model after a number of tokens, or None.
-
-    Parameters
-    ----------
-    n_tokens
-        Most tokens of a thought, or None.
-    """
+    """Return what ends the thoughts of a model after a number of tokens, or None."""
     if n_tokens is None:
         return None
     return ThinkingBudget(lm.tokenizer, thought_formats(lm), n_tokens)

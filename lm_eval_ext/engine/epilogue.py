@@ -1,10 +1,9 @@
-"""Read a few more tokens after a finished attempt and take logits, while its cache is still there.
+"""Ask about a finished attempt while its cache still exists: read a few more tokens, take logits.
 
-An attempt that ends leaves its keys and values behind. What is asked about it afterwards, such as
-whether the model holds its answer for correct, continues from them: only the tokens of the question
-are read, for all attempts that ended lately in one pass. Where what is to be read departs from
-what the attempt generated (a stop string is cut off, a text is tokenized otherwise), it is read
-from that place on.
+A question such as whether the answer is correct continues from the attempt's keys and values: only
+its tokens are read, for all recently finished attempts in one pass. If the text differs from the
+generated tokens (a stop string is cut off, a text is tokenized otherwise), reading resumes at the
+first difference.
 """
 
 from __future__ import annotations
@@ -21,21 +20,20 @@ from transformers import PreTrainedModel
 from lm_eval_ext.engine.inputs import embedded, padded, private_inputs
 from lm_eval_ext.engine.private_cache import PrivateCache
 from lm_eval_ext.engine.prompt_tree import PromptTree
-from lm_eval_ext.engine.request import AttemptRequest
+from lm_eval_ext.engine.request import AttemptRequest, n_common
 from lm_eval_ext.engine.shared_prefix import SharedPrefix, forward
 from lm_eval_ext.engine.teacher_forcing import teacher_forced_logits
 
 # Tokens per pass: more only fill the CPU's cache, and a GPU wants more to be busy.
 _TOKENS_ON_CPU = 2048
 _TOKENS_ON_GPU = 8192
-# Rows of a pass read equally many tokens; one that needs this many fewer does not wait for another.
+# All rows of a pass read the same number of tokens, at most this many more than a row needs.
 _SLACK = 8
 # Inputs are read this many positions at a time, which bounds the attention scores.
 _CHUNK = 512
 
-
 Readout = tuple[float, ...]
-"""Logits of the tokens an epilogue asks for, as float32 has them."""
+"""Logits of the tokens an epilogue asks for, in float32."""
 
 
 class FinishedAttempt(NamedTuple):
@@ -46,7 +44,7 @@ class FinishedAttempt(NamedTuple):
 
 
 class Epilogue(Protocol):
-    """What is read after an attempt, and which logits are wanted after it."""
+    """A question after an attempt, and the tokens whose logits answer it."""
 
     @property
     def readout_ids(self) -> tuple[int, ...]:
@@ -57,32 +55,25 @@ class Epilogue(Protocol):
 
 
 class _Continued(NamedTuple):
-    """A reading that continues from a cache."""
+    """A request that continues from a row of the cache, which lacks `n_new` of its tokens."""
 
-    place: int
+    index: int
     row: int
     request: AttemptRequest
-    n_new: int  # tokens that the cache does not hold
+    n_new: int
 
 
 class CachedReader:
-    """Reads the epilogue after attempts from the caches they leave.
+    """Reads the epilogue from the caches of attempts, inside `shared_prefix_mode`.
 
-    What was read once is not read again: attempts at one prompt with the same response, frequent
-    where a model is sure of its answer, share one reading.
-
-    Parameters
-    ----------
-    model
-        A model inside `lm_eval_ext.engine.shared_prefix.shared_prefix_mode`.
+    Attempts at one prompt with the same response, frequent where a model is sure of its answer, are
+    read once.
     """
 
     def __init__(self, model: PreTrainedModel, epilogue: Epilogue) -> None:
         self._model = model
         self._epilogue = epilogue
         self._known: dict[Hashable, Readout] = {}
-        device = model.device.type
-        self._tokens_per_pass = _TOKENS_ON_CPU if device == "cpu" else _TOKENS_ON_GPU
 
     def read(
         self,
@@ -96,19 +87,19 @@ class CachedReader:
 
         Parameters
         ----------
-        cache
-            Keys and values of the attempts' own positions; all but the last token generated must
-            be there, and later columns of a row may hold anything. It is left as it is.
+        rows
+            The row of each attempt in the cache, which must hold all but the last generated token;
+            later columns may hold anything.
         """
         wanted = self._epilogue.requests(finished)
         keys = [None if request is None else _key(request) for request in wanted]
         new: dict[Hashable, int] = {}
-        for place, key in enumerate(keys):
+        for i, key in enumerate(keys):
             if key is not None and key not in self._known:
-                new.setdefault(key, place)
+                new.setdefault(key, i)
         continued, again = [], []
-        for place in new.values():
-            attempt, request = finished[place], wanted[place]
+        for i in new.values():
+            attempt, request = finished[i], wanted[i]
             assert request is not None
             if _same_beginning(attempt.request, request):
                 # Its shared part may lie in the attempt's own cache.
@@ -116,31 +107,31 @@ class CachedReader:
                 n_cached = _n_cached(attempt, request)
                 n_cached += placed.private_length - request.private_length
                 n_new = placed.private_length - n_cached
-                continued.append(_Continued(place, rows[place], placed, n_new))
+                continued.append(_Continued(i, rows[i], placed, n_new))
             else:
-                again.append((place, request))
-        for batch in _batches(continued, self._tokens_per_pass):
-            prefix = tree.prefix([finished[item.place].request for item in batch])
+                again.append((i, request))
+        for batch in _batches(continued, _tokens_per_pass(self._model)):
+            prefix = tree.prefix([finished[item.index].request for item in batch])
             logits = _continue(self._model, batch, cache, prefix)
             for item, values in zip(batch, self._chosen(logits), strict=True):
-                self._known[keys[item.place]] = values
-        for place, values in self._read_again(again):
-            self._known[keys[place]] = values
+                self._known[keys[item.index]] = values
+        for i, values in self._read_again(again):
+            self._known[keys[i]] = values
         return [None if key is None else self._known[key] for key in keys]
 
     def _read_again(
         self, again: Sequence[tuple[int, AttemptRequest]]
     ) -> Iterator[tuple[int, Readout]]:
-        """Yield (place, readout) of requests that begin otherwise than the attempts did."""
+        """Yield (index, readout) of requests that begin otherwise than their attempts."""
         if not again:
             return
         requests = [request for _, request in again]
-        # Logits come out before a token, whichever it is.
+        # Any token will do: only the logits before it are used.
         before = [self._epilogue.readout_ids[:1]] * len(requests)
-        max_rows = max(1, self._tokens_per_pass // max(map(_n_positions, requests)))
-        found = teacher_forced_logits(self._model, requests, before, max_rows=max_rows)
-        for (place, _), logits in zip(again, found, strict=True):
-            yield place, self._chosen(logits)[0]
+        max_rows = max(1, _tokens_per_pass(self._model) // max(map(_n_positions, requests)))
+        forced = teacher_forced_logits(self._model, requests, before, max_rows=max_rows)
+        for (i, _), logits in zip(again, forced, strict=True):
+            yield i, self._chosen(logits)[0]
 
     def _chosen(self, logits: torch.Tensor) -> list[Readout]:
         return _chosen(logits, self._epilogue.readout_ids)
@@ -149,24 +140,24 @@ class CachedReader:
 def read_plainly(
     model: PreTrainedModel, epilogue: Epilogue, finished: Sequence[FinishedAttempt]
 ) -> list[Readout | None]:
-    """Return what `CachedReader.read` returns, for any causal model: everything is read again."""
+    """Return what `CachedReader.read` returns, reading everything again, for any causal model."""
     readouts: list[Readout | None] = [None] * len(finished)
     wanted = [(i, r) for i, r in enumerate(epilogue.requests(finished)) if r is not None]
     wanted.sort(key=lambda item: _n_positions(item[1]))
-    most = _TOKENS_ON_CPU if model.device.type == "cpu" else _TOKENS_ON_GPU
+    max_tokens = _tokens_per_pass(model)
     while wanted:
-        count = sum((i + 1) * _n_positions(r) <= most for i, (_, r) in enumerate(wanted)) or 1
+        count = sum((i + 1) * _n_positions(r) <= max_tokens for i, (_, r) in enumerate(wanted)) or 1
         batch, wanted = wanted[:count], wanted[count:]
         logits = _plain_last_logits(model, [request for _, request in batch])
-        for (place, _), values in zip(batch, _chosen(logits, epilogue.readout_ids), strict=True):
-            readouts[place] = values
+        for (i, _), values in zip(batch, _chosen(logits, epilogue.readout_ids), strict=True):
+            readouts[i] = values
     return readouts
 
 
 def _key(request: AttemptRequest) -> Hashable:
-    """Return what requests have in common that read the same; short, since many are kept."""
+    """Return a short key of what a request reads."""
     if request.vectors is not None:
-        return object()  # drawn for this attempt, so like no other
+        return object()  # drawn for this attempt alone
     ids = np.array([len(request.shared_ids), *request.shared_ids, *request.private_ids])
     return hashlib.blake2b(ids.tobytes(), digest_size=16).digest()
 
@@ -179,20 +170,17 @@ def _n_cached(attempt: FinishedAttempt, wanted: AttemptRequest) -> int:
     """Return how many of the wanted private positions the attempt's cache holds."""
     # The last token generated was never read.
     read = [*attempt.request.private_ids, *attempt.token_ids][:-1]
-    same = 0
-    for ours, theirs in zip(read, wanted.private_ids, strict=False):
-        if ours != theirs:
-            break
-        same += 1
+    same = n_common(read, wanted.private_ids)
     # At least one token is read, since logits come out after a token.
     return wanted.n_vectors + min(same, len(wanted.private_ids) - 1)
 
 
-def _batches(items: list[_Continued], most: int) -> Iterator[list[_Continued]]:
-    """Divide readings by how much there is to read."""
+def _batches(items: list[_Continued], max_tokens: int) -> Iterator[list[_Continued]]:
+    """Group requests by how much there is to read."""
     batch: list[_Continued] = []
     for item in sorted(items, key=lambda item: item.n_new):
-        if batch and (item.n_new > batch[0].n_new + _SLACK or (len(batch) + 1) * item.n_new > most):
+        too_many = (len(batch) + 1) * item.n_new > max_tokens
+        if batch and (too_many or item.n_new > batch[0].n_new + _SLACK):
             yield batch
             batch = []
         batch.append(item)
@@ -204,7 +192,7 @@ def _continue(
     model: PreTrainedModel, batch: list[_Continued], cache: PrivateCache, prefix: SharedPrefix
 ) -> torch.Tensor:
     """Return the logits after what a batch reads, shape (n_rows, vocabulary)."""
-    # All rows read equally many tokens, those that need fewer some of their own once more.
+    # Rows that lack fewer tokens read some that the cache holds once more.
     n_new = max(item.n_new for item in batch)
     kept = torch.tensor([item.request.private_length - n_new for item in batch])
     beginning = cache.beginnings(torch.tensor([item.row for item in batch]), kept)
@@ -238,8 +226,12 @@ def _plain_last_logits(model: PreTrainedModel, requests: list[AttemptRequest]) -
 
 
 def _chosen(logits: torch.Tensor, token_ids: tuple[int, ...]) -> list[Readout]:
-    """Return the logits of the given tokens in each row, as float32 has them."""
+    """Return the logits of the given tokens in each row, in float32."""
     return [tuple(row) for row in logits[:, list(token_ids)].float().tolist()]
+
+
+def _tokens_per_pass(model: PreTrainedModel) -> int:
+    return _TOKENS_ON_CPU if model.device.type == "cpu" else _TOKENS_ON_GPU
 
 
 def _n_positions(request: AttemptRequest) -> int:

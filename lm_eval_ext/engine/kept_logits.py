@@ -1,7 +1,6 @@
 """Keep the logits of decoding, so that scoring a response needs no second pass over it.
 
-A response's full next-token distributions are a by-product of sampling it. Where they fit in
-memory they are kept; an attempt whose logits are not complete is read again by whoever needs them.
+They are kept where they fit in memory; an attempt whose logits are incomplete must be read again.
 """
 
 from __future__ import annotations
@@ -17,13 +16,7 @@ from lm_eval_ext.engine.request import AttemptRequest, AttemptResult
 
 
 class LogitStore:
-    """Logits of many attempts, one row per generated token.
-
-    Parameters
-    ----------
-    max_bytes
-        Most memory to use; it is taken as it fills, in one block.
-    """
+    """Logits of many attempts, one row per generated token, in at most `max_bytes` of memory."""
 
     def __init__(self, max_bytes: int) -> None:
         self.max_bytes = max_bytes
@@ -31,13 +24,7 @@ class LogitStore:
         self._n_rows = 0
 
     def append(self, logits: torch.Tensor) -> range | None:
-        """Copy rows of logits and return their numbers, or None where there is no room.
-
-        Parameters
-        ----------
-        logits
-            Shape (n, vocabulary).
-        """
+        """Copy logits of shape (n, vocabulary); return their row numbers, or None without room."""
         if self._rows is None:
             capacity = self.max_bytes // (logits.shape[-1] * logits.element_size())
             # The operating system hands out the pages as they are written.

@@ -1,7 +1,7 @@
 """Logits along finished responses, in one unpadded pass over prompts and responses.
 
 Teacher forcing needs no cache and no steps: prompts and responses are laid out in a single row of
-tokens (`lm_eval_ext.engine.packed_layout`), and only the attention function looks at the layout.
+tokens (`lm_eval_ext.engine.packed_layout`), which only the attention function knows.
 
 A response may be read several times at once: the further copies ("streams") see the first one's
 keys before their own position and their own key at it, which is what noise on single tokens with a
@@ -19,7 +19,7 @@ from transformers import PreTrainedModel
 
 from lm_eval_ext.engine.attention_override import attention_override
 from lm_eval_ext.engine.inputs import padded
-from lm_eval_ext.engine.packed_layout import ForcedAttempt, PackedAttempts
+from lm_eval_ext.engine.packed_layout import ForcedAttempt, PackedAttempts, Scoring
 from lm_eval_ext.engine.support import misfit
 
 ATTENTION_NAME = "lm_eval_ext_packed"
@@ -38,16 +38,10 @@ def packed_attention(
     packed: PackedAttempts | None = None,
     **kwargs: Any,
 ) -> tuple[torch.Tensor, None]:
-    """Attend within a packed row; has the signature of transformers' attention functions.
-
-    Parameters
-    ----------
-    query, key, value
-        Shape (1, heads, n_tokens, head_dim).
-    """
+    """Attend within a packed row, to states of shape (1, heads, n_tokens, head_dim)."""
     assert packed is not None
     flat = (states[0].transpose(0, 1) for states in (query, key, value))
-    out = packed.attend(*flat, scaling=scaling, window=sliding_window, softcap=softcap)
+    out = packed.attend(*flat, Scoring(scaling, sliding_window, softcap))
     return out[None], None
 
 
@@ -63,17 +57,9 @@ def packed_mode(*models: PreTrainedModel) -> AbstractContextManager[None]:
 
 
 def packed_logits(model: PreTrainedModel, packed: PackedAttempts) -> torch.Tensor:
-    """Return the logits that predict the response tokens.
+    """Return the logits that predict the response tokens, inside `packed_mode`.
 
-    Parameters
-    ----------
-    model
-        A model inside `packed_mode`.
-
-    Returns
-    -------
-    torch.Tensor
-        Shape (n_streams * n_response_tokens, vocabulary), attempts in order within a stream.
+    Their shape is (n_streams * n_response_tokens, vocabulary), attempts in order within a stream.
     """
     output = model(
         input_ids=packed.token_ids.to(model.device),
@@ -87,13 +73,7 @@ def packed_logits(model: PreTrainedModel, packed: PackedAttempts) -> torch.Tenso
 
 @torch.inference_mode()
 def packed_misfit(model: PreTrainedModel) -> str | None:
-    """Return why packed passes do not fit a model, or None if they fit.
-
-    Returns
-    -------
-    str or None
-        The reason, as the end of a sentence that begins with the model's class.
-    """
+    """Return why packed passes do not fit a model ("has ..."), or None."""
     reason = misfit(model)
     if reason is not None:
         return reason
@@ -120,9 +100,7 @@ def plain_logits(model: PreTrainedModel, attempts: Sequence[ForcedAttempt]) -> t
     # On the right, where causal layers of any kind keep padding from touching anything.
     ids, mask = padded(rows, device=model.device)
     logits = model(input_ids=ids, attention_mask=mask, use_cache=False).logits
-    return torch.cat(
-        [
-            logits[i, len(attempt.prompt_ids) - 1 : len(rows[i])]
-            for i, attempt in enumerate(attempts)
-        ]
-    )
+    ends = [
+        (len(attempt.prompt_ids) - 1, len(row)) for attempt, row in zip(attempts, rows, strict=True)
+    ]
+    return torch.cat([logits[i, first:last] for i, (first, last) in enumerate(ends)])

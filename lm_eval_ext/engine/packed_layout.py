@@ -1,9 +1,8 @@
 """Prompts and responses in one row of tokens, and the attention within it.
 
-What all prompts of a batch have in common, what each has of its own and the responses are laid one
-after the other, so that no layer computes padding and nothing is read twice. The attention gathers
-the tokens into prompts and attempts, lets each attempt see its prompt and itself, and puts the
-result back.
+The beginning that all prompts share, the rest of each prompt, and the responses follow one another,
+so that no layer computes padding and nothing is read twice. The attention gathers the tokens into
+prompts and attempts, lets each attempt see its prompt and itself, and scatters the result back.
 """
 
 from __future__ import annotations
@@ -13,6 +12,7 @@ from typing import Any, NamedTuple
 
 import torch
 
+from lm_eval_ext.engine import request
 from lm_eval_ext.engine.partial_attention import (
     HiddenKeys,
     PartialAttention,
@@ -27,18 +27,26 @@ _SHORTEST = 32
 
 
 class ForcedAttempt(NamedTuple):
-    """A finished response and the prompt it answers.
-
-    Parameters
-    ----------
-    prompt_ids
-        Tokens of the prompt, at least one.
-    response_ids
-        Tokens of the response, at least one.
-    """
+    """Tokens of a prompt and of a finished response to it, at least one each."""
 
     prompt_ids: tuple[int, ...]
     response_ids: tuple[int, ...]
+
+
+class Scoring(NamedTuple):
+    """How a layer scores keys, as transformers passes it to attention functions.
+
+    `scaling` is a factor, by default the inverse root of head_dim; `window` is how many positions a
+    token sees, itself included; `softcap` squashes scores to this range by tanh.
+    """
+
+    scaling: float | None
+    window: int | None
+    softcap: float | None
+
+    def scale(self, query: torch.Tensor) -> float:
+        """Return the factor for queries of shape (..., head_dim)."""
+        return query.shape[-1] ** -0.5 if self.scaling is None else self.scaling
 
 
 class PackedAttempts:
@@ -46,13 +54,7 @@ class PackedAttempts:
 
     The row holds the beginning that all prompts share, what the distinct prompts add to it, each
     without its last token, and then for every stream and attempt the last prompt token and all
-    response tokens but the last: the inputs whose outputs predict the response. There are as many
-    of them as response tokens.
-
-    Parameters
-    ----------
-    attempts
-        The attempts; those of one prompt share its tokens.
+    response tokens but the last: the inputs whose outputs predict the response.
 
     Attributes
     ----------
@@ -67,7 +69,7 @@ class PackedAttempts:
         begun = shared[0][:n]
         rests = [prompt[n:] for prompt in shared]
         prompts = list(dict.fromkeys(rest for rest in rests if rest))
-        place = {prompt: i for i, prompt in enumerate(prompts)}
+        index = {prompt: i for i, prompt in enumerate(prompts)}
         self.n_streams = n_streams
         self.lengths = [len(attempt.response_ids) for attempt in attempts]
         self.n_response_tokens = sum(self.lengths)
@@ -83,7 +85,7 @@ class PackedAttempts:
         self._prompts = _Grid([len(prompt) for prompt in prompts], n) if prompts else None
         self._attempts = _Grid(self.lengths, self._n_prompt_tokens)
         # An attempt without a shared prompt points at any and sees none of it.
-        self._prompt_of_row = torch.tensor([place.get(rest, 0) for rest in rests])
+        self._prompt_of_row = torch.tensor([index.get(rest, 0) for rest in rests])
         self._shared_lengths = torch.tensor([len(rest) for rest in rests])
         self._on_device: dict[Any, Any] = {}
 
@@ -92,10 +94,7 @@ class PackedAttempts:
         query: torch.Tensor,
         key: torch.Tensor,
         value: torch.Tensor,
-        *,
-        scaling: float | None,
-        window: int | None,
-        softcap: float | None,
+        scoring: Scoring,
     ) -> torch.Tensor:
         """Compute the attention of all tokens, shape (n_tokens, heads, head_dim).
 
@@ -105,27 +104,21 @@ class PackedAttempts:
             Shape (n_tokens, heads, head_dim).
         key, value
             Shape (n_tokens, kv_heads, head_dim).
-        scaling
-            Factor on the scores; the inverse root of head_dim by default.
-        window
-            How many positions a token sees, itself included; None sees all.
         """
-        device, n = query.device, self._n_context
+        device, n, window = query.device, self._n_context, scoring.window
         parts = []
         if n:
             begun = [states[None, :n].transpose(1, 2) for states in (query, key, value)]
             mask = self._cached("context", device, window, self._context_mask)
-            parts.append(_attention(begun[0], begun[1], begun[2], mask, scaling, softcap)[0])
-        seen = self._on_context(query, key, value, scaling, window, softcap) if n else None
+            parts.append(_attention(begun[0], begun[1], begun[2], mask, scoring)[0])
+        seen = self._on_context(query, key, value, scoring) if n else None
         columns: list[tuple[torch.Tensor, torch.Tensor]] = []
         if self._prompts is not None:
             grid = self._prompts
             own = grid.gather(key), grid.gather(value)
             mask = self._cached("prompt", device, window, self._prompt_mask)
             rest = slice(0, grid.n_tokens)
-            parts.append(
-                _merged(grid, grid.gather(query), *own, mask, scaling, softcap, seen, rest)
-            )
+            parts.append(_merged(grid, grid.gather(query), *own, mask, scoring, seen, rest))
             rows = self._cached("rows", device, None, lambda _: self._prompt_of_row)
             columns.append((own[0].index_select(0, rows), own[1].index_select(0, rows)))
         grid = self._attempts
@@ -140,32 +133,23 @@ class PackedAttempts:
             mask = self._cached(kind, device, window, make)
             at = self._n_prompt_tokens - n + shift
             rest = slice(at, at + grid.n_tokens)
-            own_queries = grid.gather(query, shift)
-            parts.append(
-                _merged(grid, own_queries, keys, values, mask, scaling, softcap, seen, rest)
-            )
+            queries = grid.gather(query, shift)
+            parts.append(_merged(grid, queries, keys, values, mask, scoring, seen, rest))
         return torch.cat(parts)
 
     def _on_context(
-        self,
-        query: torch.Tensor,
-        key: torch.Tensor,
-        value: torch.Tensor,
-        scaling: float | None,
-        window: int | None,
-        softcap: float | None,
+        self, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, scoring: Scoring
     ) -> PartialAttention:
         """Attend from all later tokens to what they share, shape (n_tokens, heads, ...)."""
         n, kv_heads = self._n_context, key.shape[1]
-        scale = query.shape[-1] ** -0.5 if scaling is None else scaling
-        grouped = (query[n:] * scale).unflatten(1, (kv_heads, -1)).transpose(0, 1)
+        grouped = (query[n:] * scoring.scale(query)).unflatten(1, (kv_heads, -1)).transpose(0, 1)
         keys, values = key[:n].permute(1, 2, 0), value[:n].transpose(0, 1)
         hidden = None
-        if window is not None:
-            far = self._cached("far", query.device, window, self._context_far)
+        if scoring.window is not None:
+            far = self._cached("far", query.device, scoring.window, self._context_far)
             hidden = HiddenKeys(0, far.repeat_interleave(grouped.shape[2], dim=0)[None, None])
         stacked = grouped.flatten(1, 2)[None]
-        part = attend_partly(stacked, keys[None], values[None], hidden, softcap)
+        part = attend_partly(stacked, keys[None], values[None], hidden, scoring.softcap)
         shape = grouped.shape[1:3]
         return PartialAttention(
             *(states[0].unflatten(1, shape).transpose(0, 1).flatten(1, 2) for states in part)
@@ -247,17 +231,16 @@ def _attention(
     key: torch.Tensor,
     value: torch.Tensor,
     mask: torch.Tensor,
-    scaling: float | None,
-    softcap: float | None,
+    scoring: Scoring,
 ) -> torch.Tensor:
     """Attend where the mask is true; returns (n_rows, n_queries, heads, dim)."""
-    if softcap is not None:
-        return softcapped_attention(query, key, value, mask, scaling, softcap)
+    if scoring.softcap is not None:
+        return softcapped_attention(query, key, value, mask, scoring.scaling, scoring.softcap)
     group = query.shape[1] // key.shape[1]
     if group > 1:
         key, value = (states.repeat_interleave(group, dim=1) for states in (key, value))
     out = torch.nn.functional.scaled_dot_product_attention(
-        query, key, value, attn_mask=mask, scale=scaling
+        query, key, value, attn_mask=mask, scale=scoring.scaling
     )
     return out.transpose(1, 2)
 
@@ -268,17 +251,15 @@ def _merged(
     key: torch.Tensor,
     value: torch.Tensor,
     mask: torch.Tensor,
-    scaling: float | None,
-    softcap: float | None,
+    scoring: Scoring,
     seen: PartialAttention | None,
     rest: slice,
 ) -> torch.Tensor:
     """Attend within a grid and to what comes before it; (tokens of the grid, heads, dim)."""
     if seen is None:
-        return grid.scatter(_attention(query, key, value, mask, scaling, softcap))
-    scale = query.shape[-1] ** -0.5 if scaling is None else scaling
-    grouped = (query * scale).unflatten(1, (key.shape[1], -1))
-    part = attend_to_own(grouped, key, value, HiddenKeys(0, ~mask), softcap, causal=False)
+        return grid.scatter(_attention(query, key, value, mask, scoring))
+    grouped = (query * scoring.scale(query)).unflatten(1, (key.shape[1], -1))
+    part = attend_to_own(grouped, key, value, HiddenKeys(0, ~mask), scoring.softcap, causal=False)
     own = (grid.scatter(states.flatten(1, 2).transpose(1, 2)) for states in part)
     before = PartialAttention(*(states[rest] for states in seen))
     return merge_parts(PartialAttention(*map(torch.clone, own)), before).normalised().to(query)
@@ -289,13 +270,9 @@ def n_common(prompts: Sequence[tuple[int, ...]]) -> int:
 
     Examples
     --------
-    >>> n_common([(5,) * 40 + (6,), (5,) * 40 + (7, 8)])
-    40
-    >>> n_common([(5, 6), (5, 7)])
-    0
+    >>> n_common([(5,) * 40 + (6,), (5,) * 40 + (7, 8)]), n_common([(5, 6), (5, 7)])
+    (40, 0)
     """
-    if len(prompts) < 2:
-        return 0
-    first, last = min(prompts), max(prompts)
-    n = next((i for i, (a, b) in enumerate(zip(first, last, strict=False)) if a != b), len(first))
+    # Of sorted prompts the first and the last differ the most.
+    n = request.n_common(min(prompts), max(prompts)) if len(prompts) > 1 else 0
     return n if n >= _SHORTEST else 0

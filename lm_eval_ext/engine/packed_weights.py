@@ -1,14 +1,13 @@
 """Linear layers on a CPU whose weights are packed once, not for every product.
 
-A matrix product copies the weights into the order its kernel reads them in, each time again. For a
-decoding step, a few rows times large weights, that copy takes about as long as the product. MKL can
-keep it: PyTorch has operators for it, which `torch.compile` uses when it freezes a model. Numbers
-are those of the plain product, bit for bit from 16 rows on and to the last digits below.
+Every matrix product copies the weights into the order its kernel reads them in. For a decoding
+step, a few rows times large weights, that copy takes about as long as the product. MKL can keep it:
+PyTorch has operators for it, which `torch.compile` uses when it freezes a model. Results are those
+of the plain product, bit for bit from 16 rows on and to the last digits below.
 
-The operators are private ones of PyTorch. They are named in this module only, tried before their
-first use, and wherever anything does not fit (another build, device or type, weights that have
-changed, gradients) the layer computes as ever. What is kept is a second copy of the weights of
-large layers; it goes when the layer goes.
+The operators are private ones of PyTorch, used in this module only and tried before their first
+use. Where anything does not fit (another build, device or type, changed weights, gradients) the
+layer computes as usual. The price is a second copy of the weights of large layers.
 """
 
 from __future__ import annotations
@@ -37,20 +36,20 @@ _FEWEST_NUMBERS = 2**18
 _FEWEST_PASSES = 8
 # Packed copies may take this share of the free memory.
 _USABLE_SHARE = 0.25
-# Memory of a packed copy beside its weights: rows are padded, and blocks reused by the allocator.
+# Size of a packed copy over that of its weights: rows are padded, and blocks reused.
 _OVERHEAD = 1.1
-# Rows MKL is told to expect. Packed weights serve any number, but in blocks chosen for this one:
-# packed for 64, a product of 256 rows is as slow as a plain one; packed for 512, none is slower.
+# Rows that MKL chooses its blocks for: packed for 64, a product of 256 rows is as slow as a plain
+# one; packed for 512, none is slower.
 _EXPECTED_ROWS = 512
 _TOLERANCE = 1e-4
 
 
 @dataclass(eq=False)
 class _Copy:
-    """The packed weights of a layer, and what they were made from.
+    """The packed weights of a layer, None where packing failed, and how to notice a change.
 
-    `packed` is None where packing failed. `reading` is what the weights make of a fixed input: a
-    change through ``weight.data``, as merging an adapter makes it, leaves address and version.
+    A change through ``weight.data``, as by merging an adapter, leaves address and version, but
+    not `reading`, the weights' product with a fixed input.
     """
 
     packed: torch.Tensor | None
@@ -68,20 +67,18 @@ _copies: WeakKeyDictionary[nn.Linear, _Copy] = WeakKeyDictionary()
 
 @contextmanager
 def packed_weights(model: nn.Module, *, rows: int = 0, passes: int = 0) -> Iterator[None]:
-    """Let the large linear layers of a model compute with packed weights.
+    """Let the large linear layers of a model compute with packed weights, unless it is training.
 
     A layer is packed when it is first used. Copies are kept for later contexts, and made again
-    where the weights have changed in between. Hooks of the layers run as ever.
+    where the weights have changed in between. Hooks of the layers still run.
 
     Parameters
     ----------
-    model
-        Any model; one in training mode is left as it is.
     rows
         Rows of most passes: sequences times positions.
     passes
-        Number of passes. Where rows and passes are too few to pay for packing, copies are used
-        that are there already, and none are made.
+        Number of passes. Where rows and passes are too few to pay for packing, only existing
+        copies are used.
     """
     layers = [] if model.training else [layer for layer in _layers(model) if _fits(layer)]
     pays = passes >= _FEWEST_PASSES and _FEWEST_ROWS <= rows <= _MOST_ROWS
@@ -117,7 +114,7 @@ def release_packed_weights(model: nn.Module) -> None:
 
 
 def _forward(self: nn.Linear, input: torch.Tensor) -> torch.Tensor:
-    """Compute what `torch.nn.Linear` computes; takes the place of its ``forward``."""
+    """Replace ``forward`` of `torch.nn.Linear`."""
     weight, bias = self.weight, self.bias
     rows = input.numel() // max(1, input.shape[-1])
     if rows >= _FEWEST_ROWS and _is_plain(input) and not _needs_plain_product():
@@ -156,8 +153,8 @@ def _layers(model: nn.Module) -> list[nn.Linear]:
 def _fits(layer: nn.Linear) -> bool:
     """Return whether a layer can be packed and is worth it.
 
-    Quantised, adapted and parametrised layers have other classes, and offloaded ones a ``forward``
-    of their own.
+    Quantised, adapted and parametrised layers have other classes; offloaded ones override
+    ``forward``.
     """
     weight, bias = layer._parameters.get("weight"), layer._parameters.get("bias")
     return (
@@ -190,14 +187,14 @@ def _forget_if_changed(layer: nn.Linear) -> None:
 
 
 def _reading(weight: torch.Tensor) -> torch.Tensor:
-    """Return what a weight makes of one fixed input, shape (out_features,)."""
+    """Return a weight's product with a fixed input, shape (out_features,)."""
     draws = torch.Generator().manual_seed(0)
     probe = torch.rand(weight.shape[1], generator=draws).add_(0.5)
     return torch.mv(weight, probe)
 
 
 def _pack(weight: torch.Tensor) -> _Copy:
-    """Pack a weight; a failure, such as for want of memory, leaves the plain product."""
+    """Pack a weight; a failure, such as too little memory, leaves the plain product."""
     packed = None
     try:
         packed = _reordered(weight)
@@ -222,7 +219,7 @@ def _product(
 @functools.cache
 @torch.no_grad()
 def _operators_work() -> bool:
-    """Return whether packed products are there, and give what plain ones give."""
+    """Return whether packed products are available and agree with plain ones."""
     draws = torch.Generator().manual_seed(0)
     weight = torch.randn(530, 520, generator=draws) / 520**0.5
     bias = torch.randn(530, generator=draws)

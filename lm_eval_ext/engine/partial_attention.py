@@ -86,6 +86,11 @@ class PartialAttention(NamedTuple):
         """Return the attention over these keys alone, in the memory of the sum."""
         return self.weighted.div_(self.total)
 
+    def take(self, indices: torch.Tensor, dim: int = 1) -> PartialAttention:
+        """Return the parts at some indices of a dimension."""
+        indices = indices.to(self.weighted.device)
+        return PartialAttention(*(states.index_select(dim, indices) for states in self))
+
 
 def attend_partly(
     query: torch.Tensor,

@@ -16,8 +16,8 @@ class PrivateLayer(DynamicLayer):
     """One layer's keys and values, growing in place.
 
     ``keys`` and ``values`` are views of shape (n_rows, heads, n_columns, head_dim) into buffers
-    with spare columns. transformers' own `DynamicLayer` copies the whole cache at every token. The
-    numbers of a key stand in a column of memory, which makes their product with few queries faster.
+    with spare columns; transformers' own `DynamicLayer` copies the whole cache at every token. The
+    numbers of a key form a column of memory, which makes their product with few queries faster.
     """
 
     keys: torch.Tensor
@@ -37,8 +37,8 @@ class PrivateLayer(DynamicLayer):
         new = old + key_states.shape[-2]
         if new > self._value_buffer.shape[-2]:
             spare = max(_MINIMUM_GROWTH, old // 2, new - old)
-            self._key_buffer = _with_spare_columns(self._key_buffer[..., :old], -1, spare)
-            self._value_buffer = _with_spare_columns(self.values, -2, spare)
+            self._key_buffer = _padded(self._key_buffer[..., :old], -1, right=spare)
+            self._value_buffer = _padded(self.values, -2, right=spare)
         self._key_buffer[..., old:new] = key_states.transpose(-1, -2)
         self._value_buffer[..., old:new, :] = value_states
         self._show(new)
@@ -63,26 +63,23 @@ class PrivateLayer(DynamicLayer):
     def append_rows(self, other: PrivateLayer) -> None:
         """Append the rows of another layer, both aligned at their last column."""
         width = max(self.keys.shape[-2], other.keys.shape[-2])
-        keys = [_pad_left(layer.keys.transpose(-1, -2), -1, width) for layer in (self, other)]
-        values = [_pad_left(layer.values, -2, width) for layer in (self, other)]
+        keys, values = [], []
+        for layer in (self, other):
+            left = width - layer.keys.shape[-2]
+            keys.append(_padded(layer.keys.transpose(-1, -2), -1, left=left))
+            values.append(_padded(layer.values, -2, left=left))
         self._hold(torch.cat(keys), torch.cat(values))
 
 
 class PrivateCache(Cache):
     """Keys and values of the attempts' own tokens, aligned at the last column.
 
-    All rows write to the same column; a row that joined later has padding on its left, which
-    ``starts`` marks.
+    All rows write to the same column; a row that joined later has padding on its left.
 
     Parameters
     ----------
     starts
-        First real column of each row, shape (n_rows,).
-
-    Attributes
-    ----------
-    starts
-        As above; int64 on the CPU.
+        First real column of each row, shape (n_rows,); kept as int64 on the CPU.
     """
 
     def __init__(self, starts: Sequence[int] | torch.Tensor) -> None:
@@ -107,11 +104,9 @@ class PrivateCache(Cache):
 
         Parameters
         ----------
-        rows
-            Rows to take, shape (n,).
-        lengths
-            Columns to keep of each, shape (n,). A negative length is a row of none that has so
-            many columns of padding still to come.
+        rows, lengths
+            Rows and the columns to keep of each, shape (n,). A negative length marks an empty row
+            that still needs that many columns of padding.
         """
         width = max(0, int(lengths.max()))
         starts = width - lengths
@@ -122,10 +117,9 @@ class PrivateCache(Cache):
         columns = self.starts[rows][:, None] + torch.arange(width) - starts[:, None]
         columns = columns.clamp(0, self.width - 1)
         for index, layer in enumerate(self.layers):
-            places = rows[:, None].to(layer.keys.device), columns.to(layer.keys.device)
+            row, column = rows[:, None].to(layer.keys.device), columns.to(layer.keys.device)
             keys, values = (
-                states[places[0], :, places[1]].transpose(1, 2)
-                for states in (layer.keys, layer.values)
+                states[row, :, column].transpose(1, 2) for states in (layer.keys, layer.values)
             )
             other.update(keys, values, index)
         return other
@@ -140,15 +134,7 @@ class PrivateCache(Cache):
             layer.append_rows(other_layer)
 
 
-def _with_spare_columns(states: torch.Tensor, dimension: int, spare: int) -> torch.Tensor:
-    shape = list(states.shape)
-    columns = shape[dimension]
-    shape[dimension] += spare
-    buffer = states.new_empty(shape)
-    buffer.narrow(dimension, 0, columns).copy_(states)
-    return buffer
-
-
-def _pad_left(states: torch.Tensor, dimension: int, width: int) -> torch.Tensor:
-    added = (width - states.shape[dimension], 0)
-    return torch.nn.functional.pad(states, added if dimension == -1 else (0, 0, *added))
+def _padded(states: torch.Tensor, dimension: int, *, left: int = 0, right: int = 0) -> torch.Tensor:
+    """Add columns of zeros to the last dimension but one, or to the last."""
+    added = (left, right) if dimension == -1 else (0, 0, left, right)
+    return torch.nn.functional.pad(states, added)

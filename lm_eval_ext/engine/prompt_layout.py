@@ -1,15 +1,15 @@
 """Prompts as a tree of keys and values, laid out so that each is attended to once.
 
-What several prompts have in common is one `PromptCache`, and what one of them adds is another whose
+What several prompts have in common is one `PromptCache`; what one of them adds is another, whose
 parent it is. Every row of a batch has a path from a root to the end of its prompt. Caches at the
-same depth share no row, so they make a level: its parts are put together row by row, and levels are
-merged by their log-sum-exp.
+same depth share no row and make a level; levels are merged by their log-sum-exp.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
+from itertools import chain
 from typing import Any
 
 import torch
@@ -32,15 +32,9 @@ _USED = 0.5
 
 @dataclass(frozen=True, eq=False)
 class PromptCache:
-    """Keys and values of a prompt, or of what follows a beginning that others have as well.
+    """Keys and values of a prompt, or of its part after `parent`.
 
-    Parameters
-    ----------
-    layers
-        One (keys, values) pair per layer, of shapes (kv_heads, head_dim, length) and (kv_heads,
-        length, head_dim).
-    parent
-        What comes before, or None.
+    Layers are pairs of shapes (kv_heads, head_dim, length) and (kv_heads, length, head_dim).
     """
 
     layers: tuple[tuple[torch.Tensor, torch.Tensor], ...]
@@ -94,14 +88,8 @@ class _Stack:
 class _Bundle:
     """A stack and the rows on it, as a grid of caches x slots.
 
-    Parameters
-    ----------
-    cells
-        Row in each cell, in order of the caches; unused cells repeat a row.
-    used
-        Which cells are read back, or None for all.
-    rows
-        The rows of these, in their order.
+    `cells` has the row in each cell, in order of the caches; unused cells repeat a row. `used` are
+    the cells that are read back (None: all), and `rows` the rows in them.
     """
 
     stack: _Stack
@@ -121,12 +109,13 @@ class _Bundle:
     def of(cls, stack: _Stack, rows_of: dict[PromptCache, list[int]]) -> _Bundle:
         rows = [rows_of.get(cache, []) for cache in stack.caches]
         slots = max(map(len, rows))
-        anyone = next(some[0] for some in rows if some)
-        cells = [i for some in rows for i in [*some, *[anyone] * (slots - len(some))]]
+        filler = next(some[0] for some in rows if some)
+        cells = [i for some in rows for i in [*some, *[filler] * (slots - len(some))]]
         used = [n * slots + slot for n, some in enumerate(rows) for slot in range(len(some))]
         dense = len(used) == len(cells)
-        found = [i for some in rows for i in some]
-        return cls(stack, cells, None if dense else torch.tensor(used), found)
+        return cls(
+            stack, cells, None if dense else torch.tensor(used), list(chain.from_iterable(rows))
+        )
 
     def attend(
         self,
@@ -146,24 +135,13 @@ class _Bundle:
         n_cells, n_queries = cells.shape[1:3]
         cells = cells.reshape(len(query), n, n_cells // n * n_queries, cells.shape[-1])
         part = attend_partly(cells, keys, values, hidden, softcap, scratch)
-        weighted, largest, total = (
-            states.reshape(len(query), n_cells, n_queries, states.shape[-1]) for states in part
+        part = PartialAttention(
+            *(states.reshape(len(query), n_cells, n_queries, states.shape[-1]) for states in part)
         )
-        if self.used is not None:
-            used = self.used.to(query.device)
-            weighted, largest, total = (
-                states.index_select(1, used) for states in (weighted, largest, total)
-            )
-        return PartialAttention(weighted, largest, total)
+        return part if self.used is None else part.take(self.used)
 
     def hidden(self, positions: torch.Tensor, group: int, window: int | None) -> HiddenKeys | None:
-        """Return which keys are hidden; broadcasts to (kv_heads, n, queries of a cache, keys).
-
-        Parameters
-        ----------
-        positions
-            Where the queries of all rows stand, shape (n_rows, n_queries); on the CPU.
-        """
+        """Return which keys are hidden; broadcasts to (kv_heads, n, queries of a cache, keys)."""
         caches = self.stack.caches
         lengths = torch.tensor([cache.length for cache in caches])
         longest = self.stack.longest
@@ -192,7 +170,7 @@ class _Level:
         self._n_others = len(others)
         rows += others
         in_order = rows == list(range(n_rows))
-        self._places = None if in_order else torch.tensor(rows).argsort()
+        self._back = None if in_order else torch.tensor(rows).argsort()
 
     def attend(
         self,
@@ -216,13 +194,10 @@ class _Level:
             total = none[..., :1]
             lowest = torch.full_like(total, torch.finfo(torch.float32).min)
             parts.append(PartialAttention(none, lowest, total))
-        if len(parts) == 1 and self._places is None:
+        if len(parts) == 1 and self._back is None:
             return parts[0]
-        whole = (torch.cat(part, dim=1) for part in zip(*parts, strict=True))
-        if self._places is not None:
-            places = self._places.to(query.device)
-            whole = (states.index_select(1, places) for states in whole)
-        return PartialAttention(*whole)
+        whole = PartialAttention(*(torch.cat(part, dim=1) for part in zip(*parts, strict=True)))
+        return whole if self._back is None else whole.take(self._back)
 
 
 class SharedPrefix:
@@ -248,7 +223,6 @@ class SharedPrefix:
         *,
         reuse: SharedPrefix | None = None,
     ) -> None:
-        self._prompts = list(prompts)
         rows = [int(i) for i in prompt_of_row]
         self.row_lengths = torch.tensor([prompts[i].end for i in rows])
         paths = [prompt.path() for prompt in prompts]
@@ -257,8 +231,8 @@ class SharedPrefix:
         # Depth first, so that the rows on a cache stand together.
         number: dict[PromptCache, int] = {}
         for i in rows:
-            for one in paths[i]:
-                number.setdefault(one, len(number))
+            for cache in paths[i]:
+                number.setdefault(cache, len(number))
         order = sorted(range(len(rows)), key=lambda row: [number[c] for c in paths[rows[row]]])
         in_order = order == list(range(len(rows)))
         self._order = None if in_order else torch.tensor(order)
@@ -269,10 +243,6 @@ class SharedPrefix:
             for k in range(depth)
         ]
 
-    def with_rows(self, prompt_of_row: Sequence[int]) -> SharedPrefix:
-        """Return the same prompts with other rows, copying few keys and values."""
-        return SharedPrefix(self._prompts, prompt_of_row, reuse=self)
-
     def masks(
         self, positions: torch.Tensor, group: int, window: int | None
     ) -> list[list[HiddenKeys | None]]:
@@ -281,7 +251,7 @@ class SharedPrefix:
         Parameters
         ----------
         positions
-            Where the queries stand, shape (n_rows, n_queries); on the CPU.
+            Positions of the queries, shape (n_rows, n_queries); on the CPU.
         window
             How many positions a query sees, itself included; None is all.
         """
@@ -305,14 +275,9 @@ class SharedPrefix:
         Parameters
         ----------
         query
-            Scaled queries, shape (n_rows, kv_heads, group, n_queries, head_dim).
+            Scaled queries, shape (n_rows, kv_heads, group, n_queries, head_dim), as of the result.
         masks
             What `masks` returned for this pass and the layer's window.
-
-        Returns
-        -------
-        PartialAttention or None
-            Leading dimensions as those of `query`.
         """
         if not self.levels:
             return None
@@ -326,8 +291,7 @@ class SharedPrefix:
             whole = part if whole is None else merge_parts(whole, part)
         assert whole is not None
         if self._back is not None:
-            back = self._back.to(query.device)
-            whole = PartialAttention(*(states.index_select(1, back) for states in whole))
+            whole = whole.take(self._back)
         return PartialAttention(*(s.unflatten(2, shape).transpose(0, 1) for s in whole))
 
 
@@ -347,20 +311,20 @@ def _bundles(at_level: Sequence[Sequence[Any]], kept: Sequence[_Stack]) -> Itera
         if len(stack.caches) > 1 and set(stack.caches) & set(narrow):
             used = [cache for cache in stack.caches if cache in narrow]
             if len(used) >= _USED * len(stack.caches):
-                # Those that are wide by now have their own product.
+                # Those that have become wide have their own product.
                 yield _Bundle.of(stack, {cache: rows_of[cache] for cache in used})
                 narrow = [cache for cache in narrow if cache not in used]
     yield from (_Bundle.of(_Stack.of(similar), rows_of) for similar in _similar(narrow))
 
 
 def _similar(caches: Sequence[PromptCache]) -> Iterator[list[PromptCache]]:
-    """Divide caches into runs of similar length; each keeps the order that it had."""
-    place = {cache: i for i, cache in enumerate(caches)}
+    """Divide caches into runs of similar length, each in the given order."""
+    index = {cache: i for i, cache in enumerate(caches)}
     run: list[PromptCache] = []
     for cache in sorted(caches, key=lambda cache: -cache.length):
         if run and cache.length < min(_SIMILAR * run[0].length, run[0].length - _SLACK):
-            yield sorted(run, key=place.__getitem__)
+            yield sorted(run, key=index.__getitem__)
             run = []
         run.append(cache)
     if run:
-        yield sorted(run, key=place.__getitem__)
+        yield sorted(run, key=index.__getitem__)

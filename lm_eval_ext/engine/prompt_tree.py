@@ -1,9 +1,9 @@
-"""What the prompts of a run have in common, read once and kept while it is needed.
+"""The beginnings that prompts of a run share, read once and kept while they are needed.
 
 Prompts with the same examples or the same system message begin alike. The distinct beginnings make
-a tree: a node holds the tokens that all prompts below it share, after those of its parent. What is
-left of a prompt is a leaf where several attempts use it, and is read by the attempts themselves
-where only one does, or where it is short.
+a tree: a node holds the tokens that all prompts below it share, after those of its parent. The rest
+of a prompt is a leaf where several attempts use it; it is read by the attempts themselves where
+only one does, or where it is short.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ import numpy as np
 from transformers import PreTrainedModel
 
 from lm_eval_ext.engine.prompt_layout import PromptCache, SharedPrefix
-from lm_eval_ext.engine.request import AttemptRequest
+from lm_eval_ext.engine.request import AttemptRequest, n_common
 from lm_eval_ext.engine.shared_prefix import prefill
 from lm_eval_ext.engine.timing import Timing
 
@@ -32,7 +32,7 @@ Tokens = tuple[int, ...]
 
 @dataclass(eq=False)
 class _Node:
-    """Tokens after those of the parent, and what is below: `needed` requests have still to end."""
+    """Tokens after those of the parent; `needed` requests below have still to end."""
 
     token_ids: Tokens
     parent: _Node | None
@@ -52,18 +52,16 @@ class _Node:
 
 
 class Size(NamedTuple):
-    """What the prompts of a run take, in tokens.
+    """Lengths of the prompts of a run, in tokens.
 
     Parameters
     ----------
     common
         Most that one prompt shares with others.
     own
-        Most that a prompt adds to it for all its attempts.
+        Most that a prompt adds to it for all its attempts, `attempts_per_prompt` on average.
     private
         Most positions that an attempt reads for itself before it generates.
-    attempts_per_prompt
-        Attempts that share such a prompt, on average.
     """
 
     common: int
@@ -86,7 +84,7 @@ class PromptTree:
         for request in requests:
             users.setdefault(request.shared_ids, []).append(request)
         self._leaf: dict[Tokens, _Node | None] = {}
-        self._place: dict[Tokens, int] = {}
+        self._rank: dict[Tokens, int] = {}
         prompts = sorted(users)
         for prompt, parent, n_before in _beginnings(prompts):
             rest = prompt[n_before:]
@@ -115,7 +113,7 @@ class PromptTree:
                 prompt,
             ),
         )
-        self._place = {prompt: i for i, prompt in enumerate(order)}
+        self._rank = {prompt: i for i, prompt in enumerate(order)}
 
     def _path(self, prompt: Tokens) -> list[_Node]:
         """Return the nodes of a prompt, the root first."""
@@ -137,21 +135,15 @@ class PromptTree:
         return Size(common, own, private, len(requests) / max(1, len(self._leaf)))
 
     def order(self, requests: Sequence[AttemptRequest]) -> list[int]:
-        """Return the places of requests in the order in which to begin them.
+        """Return the indices of requests in the order in which to begin them.
 
-        Long prompts go first, so that the most memory is needed at the start; what shares a
-        beginning goes together.
+        Long prompts go first, so that the most memory is needed at the start; prompts that share a
+        beginning go together.
         """
-        return sorted(range(len(requests)), key=lambda i: self._place[requests[i].shared_ids])
+        return sorted(range(len(requests)), key=lambda i: self._rank[requests[i].shared_ids])
 
     def placed(self, request: AttemptRequest) -> AttemptRequest:
-        """Return the same request with only that shared which the tree holds.
-
-        Parameters
-        ----------
-        request
-            One of the tree's requests, or another with the prompt of one.
-        """
+        """Return a request with only that shared which the tree holds of its prompt."""
         n_held = sum(len(node.token_ids) for node in self._path(request.shared_ids))
         if n_held == len(request.shared_ids):
             return request
@@ -169,13 +161,7 @@ class PromptTree:
         *,
         timing: Timing | None = None,
     ) -> None:
-        """Read what is not yet read of the beginnings of requests.
-
-        Parameters
-        ----------
-        model
-            A model inside `lm_eval_ext.engine.shared_prefix.shared_prefix_mode`.
-        """
+        """Read the beginnings of requests that are not read yet, inside `shared_prefix_mode`."""
         # Each once, and in an order of its own: batches should be the same in every run.
         nodes = {n: None for r in requests for n in self._path(r.shared_ids) if n.cache is None}
         for depth in sorted({node.n_parents for node in nodes}):
@@ -186,7 +172,7 @@ class PromptTree:
                 node.cache = cache
 
     def release(self, requests: Sequence[AttemptRequest]) -> bool:
-        """Let go of what no other request needs; return whether anything was let go."""
+        """Drop caches that only these requests needed; return whether any was dropped."""
         gone = False
         for request in requests:
             for node in self._path(request.shared_ids):
@@ -198,33 +184,24 @@ class PromptTree:
     def prefix(
         self, requests: Sequence[AttemptRequest], *, reuse: SharedPrefix | None = None
     ) -> SharedPrefix:
-        """Lay out rows over their beginnings, which must have been read.
-
-        Parameters
-        ----------
-        reuse
-            An earlier layout, whose copies serve again where they can.
-        """
+        """Lay the rows of requests out over their beginnings, which must have been read."""
         ends = [self._leaf[request.shared_ids] for request in requests]
         caches = [_NOTHING if end is None or end.cache is None else end.cache for end in ends]
         distinct = list(dict.fromkeys(caches))
-        place = {cache: i for i, cache in enumerate(distinct)}
-        return SharedPrefix(distinct, [place[cache] for cache in caches], reuse=reuse)
+        index = {cache: i for i, cache in enumerate(distinct)}
+        return SharedPrefix(distinct, [index[cache] for cache in caches], reuse=reuse)
 
 
 _NOTHING = PromptCache((), 0)
 
 
 def _beginnings(prompts: Sequence[Tokens]) -> Iterator[tuple[Tokens, _Node | None, int]]:
-    """Yield each prompt, the node of what it shares with others, and how many tokens that are.
+    """Yield each prompt, the node of what it shares with others, and how many tokens that is.
 
-    Parameters
-    ----------
-    prompts
-        Distinct, in the order of their tokens: those that begin alike stand together.
+    Prompts must be distinct and sorted, so that those that begin alike stand together.
     """
     arrays = [np.asarray(prompt, dtype=np.int64) for prompt in prompts]
-    in_common = [_n_common(a, b) for a, b in pairwise(arrays)]
+    in_common = [n_common(a, b) for a, b in pairwise(arrays)]
     # (first prompt, after the last, node above, tokens down to it)
     waiting: list[tuple[int, int, _Node | None, int]] = [(0, len(prompts), None, 0)]
     while waiting:
@@ -244,9 +221,3 @@ def _beginnings(prompts: Sequence[Tokens]) -> Iterator[tuple[Tokens, _Node | Non
         borders = [first + i + 1 for i, n in enumerate(inside) if n == shortest]
         edges = [first, *borders, last]
         waiting.extend((a, b, parent, n_before) for a, b in pairwise(edges))
-
-
-def _n_common(first: np.ndarray, second: np.ndarray) -> int:
-    n = min(len(first), len(second))
-    differ = np.flatnonzero(first[:n] != second[:n])
-    return int(differ[0]) if len(differ) else n

@@ -12,24 +12,10 @@ import numpy as np
 
 
 def attempt_stream(seed: int, prompt: str, attempt: int, *, purpose: str) -> np.random.Generator:
-    """Return the random stream of one attempt.
+    """Return the random stream of one attempt, numbered from 0, at a rendered prompt.
 
-    Parameters
-    ----------
-    seed
-        Seed of the run.
-    prompt
-        Text of the prompt as the model receives it.
-    attempt
-        Number of the attempt, from 0.
-    purpose
-        What the draws are for, such as ``"tokens"``; streams of different purposes are
-        independent.
-
-    Returns
-    -------
-    numpy.random.Generator
-        A Philox generator (Salmon et al. 2011, doi:10.1145/2063384.2063405) with a 128-bit key.
+    It is a Philox generator (Salmon et al. 2011, doi:10.1145/2063384.2063405) with a 128-bit key.
+    Streams of different purposes, such as ``"tokens"``, are independent.
 
     Examples
     --------

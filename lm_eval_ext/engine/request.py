@@ -17,15 +17,10 @@ if TYPE_CHECKING:
 
 
 class Vectors(NamedTuple):
-    """Embeddings to inject, drawn when the attempt begins and not before.
+    """Embeddings to inject, drawn when the attempt begins: those of a whole run would not fit.
 
-    A run may have a hundred thousand attempts; their vectors together would not fit in memory.
-
-    Parameters
-    ----------
-    draw
-        Returns them, shape (length, hidden), in the space of the embedding module's output;
-        float32 on the CPU. Every call returns the same.
+    Every call of `draw` returns the same, of shape (length, hidden), in the space of the embedding
+    module's output; float32 on the CPU.
     """
 
     length: int
@@ -37,27 +32,15 @@ class AttemptRequest:
     """One attempt to sample.
 
     The model reads ``shared_ids``, then ``vectors``, then ``private_ids``, and continues from
-    there. Attempts with equal ``shared_ids`` share their prefill and the attention over it.
+    there. Attempts with equal ``shared_ids``, which may be empty, share their prefill and the
+    attention over it; there must be a vector or a private token to continue from.
 
     Parameters
     ----------
-    shared_ids
-        Tokens at the start of the prompt; may be empty.
-    private_ids
-        Tokens at the end of the prompt that only this attempt attends to.
     stream
-        Source of the attempt's uniforms in [0, 1), one per generated token; see
-        `lm_eval_ext.engine.random_stream`.
-    vectors
-        Embeddings between the two, or None.
+        Source of the attempt's uniforms in [0, 1), one per chosen token.
     opened
         Tags of the thought that the prompt leaves open, or None.
-
-    Raises
-    ------
-    ValueError
-        If there is neither a vector nor a private token: the model needs an input to continue
-        from.
     """
 
     shared_ids: tuple[int, ...]
@@ -97,10 +80,6 @@ class AttemptResult:
     ----------
     token_ids
         Generated tokens; the end-of-sequence token and the tokens of a stop string are included.
-    finish_reason
-        ``"stop"``, ``"eos"`` or ``"length"``.
-    statistics
-        Per-token statistics, each of shape (n_tokens,).
     readout
         Logits that an `lm_eval_ext.engine.epilogue.Epilogue` asked for, or None.
     """
@@ -119,13 +98,7 @@ def statistics_from_columns(columns: NDArray[np.float32]) -> TokenStatistics:
 def common_prefix_split(
     token_ids: Sequence[int], at: int | None = None
 ) -> tuple[tuple[int, ...], tuple[int, ...]]:
-    """Split a prompt into its shared and its private tokens.
-
-    Parameters
-    ----------
-    at
-        Position of the first private token; the last token by default, so that every attempt has
-        one input of its own to continue from.
+    """Split a prompt before the token `at`, by default the last, into shared and private tokens.
 
     Examples
     --------
@@ -136,3 +109,16 @@ def common_prefix_split(
     """
     cut = len(token_ids) - 1 if at is None else at
     return tuple(token_ids[:cut]), tuple(token_ids[cut:])
+
+
+def n_common(first: Sequence[int], second: Sequence[int]) -> int:
+    """Return how many tokens two sequences have in common at their start.
+
+    Examples
+    --------
+    >>> n_common((5, 6, 7), (5, 6, 8, 9))
+    2
+    """
+    n = min(len(first), len(second))
+    differ = np.flatnonzero(np.asarray(first[:n]) != np.asarray(second[:n]))
+    return int(differ[0]) if len(differ) else n

@@ -1,4 +1,4 @@
-"""Go on with fewer rows where memory runs out."""
+"""Resume with fewer rows where memory runs out."""
 
 from __future__ import annotations
 
@@ -25,10 +25,10 @@ _COMPLAINTS = (
 
 
 class RunsAttempts(Protocol):
-    """A decoder, as far as it matters here."""
+    """A decoder."""
 
     def run(self, requests: Sequence[AttemptRequest]) -> Iterator[tuple[int, AttemptResult]]:
-        """Yield (place, result) in any order."""
+        """Yield (index of the request, result) in any order."""
 
 
 def is_out_of_memory(error: BaseException) -> bool:
@@ -51,13 +51,7 @@ def is_out_of_memory(error: BaseException) -> bool:
 
 
 class RowBudget:
-    """The most attempts to decode at once, halved each time memory runs out.
-
-    Attributes
-    ----------
-    limit
-        Upper bound that was learned, or None while memory has sufficed.
-    """
+    """The `limit` of attempts decoded at once: None at first, halved when memory runs out."""
 
     def __init__(self) -> None:
         self.limit: int | None = None
@@ -68,12 +62,7 @@ class RowBudget:
         requests: Sequence[AttemptRequest],
         rows: int,
     ) -> Iterator[tuple[int, AttemptResult]]:
-        """Decode attempts, those in flight when memory runs out once more with half the rows.
-
-        Yields
-        ------
-        tuple
-            Place of the request and its result, each once.
+        """Yield (index of the request, result); when memory runs out, retry with half the rows.
 
         Raises
         ------
@@ -125,13 +114,7 @@ def annotated_within_memory(
     requests: Sequence[Any],
     attempts: list[Any],
 ) -> list[Any]:
-    """Annotate attempts, in halves where memory does not suffice for all.
-
-    Parameters
-    ----------
-    annotate
-        Returns attempts with their annotations, in their order.
-    """
+    """Return attempts annotated, in halves where memory does not suffice for all."""
     try:
         return annotate(requests, attempts)
     except Exception as error:

@@ -1,32 +1,29 @@
-"""A progress bar over attempts whose lengths nobody knows."""
+"""A progress bar over attempts of unknown lengths."""
 
 from __future__ import annotations
 
 import os
 import sys
 from collections.abc import Sequence
-from itertools import takewhile
-from operator import eq
-from types import TracebackType
 
 from tqdm import tqdm
 
-from lm_eval_ext.engine.request import AttemptRequest
+from lm_eval_ext.engine.request import AttemptRequest, n_common
 from lm_eval_ext.engine.timing import Part
 from lm_eval_ext.harness.requests import GenerationRequest
 from lm_eval_ext.models.generation import Generation
 
-# A prompt's tokens are read many at once: each is worth so much of one that is generated.
+# Work of a prompt's token, as a share of a generated one: many are read at once.
 _READ = 0.25
-# Seconds between two states of the bar: a file or a pipe keeps every one of them.
+# Seconds between two updates of the bar: a file or a pipe keeps every one of them.
 _IN_A_TERMINAL, _ELSEWHERE = 0.1, 10.0
 
 
 class SamplingProgress:
-    """Shows how much of a run is done, from the tokens of attempts as they are made.
+    """Shows how much of a run is done, from the tokens of attempts as they are generated.
 
-    What is left is estimated: an attempt that has not ended continues for as many tokens as were
-    made for each that has, but not beyond its limit; until the first has ended, up to its limit.
+    Estimate of the rest: an attempt that has not ended continues for as many tokens as were
+    generated per ended attempt, up to its limit; until the first has ended, all reach the limit.
     """
 
     def __init__(self, requests: Sequence[GenerationRequest], *, disable: bool = False) -> None:
@@ -39,7 +36,7 @@ class SamplingProgress:
             total=1.0,
             disable=disable,
             desc="Sampling attempts",
-            mininterval=_seconds_between_states(),
+            mininterval=_seconds_between_updates(),
             miniters=0,  # only the clock decides when to show it
             smoothing=0.1,
             bar_format="{desc}: {percentage:3.0f}%|{bar}| [{elapsed}<{remaining}{postfix}]",
@@ -49,23 +46,17 @@ class SamplingProgress:
     def __enter__(self) -> SamplingProgress:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *error: object) -> None:
         self._bar.close()
 
     def expect(self, attempts: Sequence[AttemptRequest]) -> None:
-        """Say what the model is to read; what several prompts begin with is read once."""
+        """Count the prompts to read; the beginnings they share are read once."""
         if self._bar.disable:
             return
         self._n_to_read += sum(attempt.private_length for attempt in attempts)
         before: tuple[int, ...] = ()
         for prompt in sorted({attempt.shared_ids for attempt in attempts}):
-            n_same = sum(takewhile(bool, map(eq, before, prompt)))
-            self._n_to_read += len(prompt) - n_same
+            self._n_to_read += len(prompt) - n_common(before, prompt)
             before = prompt
         self._show()
 
@@ -80,13 +71,7 @@ class SamplingProgress:
     def ended(
         self, request: GenerationRequest, generation: Generation, *, was_kept: bool = False
     ) -> None:
-        """Count an attempt that has ended.
-
-        Parameters
-        ----------
-        was_kept
-            Whether it comes from a store.
-        """
+        """Count an attempt that has ended, or was kept in a store."""
         if self._bar.disable:
             return
         n_tokens = len(generation.record.token_ids)
@@ -94,7 +79,7 @@ class SamplingProgress:
         self._limit_left -= request.max_new_tokens
         if was_kept:
             self._n_kept_tokens += n_tokens
-            # Done, but it says nothing about the speed of what is to come.
+            # Done, but without a bearing on the speed of the rest.
             self._bar.initial += n_tokens
             self._bar.n += n_tokens
             self._bar.last_print_n += n_tokens
@@ -130,7 +115,7 @@ class SamplingProgress:
         self._bar.update(self.done - self._bar.n)
 
 
-def _seconds_between_states() -> float:
+def _seconds_between_updates() -> float:
     usual = _IN_A_TERMINAL if sys.stderr.isatty() else _ELSEWHERE
-    # tqdm's own variable, which an argument would overrule.
+    # An argument would overrule tqdm's own variable.
     return float(os.environ.get("TQDM_MININTERVAL", usual))

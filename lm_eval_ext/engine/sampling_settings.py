@@ -18,37 +18,17 @@ from transformers.generation.logits_process import (
     TypicalLogitsWarper,
 )
 
-_PROCESSOR_SETTINGS = (
-    "temperature",
-    "top_k",
-    "top_p",
-    "min_p",
-    "typical_p",
-    "repetition_penalty",
-)
-
+_PROCESSOR_SETTINGS = ("temperature", "top_k", "top_p", "min_p", "typical_p", "repetition_penalty")
+# fmt: off
 # Settings of `GenerationConfig` that would change the text and that the engine does not have.
 _UNSUPPORTED_SETTINGS = (
-    "num_beams",
-    "num_beam_groups",
-    "penalty_alpha",
-    "no_repeat_ngram_size",
-    "encoder_no_repeat_ngram_size",
-    "encoder_repetition_penalty",
-    "bad_words_ids",
-    "sequence_bias",
-    "suppress_tokens",
-    "begin_suppress_tokens",
-    "forced_bos_token_id",
-    "forced_eos_token_id",
-    "exponential_decay_length_penalty",
-    "epsilon_cutoff",
-    "eta_cutoff",
-    "min_length",
-    "min_new_tokens",
-    "guidance_scale",
-    "watermarking_config",
+    "num_beams", "num_beam_groups", "penalty_alpha", "no_repeat_ngram_size",
+    "encoder_no_repeat_ngram_size", "encoder_repetition_penalty", "bad_words_ids", "sequence_bias",
+    "suppress_tokens", "begin_suppress_tokens", "forced_bos_token_id", "forced_eos_token_id",
+    "exponential_decay_length_penalty", "epsilon_cutoff", "eta_cutoff", "min_length",
+    "min_new_tokens", "guidance_scale", "watermarking_config",
 )
+# fmt: on
 _SWITCHED_OFF: tuple[Any, ...] = (None, 0, 1, [], {})
 
 
@@ -81,22 +61,20 @@ class SamplingSettings:
 
     def logits_processors(self) -> LogitsProcessorList:
         """Return transformers' processors in the order ``generate`` applies them."""
-        processors = LogitsProcessorList()
-        if self.repetition_penalty != 1.0:
-            processors.append(RepetitionPenaltyLogitsProcessor(self.repetition_penalty))
-        if not self.do_sample:
-            return processors
-        if self.temperature != 1.0:
-            processors.append(TemperatureLogitsWarper(self.temperature))
-        if self.top_k:
-            processors.append(TopKLogitsWarper(self.top_k))
-        if self.top_p < 1.0:
-            processors.append(TopPLogitsWarper(self.top_p))
-        if self.min_p:
-            processors.append(MinPLogitsWarper(self.min_p))
-        if self.typical_p < 1.0:
-            processors.append(TypicalLogitsWarper(self.typical_p))
-        return processors
+        sampled = self.do_sample
+        given: list[tuple[Any, Any, Any]] = [
+            (
+                self.repetition_penalty != 1.0,
+                RepetitionPenaltyLogitsProcessor,
+                "repetition_penalty",
+            ),
+            (sampled and self.temperature != 1.0, TemperatureLogitsWarper, "temperature"),
+            (sampled and self.top_k, TopKLogitsWarper, "top_k"),
+            (sampled and self.top_p < 1.0, TopPLogitsWarper, "top_p"),
+            (sampled and self.min_p, MinPLogitsWarper, "min_p"),
+            (sampled and self.typical_p < 1.0, TypicalLogitsWarper, "typical_p"),
+        ]
+        return LogitsProcessorList(kind(getattr(self, name)) for on, kind, name in given if on)
 
 
 def resolve_settings(
@@ -110,16 +88,7 @@ def resolve_settings(
 
     The request wins over the model's ``generation_config``, which wins over transformers'
     defaults (among them ``top_k=50``), so that the same command samples from the same
-    distribution under ``--model hf``.
-
-    Parameters
-    ----------
-    generation_kwargs
-        Settings of the request, without stop strings and token limits.
-    max_new_tokens, stop
-        See `SamplingSettings`.
-    model_defaults
-        The model's ``generation_config``.
+    distribution under ``--model hf``. `generation_kwargs` hold no stop strings and token limits.
 
     Raises
     ------
@@ -174,11 +143,7 @@ def _check_ranges(settings: SamplingSettings) -> None:
         "top_p": (settings.top_p, 0 < settings.top_p <= 1, "in (0, 1]"),
         "min_p": (settings.min_p, 0 <= (settings.min_p or 0) <= 1, "in [0, 1]"),
         "typical_p": (settings.typical_p, 0 < settings.typical_p <= 1, "in (0, 1]"),
-        "repetition_penalty": (
-            settings.repetition_penalty,
-            settings.repetition_penalty > 0,
-            "positive",
-        ),
+        "repetition_penalty": (penalty := settings.repetition_penalty, penalty > 0, "positive"),
     }
     for name, (value, holds, requirement) in requirements.items():
         if not holds or (isinstance(value, float) and not math.isfinite(value)):

@@ -6,9 +6,8 @@ log-sum-exp, which is exact. This is the decomposition of Hydragen (Juravsky et 
 arXiv:2402.05099, section 3) and of cascade attention, over a tree of prompts, written as an
 attention function that transformers calls in place of its own.
 
-The interface is narrow: `prefill` reads prompts, `SharedPrefix` lays the prompts of a batch out,
-and `forward` runs any number of further positions per row against them. Decoding uses it one
-token at a time; scoring finished responses uses it with the whole response at once.
+`prefill` reads prompts, `SharedPrefix` lays the prompts of a batch out, and `forward` runs any
+number of further positions per row against them.
 """
 
 from __future__ import annotations
@@ -43,13 +42,13 @@ PREFILL_TOKENS = 8192
 # On CPUs a pass of a large model is shorter, so that a progress bar moves within seconds: at most
 # this many multiplications, but always enough tokens to fill a matrix product.
 _CPU_MULTIPLICATIONS, _CPU_TOKENS = 2**38, 512
-# What follows the beginnings of prompts is read this many positions at a time.
+# The rest of a prompt after a parent is read this many positions at a time.
 _CHUNK = 512
 
 
 @dataclass(eq=False)
 class _Step:
-    """One forward pass: where the queries stand, and which keys they may see."""
+    """One forward pass: the positions of the queries, and which keys they may see."""
 
     prefix: SharedPrefix
     positions: torch.Tensor  # (n_rows, n_queries), on the CPU
@@ -64,16 +63,15 @@ class _Step:
         return self.positions.shape[1] == self.n_columns and not bool(self.starts.any())
 
     def prefix_masks(self, group: int, window: int | None) -> list[list[HiddenKeys | None]]:
-        """Return the hidden keys of the prompts."""
         key = ("prefix", group, window)
         if key not in self.masks:
             self.masks[key] = self.prefix.masks(self.positions, group, window)
         return self.masks[key]
 
     def private_mask(self, window: int | None, device: torch.device) -> HiddenKeys | None:
-        """Return which own keys are hidden, of shape (n_rows, 1, n_queries, keys).
+        """Return which own keys are hidden, shape (n_rows, 1, n_queries, keys), if any.
 
-        None where none is, or none but those after a query in a `causal` pass.
+        None too where only those after a query are, in a `causal` pass.
         """
         key = ("private", window, device)
         if key not in self.masks:
@@ -112,15 +110,8 @@ def shared_prefix_attention(
 ) -> tuple[torch.Tensor, None]:
     """Attend to the shared prompts and to the row's own keys.
 
-    Has the signature of transformers' attention functions. Without `shared_prefix` (a prefill) it
-    is transformers' SDPA.
-
-    Parameters
-    ----------
-    query
-        Shape (n_rows, heads, n_queries, head_dim).
-    key, value
-        The row's own keys and values, shape (n_rows, kv_heads, n_columns, head_dim).
+    Queries have the shape (n_rows, heads, n_queries, head_dim), the row's own keys and values
+    (n_rows, kv_heads, n_columns, head_dim). Without `shared_prefix` (a prefill) this is SDPA.
     """
     if shared_prefix is None:
         if softcap is not None:
@@ -136,12 +127,12 @@ def shared_prefix_attention(
     hidden = shared_prefix.private_mask(sliding_window, query.device)
     causal = hidden is None and shared_prefix.causal
     scratch = shared_prefix.scratch
-    found = attend_to_own(query, key, value, hidden, softcap, causal=causal, scratch=scratch)
+    attention = attend_to_own(query, key, value, hidden, softcap, causal=causal, scratch=scratch)
     masks = shared_prefix.prefix_masks(query.shape[2], sliding_window)
     on_prompt = shared_prefix.prefix.attend(layer, query, masks, softcap, scratch)
     if on_prompt is not None:
-        found = merge_parts(found, on_prompt)
-    output = found.normalised().to(value.dtype)  # (rows, kv_heads, group, q, dim)
+        attention = merge_parts(attention, on_prompt)
+    output = attention.normalised().to(value.dtype)  # (rows, kv_heads, group, q, dim)
     return output.flatten(1, 2).transpose(1, 2).contiguous(), None
 
 
@@ -165,20 +156,13 @@ def prefill(
     *,
     timing: Timing | None = None,
 ) -> list[PromptCache]:
-    """Read prompts and return their keys and values.
+    """Read prompts, each after its parent if it has one, inside `shared_prefix_mode`.
 
-    Prompts are batched with padding on the right, where causal attention keeps it from touching
-    anything.
-
-    Parameters
-    ----------
-    model
-        A model inside `shared_prefix_mode`.
-    parents
-        What each follows, or None for the beginnings of texts.
+    Padding is on the right, where causal attention keeps it from touching anything. Empty prompts
+    are allowed.
     """
     timing = timing or Timing()
-    most = tokens_per_pass(model)
+    max_tokens = tokens_per_pass(model)
     before = [None] * len(prompts) if parents is None else list(parents)
     caches: list[PromptCache | None] = [None] * len(prompts)
     # Those that follow something are read apart from beginnings, which have a faster way.
@@ -187,7 +171,8 @@ def prefill(
         longest = max(1, len(prompts[order[0]]))
         follows = before[order[0]] is not None
         count = sum((before[i] is not None) == follows for i in order)
-        batch, order = _split_at(order, min(count, max(1, most // longest)))
+        n = min(count, max(1, max_tokens // longest))
+        batch, order = order[:n], order[n:]
         # An empty prompt reads a token too, and keeps nothing of it.
         ids, _ = padded([prompts[i] or (0,) for i in batch], device=model.device)
         parents_of_batch = [parent for i in batch if (parent := before[i]) is not None]
@@ -215,9 +200,9 @@ def prefill(
 def _read(
     model: PreTrainedModel, ids: torch.Tensor, parents: Sequence[PromptCache]
 ) -> list[tuple[torch.Tensor, torch.Tensor]]:
-    """Return keys and values of every layer, shape (n_rows, kv_heads, length, head_dim).
+    """Return every layer's keys and values, shape (n_rows, kv_heads, length, head_dim).
 
-    Rows have a parent each, or there is none.
+    `parents` has one for every row, or is empty.
     """
     cache: DynamicCache | PrivateCache
     if not parents:
@@ -230,10 +215,6 @@ def _read(
         for chunk in ids.split(_CHUNK, dim=1):
             forward(model, chunk, prefix=prefix, cache=cache, logits_to_keep=1)
     return [(layer.keys, layer.values) for layer in cache.layers]
-
-
-def _split_at(items: list[int], count: int) -> tuple[list[int], list[int]]:
-    return items[:count], items[count:]
 
 
 def forward(
@@ -251,28 +232,21 @@ def forward(
     model
         A model inside `shared_prefix_mode`.
     inputs
-        Token ids of shape (n_rows, n_queries), or embeddings of shape (n_rows, n_queries, hidden).
-        Rows shorter than the others are padded on the left, as ``cache.starts`` says.
+        Token ids of shape (n_rows, n_queries), or embeddings of shape (n_rows, n_queries, hidden);
+        rows are padded on the left as ``cache.starts`` says.
     cache
         The rows' own keys and values; this pass is appended.
     logits_to_keep
-        Return only the last so many positions; 0 returns all.
-
-    Returns
-    -------
-    torch.Tensor
-        Logits of shape (n_rows, kept, vocabulary).
+        Number of last positions whose logits to return, shape (n_rows, kept, vocabulary); 0 is all.
     """
-    device = inputs.device
     columns = torch.arange(cache.width, cache.width + inputs.shape[1])
     offsets = prefix.row_lengths - cache.starts
-    places = (columns + offsets[:, None]).clamp_min(0)
-    positions = places.to(device)
-    step = _Step(prefix, places, cache.starts, cache.width + inputs.shape[1])
+    positions = (columns + offsets[:, None]).clamp_min(0)
+    step = _Step(prefix, positions, cache.starts, cache.width + inputs.shape[1])
     named = {"inputs_embeds": inputs} if inputs.is_floating_point() else {"input_ids": inputs}
     output = model(
         **named,
-        position_ids=positions,
+        position_ids=positions.to(inputs.device),
         past_key_values=cache,
         use_cache=True,
         logits_to_keep=logits_to_keep,

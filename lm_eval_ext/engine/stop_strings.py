@@ -21,8 +21,8 @@ def _completing_tokens(
 ) -> NDArray[np.bool_]:
     """Return, by token id, whether a token may complete a stop string that ends in one of `last`.
 
-    Every group of attempts asks, and decoding a vocabulary of 49,152 takes 0.4 seconds. The size
-    is part of the question because tokens can be added to a tokenizer.
+    Cached: every group of attempts asks, and decoding a vocabulary of 49,152 takes 0.4 seconds. The
+    size is an argument because tokens can be added to a tokenizer.
     """
     if not last:
         return np.zeros(size, dtype=bool)
@@ -38,11 +38,11 @@ def _completing_tokens(
 class StopStrings:
     """Detects stop strings in the decoded text of growing token sequences.
 
-    Inside a thought there are none: reasoning is full of blank lines and new questions.
+    They do not count inside a thought: reasoning is full of blank lines and new questions.
 
-    Decoding every row after every token would cost more than a small model's forward pass. A stop
-    string can only be completed by a token that contains its last character, so only rows whose
-    newest token does are decoded.
+    Decoding every row after every token would cost more than a small model's forward pass. Only a
+    token that contains the last character of a stop string can complete it, so only such rows are
+    decoded.
 
     Parameters
     ----------
@@ -66,13 +66,7 @@ class StopStrings:
         self.window = max((len(s.encode("utf-8")) for s in self._stop), default=0) + 8
 
     def candidates(self, newest: NDArray[np.int64]) -> NDArray[np.intp]:
-        """Return the rows whose newest token may have completed a stop string.
-
-        Parameters
-        ----------
-        newest
-            Newest token of each row, shape (n_rows,).
-        """
+        """Return the rows whose newest token, shape (n_rows,), may have completed a stop string."""
         if not self._stop:
             return np.empty(0, dtype=np.intp)
         # Padded vocabularies have ids beyond the tokenizer's; such a token decodes to nothing.
@@ -92,12 +86,6 @@ class StopStrings:
         return any(string in answer for string in self._stop)
 
     def inside_thought(self, token_ids: Sequence[int], opened: ThoughtTags | None = None) -> bool:
-        """Return whether a sequence ends inside a thought.
-
-        Parameters
-        ----------
-        token_ids, opened
-            As for `completed`.
-        """
+        """Return whether a sequence ends inside a thought."""
         thought = self._formats.find(self._tokenizer.decode(list(token_ids)), opened)
         return thought is not None and not thought.finished

@@ -20,16 +20,10 @@ _TOLERANCE_HALF_PRECISION = 0.1
 
 @torch.inference_mode()
 def misfit(model: PreTrainedModel) -> str | None:
-    """Return why the shared-prefix attention does not fit a model, or None if it fits.
+    """Return why the shared-prefix attention does not fit a model ("has ..."), or None.
 
-    The last word has a probe: a few tokens through the mechanism and through the plain model must
-    give the same logits. Architectures that ignore, replace or extend the attention function fail
-    it.
-
-    Returns
-    -------
-    str or None
-        The reason, as the end of a sentence that begins with the model's class.
+    A probe decides: a few tokens through the mechanism and through the plain model must give the
+    same logits. Architectures that ignore, replace or extend the attention function fail it.
     """
     config = model.config.get_text_config()
     if getattr(model.config, "is_encoder_decoder", False):

@@ -12,13 +12,7 @@ if TYPE_CHECKING:
 
 
 class Forced(NamedTuple):
-    """What the budget says of an attempt in progress.
-
-    Parameters
-    ----------
-    token_ids
-        Tokens to put next, one after the other; empty where the model may choose.
-    """
+    """Tokens to put next, none where the model may choose, and at which length to check again."""
 
     token_ids: tuple[int, ...]
     due: int
@@ -42,11 +36,11 @@ class ThinkingBudget:
         self._formats = formats
 
     def check(self, token_ids: Sequence[int], opened: ThoughtTags | None) -> Forced:
-        """Say what follows an attempt's tokens; first asked when there are `n_tokens` of them."""
+        """Return what follows an attempt's tokens; first called at `n_tokens` of them."""
         text = self._tokenizer.decode(list(token_ids))
         thought = self._formats.find(text, opened)
         if thought is None or thought.finished:
-            # A thought that begins after this has as many tokens of its own.
+            # A thought that begins after this one has a budget of its own.
             return Forced((), len(token_ids) + self.n_tokens)
         start = n_tokens_until(self._tokenizer, token_ids, thought.start)
         due = start + self.n_tokens

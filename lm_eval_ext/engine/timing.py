@@ -58,13 +58,7 @@ class Timing:
 
     @contextmanager
     def part(self, name: Part, n_tokens: int = 0) -> Iterator[None]:
-        """Count the time until the end of the block for a part.
-
-        Parameters
-        ----------
-        n_tokens
-            Tokens that it handles; not counted where the block ends with an exception.
-        """
+        """Count the time of the block for a part, and its tokens unless it raises."""
         outer = self._part
         self._switch(name)
         try:

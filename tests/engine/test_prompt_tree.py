@@ -227,7 +227,7 @@ def test_layouts_after_rows_have_left_attend_to_the_same(random_model):
         layout = SharedPrefix(ends, list(range(10)))
         for n_rows in (12, 30, 9, 6, 5, 3, 1):
             rows = [int(i) for i in draws.integers(0, 10, n_rows)]
-            layout = layout.with_rows(rows)
+            layout = SharedPrefix(ends, rows, reuse=layout)
             ids = torch.tensor([tokens(2, i) for i in range(n_rows)])
             caches = [PrivateCache([0] * n_rows) for _ in range(2)]
             logits = [

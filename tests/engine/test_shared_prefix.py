@@ -135,12 +135,15 @@ def test_other_rows_reuse_the_copies_of_keys_and_values(random_model, sequences)
     prompts, _, _ = sequences
     model = random_model("llama")
     with torch.inference_mode(), shared_prefix_mode(model):
-        prefix = SharedPrefix(prefill(model, prompts), [0, 1, 2, 3])
+        caches = prefill(model, prompts)
+    prefix = SharedPrefix(caches, [0, 1, 2, 3])
     (stack,) = [bundle.stack for bundle in prefix.levels[0].bundles]
-    other = prefix.with_rows([2, 0, 0, 1, 2])
+    other = SharedPrefix(caches, [2, 0, 0, 1, 2], reuse=prefix)
     assert other.row_lengths.tolist() == [PROMPT_LENGTHS[i] for i in (2, 0, 0, 1, 2)]
     assert [bundle.stack for bundle in other.levels[0].bundles] == [stack]
-    few = prefix.with_rows([0])  # less than half of it: not worth its products any more
+    few = SharedPrefix(
+        caches, [0], reuse=prefix
+    )  # less than half of it: not worth its products any more
     assert [bundle.stack.caches for bundle in few.levels[0].bundles] == [stack.caches[:1]]
 
 

@@ -8,7 +8,8 @@ from pathlib import Path
 
 from lm_eval_ext.errors import UserError
 from lm_eval_ext.harness import requests as harness
-from lm_eval_ext.methods.sinks.structural import shrink, zero_out
+from lm_eval_ext.methods.sinks.masks import zero_heads
+from lm_eval_ext.methods.sinks.structural import shrink
 from lm_eval_ext.model_wrappers.sink_pruned import SinkPrunedLM
 
 
@@ -44,7 +45,7 @@ def run(args: argparse.Namespace) -> int:
     if args.form == "structural":
         model = shrink(model, plan.removal)
     else:
-        zero_out(model, plan.removal)
+        zero_heads(model, plan.removal)
     model.save_pretrained(args.output)
     lm.tokenizer.save_pretrained(args.output)
     record = {"form": args.form, **lm.run_record()}

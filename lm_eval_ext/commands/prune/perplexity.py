@@ -52,11 +52,11 @@ def token_nll(model: PreTrainedModel, sequences: Sequence[Sequence[int]]) -> lis
         ids = batch.input_ids.to(model.device)
         # Padding stands on the right, where no real token sees it.
         logits = model(input_ids=ids, use_cache=False).logits
-        for place, row, row_ids in zip(batch.places, logits, ids, strict=True):
-            length = len(sequences[place])
+        for i, row, row_ids in zip(batch.indices, logits, ids, strict=True):
+            length = len(sequences[i])
             log_probs = torch.log_softmax(row[: length - 1].float(), dim=-1)
             chosen = log_probs.gather(-1, row_ids[1:length, None]).squeeze(-1)
-            results[place] = -chosen.double().cpu().numpy()
+            results[i] = -chosen.double().cpu().numpy()
     return results
 
 

@@ -15,12 +15,9 @@ _PROJECTIONS = ("o_proj", "dense", "out_proj", "wo", "c_proj")
 
 
 class Block(NamedTuple):
-    """One block of a model.
+    """One block of a model, its attention, and the attention's output projection.
 
-    Parameters
-    ----------
-    projection
-        The output projection; reads the heads side by side, shape (..., n_heads * head_dim).
+    The projection reads the heads side by side, shape (..., n_heads * head_dim).
     """
 
     module: nn.Module
@@ -32,16 +29,8 @@ class Block(NamedTuple):
 class Layout(NamedTuple):
     """The parts of a model that pruning works on.
 
-    Parameters
-    ----------
-    container
-        The list that holds the blocks.
-    blocks
-        The same blocks with their parts.
-    n_heads, n_kv_heads
-        Query heads and key/value heads per layer.
-    config
-        The configuration of the text model.
+    `container` is the module that holds the blocks, `n_heads` and `n_kv_heads` are per layer, and
+    `config` is that of the text model.
     """
 
     container: nn.ModuleList
@@ -79,12 +68,11 @@ def find_layout(model: PreTrainedModel) -> Layout:
         raise UserError(f"{type(model).__name__} has no attention heads to prune")
     for module in model.modules():
         if isinstance(module, nn.ModuleList) and len(module) == config.num_hidden_layers:
-            attention = [_attention(block) for block in module]
-            if all(part is not None for part in attention):
+            attention = [part for block in module if (part := _attention(block)) is not None]
+            if len(attention) == len(module):
                 parts = [
-                    _block(model, block, *found, n_heads)
-                    for block, found in zip(module, attention, strict=True)
-                    if found is not None
+                    _block(model, block, *part, n_heads)
+                    for block, part in zip(module, attention, strict=True)
                 ]
                 # From the module: a configuration may have a number the architecture ignores.
                 group = int(getattr(parts[0].attention, "num_key_value_groups", 1))
@@ -126,8 +114,7 @@ def _block(
 def projection_weight(block: Block, n_heads: int) -> torch.Tensor:
     """Return the output projection as a matrix, float32 of shape (hidden, n_heads * head_dim).
 
-    What the module applies, found by applying it to unit vectors: so it is right for quantized
-    weights, adapters and transposed layouts alike.
+    Applied to unit vectors, so it is right for quantized weights, adapters and transposed layouts.
     """
     projection = block.projection
     parameter = next(projection.parameters(), torch.empty(0))  # packed weights are not a parameter

@@ -1,4 +1,4 @@
-"""Calibration data: which token sequences a model is looked at on.
+"""Calibration data: the token sequences on which heads are scored.
 
 A source is one of
 
@@ -42,14 +42,7 @@ _DEFAULT_SPLIT = "train"
 
 
 class CalibrationSet(NamedTuple):
-    """Token sequences and where they come from.
-
-    Parameters
-    ----------
-    record
-        What a reader needs to repeat it: source, number of prompts and of tokens, SHA-256 of the
-        token ids, the first tokens and whether the tokenizer adds BOS.
-    """
+    """Token sequences, and a record with which they can be checked and repeated."""
 
     prompts: tuple[tuple[int, ...], ...]
     record: dict[str, Any]
@@ -58,10 +51,7 @@ class CalibrationSet(NamedTuple):
 def default_source(pretrained: object, *, test: bool = False) -> str:
     """Return the source for a model: the Hub's text, or ``tiny`` for a shipped model.
 
-    Parameters
-    ----------
-    test
-        Text to measure on, which is not the text to calibrate on.
+    With `test`, the text to measure on, which differs from the text to calibrate on.
 
     Examples
     --------
@@ -77,23 +67,19 @@ def default_source(pretrained: object, *, test: bool = False) -> str:
 
 
 def calibration_set(lm: HFLM, source: str, *, size: int, length: int = 512) -> CalibrationSet:
-    """Read calibration data.
+    """Read at most `size` sequences from a source (see the module).
 
-    Parameters
-    ----------
-    size
-        Most sequences.
-    length
-        Tokens of a segment of text, BOS included; prompts are cut to the model's longest input.
+    Segments of text have `length` tokens, BOS included; prompts are cut to the model's longest
+    input.
 
     Raises
     ------
     UserError
         If the source is unknown, cannot be read, or holds no text.
     """
-    for name, value, least in (("calibration_size", size, 1), ("length", length, 2)):
-        if value < least:
-            raise UserError(f"{name}={value} must be at least {least}")
+    for name, value, minimum in (("calibration_size", size, 1), ("length", length, 2)):
+        if value < minimum:
+            raise UserError(f"{name}={value} must be at least {minimum}")
     longest = int(lm.max_length)
     if source.partition(":")[0] == TINY:
         prompts = _tokenized(lm, _tiny_documents(source, size), longest)

@@ -1,8 +1,8 @@
 """Which heads and blocks to remove first: one function per criterion.
 
 Every function takes a model's layout, its statistics on calibration data and a seed, and returns
-one number per head, shape (n_layers, n_heads), or per block, shape (n_layers,). What has the
-highest number is removed first.
+one number per head, shape (n_layers, n_heads), or per block, shape (n_layers,). The highest number
+is removed first.
 """
 
 from __future__ import annotations
@@ -22,16 +22,10 @@ Score = Callable[[Layout, CalibrationStatistics, int], FloatArray]
 
 
 class Criterion(NamedTuple):
-    """A criterion and the statistics it needs.
-
-    Parameters
-    ----------
-    needs
-        Parts of `CalibrationStatistics` it reads.
-    """
+    """A criterion and the parts of `CalibrationStatistics` it needs."""
 
     score: Score
-    needs: frozenset[Part]
+    needs: frozenset[Part] = frozenset()
 
 
 def sink(layout: Layout, statistics: CalibrationStatistics, seed: int) -> FloatArray:
@@ -47,12 +41,8 @@ def random(layout: Layout, statistics: CalibrationStatistics, seed: int) -> Floa
 
 def magnitude(layout: Layout, statistics: CalibrationStatistics, seed: int) -> FloatArray:
     """Return minus the sum of the column norms of the output projection (Mag-SP)."""
-    return np.stack(
-        [
-            -_by_head(weight.square().sum(dim=0).sqrt().cpu().double().numpy(), layout)
-            for weight in _weights(layout)
-        ]
-    )
+    norms = (weight.square().sum(dim=0).sqrt() for weight in _weights(layout))
+    return np.stack([-_by_head(norm.cpu().double().numpy(), layout) for norm in norms])
 
 
 def wanda(layout: Layout, statistics: CalibrationStatistics, seed: int) -> FloatArray:
@@ -74,9 +64,7 @@ def wanda_per_layer(layout: Layout, statistics: CalibrationStatistics, seed: int
     """Return the rank of `wanda` within the layer, in (0, 1]: layers lose equally many heads."""
     scores = wanda(layout, statistics, seed)
     order = np.argsort(-scores, axis=1, kind="stable")
-    ranks = np.empty_like(scores)
-    np.put_along_axis(ranks, order, np.arange(layout.n_heads, 0, -1.0)[None], axis=1)
-    return ranks / layout.n_heads
+    return (layout.n_heads - order.argsort(axis=1)) / layout.n_heads
 
 
 def ahon(layout: Layout, statistics: CalibrationStatistics, seed: int) -> FloatArray:
@@ -122,28 +110,24 @@ def block_random(layout: Layout, statistics: CalibrationStatistics, seed: int) -
     return np.random.default_rng(seed).random(layout.n_layers)
 
 
-def _needs(*parts: Part) -> frozenset[Part]:
-    return frozenset(parts)
-
-
 HEAD_CRITERIA = {
-    "sink": Criterion(sink, _needs("sinks")),
-    "random": Criterion(random, _needs()),
-    "magnitude": Criterion(magnitude, _needs()),
-    "wanda": Criterion(wanda, _needs("outputs")),
-    "wanda_per_layer": Criterion(wanda_per_layer, _needs("outputs")),
-    "ahon": Criterion(ahon, _needs("outputs")),
-    "ahon_ln": Criterion(ahon_ln, _needs("outputs")),
-    "top_layers": Criterion(top_layers, _needs()),
+    "sink": Criterion(sink, frozenset({"sinks"})),
+    "random": Criterion(random),
+    "magnitude": Criterion(magnitude),
+    "wanda": Criterion(wanda, frozenset({"outputs"})),
+    "wanda_per_layer": Criterion(wanda_per_layer, frozenset({"outputs"})),
+    "ahon": Criterion(ahon, frozenset({"outputs"})),
+    "ahon_ln": Criterion(ahon_ln, frozenset({"outputs"})),
+    "top_layers": Criterion(top_layers),
 }
 """Criteria for heads, and for groups of them by their mean."""
 
 BLOCK_CRITERIA = {
-    "sink": Criterion(block_sink, _needs("sinks")),
-    "random": Criterion(block_random, _needs()),
-    "shortgpt": Criterion(shortgpt, _needs("blocks")),
-    "top_down": Criterion(top_down, _needs()),
-    "bottom_up": Criterion(bottom_up, _needs()),
+    "sink": Criterion(block_sink, frozenset({"sinks"})),
+    "random": Criterion(block_random),
+    "shortgpt": Criterion(shortgpt, frozenset({"blocks"})),
+    "top_down": Criterion(top_down),
+    "bottom_up": Criterion(bottom_up),
 }
 """Criteria for whole blocks."""
 
@@ -154,13 +138,7 @@ def criteria_for(unit: str) -> dict[str, Criterion]:
 
 
 def find_criterion(name: str, unit: str) -> Criterion:
-    """Return a criterion by name.
-
-    Raises
-    ------
-    UserError
-        If there is none of this name for the unit.
-    """
+    """Return a criterion by name; a `UserError` where the unit has none of this name."""
     known = criteria_for(unit)
     if name not in known:
         raise UserError(f"criterion={name!r} is not one of {', '.join(known)} (unit={unit})")

@@ -1,7 +1,7 @@
 """Taking heads and blocks out of a model and putting them back.
 
-A head is taken out by hiding its output from the output projection. That is what zeroing its
-columns in the projection's weight does, works on quantized weights too, and saves no time. A block
+A head is taken out by hiding its output from the output projection. This has the effect of zeroing
+its columns in the projection's weight, works on quantized weights too, and saves no time. A block
 is taken out of the list of blocks; the block before it then feeds the block after it.
 """
 
@@ -17,16 +17,16 @@ from numpy.typing import NDArray
 from torch import nn
 from transformers import PreTrainedModel
 
-from lm_eval_ext.methods.sinks.block_layout import Block, Layout, find_layout, plain_weight
+from lm_eval_ext.errors import UserError
+from lm_eval_ext.methods.sinks.block_layout import Layout, find_layout, plain_weight
 from lm_eval_ext.methods.sinks.selection import Removal
 
 
 class _HeadMask:
     """A pre-hook on an output projection that replaces the input of some heads."""
 
-    def __init__(self, block: Block, heads: list[int], replacement: torch.Tensor | None) -> None:
-        self._channels = channels_of(block, heads)
-        self._replacement = replacement
+    def __init__(self, channels: torch.Tensor, replacement: torch.Tensor | None) -> None:
+        self._channels, self._replacement = channels, replacement
 
     def __call__(self, module: nn.Module, args: tuple[Any, ...]) -> tuple[Any, ...]:
         states = args[0].clone()
@@ -38,10 +38,11 @@ class _HeadMask:
         return (states, *args[1:])
 
 
-def channels_of(block: Block, heads: list[int]) -> torch.Tensor:
-    """Return the input features of the output projection that belong to heads."""
-    first = torch.tensor(heads, dtype=torch.int64)[:, None] * block.head_dim
-    return (first + torch.arange(block.head_dim)).flatten()
+def channels_of(heads: list[int], head_dim: int) -> torch.Tensor:
+    """Return the features that belong to heads, where heads stand side by side."""
+    return (
+        torch.tensor(heads, dtype=torch.int64)[:, None] * head_dim + torch.arange(head_dim)
+    ).flatten()
 
 
 @contextmanager
@@ -55,36 +56,24 @@ def pruned(
 
     Parameters
     ----------
-    model
-        A causal model.
-    removal
-        What to take out; nothing leaves the model untouched.
     replacement
-        What the removed heads give out instead of zeros, shape (n_layers, n_heads, head_dim):
-        their mean output, for mean compensation.
+        Outputs of the removed heads instead of zeros, shape (n_layers, n_heads, head_dim): their
+        mean output, for mean compensation.
     """
     with ExitStack() as stack:
-        if removal.heads:
-            stack.enter_context(_without_heads(find_layout(model), removal, replacement))
-        if removal.blocks:
-            stack.enter_context(_without_blocks(find_layout(model), removal))
-        yield
-
-
-@contextmanager
-def _without_heads(
-    layout: Layout, removal: Removal, replacement: NDArray[np.float64] | None
-) -> Iterator[None]:
-    with ExitStack() as stack:
+        layout = find_layout(model) if removal else None
         for layer in sorted({layer for layer, _ in removal.heads}):
-            heads = removal.heads_of(layer)
-            constant = None
+            assert layout is not None
+            block, heads, constant = layout.blocks[layer], removal.heads_of(layer), None
             if replacement is not None:
                 constant = torch.from_numpy(replacement[layer][heads].reshape(-1))
-            mask = _HeadMask(layout.blocks[layer], heads, constant)
+            mask = _HeadMask(channels_of(heads, block.head_dim), constant)
             # In front of other hooks, so that they see what the projection sees.
-            hook = layout.blocks[layer].projection.register_forward_pre_hook(mask, prepend=True)
+            hook = block.projection.register_forward_pre_hook(mask, prepend=True)
             stack.callback(hook.remove)
+        if removal.blocks:
+            assert layout is not None
+            stack.enter_context(_without_blocks(layout, removal))
         yield
 
 
@@ -117,9 +106,9 @@ def remove_blocks(layout: Layout, removal: Removal) -> None:
             setattr(layout.config, name, type(value)(value[i] for i in kept))
     blocks = list(layout.container)
     _replace(layout.container, [blocks[i] for i in kept])
-    for place, block in enumerate(layout.container):
+    for index, block in enumerate(layout.container):
         for module in _layer_indices(block):
-            module.layer_idx = place  # type: ignore[assignment]
+            module.layer_idx = index  # type: ignore[assignment]
 
 
 def per_layer_settings(config: Any) -> list[str]:
@@ -153,15 +142,12 @@ def _replace(container: nn.ModuleList, blocks: list[nn.Module]) -> None:
 
 @torch.no_grad()
 def zero_heads(model: PreTrainedModel, removal: Removal) -> None:
-    """Set the columns of heads in the output projections to zero, for good.
-
-    Raises
-    ------
-    UserError
-        If a weight is quantized or part of an adapter.
-    """
+    """Set the columns of heads in the output projections to zero, for good; shapes stay."""
+    if removal.blocks:
+        raise UserError("form=zeroed is for heads; blocks are removed with form=structural")
     layout = find_layout(model)
     for layer in sorted({layer for layer, _ in removal.heads}):
         block = layout.blocks[layer]
         weight = plain_weight(block)
-        weight[:, channels_of(block, removal.heads_of(layer)).to(weight.device)] = 0
+        channels = channels_of(removal.heads_of(layer), block.head_dim)
+        weight[:, channels.to(weight.device)] = 0

@@ -11,15 +11,9 @@ from lm_eval_ext.engine.inputs import PaddingSide, padded
 
 
 class Batch(NamedTuple):
-    """Some of the sequences, padded to one length.
+    """The sequences of some indices, padded to one length, int64 of shape (n_rows, length)."""
 
-    Parameters
-    ----------
-    input_ids, attention_mask
-        int64 tensors of shape (n_rows, length); the mask is 1 on real tokens.
-    """
-
-    places: list[int]
+    indices: list[int]
     input_ids: torch.Tensor
     attention_mask: torch.Tensor
 
@@ -30,16 +24,9 @@ def batches(
     max_tokens: int = 8192,
     padding_side: PaddingSide = "right",
 ) -> Iterator[Batch]:
-    """Yield the sequences in batches of similar length, longest first.
+    """Yield sequences of at least one token in batches of similar length, longest first.
 
-    Parameters
-    ----------
-    sequences
-        Token ids of each, at least one.
-    max_tokens
-        Most tokens in a batch, padding included; a longer sequence is a batch by itself.
-    padding_side
-        Where shorter sequences are padded, with token 0.
+    A batch has at most `max_tokens` tokens, padding included; a longer sequence is one by itself.
 
     Examples
     --------
@@ -50,6 +37,6 @@ def batches(
     while order:
         longest = len(sequences[order[0]])
         n_rows = max(1, max_tokens // longest)
-        places, order = order[:n_rows], order[n_rows:]
-        ids, mask = padded([sequences[i] for i in places], side=padding_side)
-        yield Batch(places, ids, mask)
+        indices, order = order[:n_rows], order[n_rows:]
+        ids, mask = padded([sequences[i] for i in indices], side=padding_side)
+        yield Batch(indices, ids, mask)

@@ -1,4 +1,4 @@
-"""What to remove from a model under which settings, and on what grounds."""
+"""Settings of pruning, and which heads or blocks they remove from a model."""
 
 from __future__ import annotations
 
@@ -34,8 +34,6 @@ class PruningSettings:
         Share of the model's units to remove, in [0, 1); 0 removes nothing.
     unit
         ``"head"``, ``"kv_group"``, ``"attention"`` or ``"block"``.
-    criterion
-        Name of a criterion for the unit.
     skip_first
         Blocks after the first that are not touched.
     allocation
@@ -45,11 +43,6 @@ class PruningSettings:
         Of the random criterion.
     mean_compensation
         Let removed heads give out their mean output on the calibration data instead of zeros.
-
-    Raises
-    ------
-    UserError
-        For a value outside the above.
     """
 
     ratio: float = 0.125
@@ -90,15 +83,7 @@ class PruningSettings:
 
 
 class PruningPlan(NamedTuple):
-    """What to remove.
-
-    Parameters
-    ----------
-    scores
-        Score of every head or block, the highest removed first; None where nothing is removed.
-    replacement
-        Constant outputs of the removed heads; see `lm_eval_ext.methods.sinks.masks.pruned`.
-    """
+    """What to remove, the highest scores first; see `pruned` about `replacement`."""
 
     settings: PruningSettings
     removal: Removal
@@ -109,7 +94,7 @@ class PruningPlan(NamedTuple):
         """Return the plan as plain values for a results file."""
         return {
             **asdict(self.settings),
-            "removed_heads": [list(place) for place in self.removal.heads],
+            "removed_heads": [list(head) for head in self.removal.heads],
             "removed_blocks": list(self.removal.blocks),
             "scores": None if self.scores is None else self.scores.tolist(),
         }
@@ -122,14 +107,9 @@ def make_plan(
     *,
     scores: FloatArray | Sequence[Any] | None = None,
 ) -> PruningPlan:
-    """Decide what to remove.
+    """Decide what to remove, from statistics with the parts that ``settings.needs()`` names.
 
-    Parameters
-    ----------
-    layout
-        The model; may be missing where the ratio is 0.
-    statistics
-        With the parts that ``settings.needs()`` names.
+    `scores` replace those that would be computed; without a layout nothing is removed.
     """
     if settings.ratio == 0 or layout is None:
         return PruningPlan(settings, Removal())

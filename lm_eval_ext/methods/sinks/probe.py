@@ -1,9 +1,9 @@
 """Attention to the first token, read out of an ordinary attention call.
 
-Every value vector is given one more entry, which is 1 at the first token of the row and 0 at all
-others. The output of attention then has one more entry too, and that is the weight of the first
-token: no matrix of queries x keys, and whatever kernel, mask and grouping of heads the call uses.
-Queries and keys get zeros in that place, which leaves their products as they are.
+Every value vector gets one more entry, which is 1 at the first token of the row and 0 at all
+others. The output of attention then has one more entry too: the weight of the first token, without
+a matrix of queries x keys, whatever kernel, mask and grouping of heads the call uses. Queries and
+keys get zeros there, which leaves their products as they are.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ Receiver = Callable[[int, torch.Tensor, int | None], None]
 
 
 class _Probe:
-    """What the attention function needs to know while it is in place."""
+    """State of the attention function while it is in use."""
 
     def __init__(self) -> None:
         self.receiver: Receiver | None = None
@@ -82,18 +82,7 @@ def _probing_attention(
 
 @contextmanager
 def sink_probe(model: PreTrainedModel, receiver: Receiver) -> Iterator[None]:
-    """Let the model report the attention to the first token, and restore it afterwards.
-
-    Parameters
-    ----------
-    receiver
-        Called once per layer of every `probed_forward`.
-
-    Raises
-    ------
-    UserError
-        If the architecture does not take attention functions.
-    """
+    """Let the model report its attention to the first token to `receiver`, layer by layer."""
     if not getattr(model, "_supports_attention_backend", False):
         raise UserError(
             f"{type(model).__name__} does not take attention functions from transformers' "
@@ -110,13 +99,7 @@ def sink_probe(model: PreTrainedModel, receiver: Receiver) -> Iterator[None]:
 def probed_forward(
     model: PreTrainedModel, input_ids: torch.Tensor, attention_mask: torch.Tensor
 ) -> None:
-    """Run a batch inside `sink_probe`.
-
-    Parameters
-    ----------
-    input_ids, attention_mask
-        Shape (n_rows, length), padded on the left or on the right.
-    """
+    """Run a batch of shape (n_rows, length), padded on either side, inside `sink_probe`."""
     _probe.first_keys = attention_mask.argmax(dim=1)
     try:
         plain_forward(model, input_ids, attention_mask)
@@ -131,11 +114,6 @@ def plain_forward(
 
     Padding on the right needs no mask, since no real token comes after it; SDPA is then free to
     use its causal kernels, which keep no matrix of queries x keys.
-
-    Parameters
-    ----------
-    input_ids, attention_mask
-        Shape (n_rows, length), padded on the left or on the right.
     """
     inputs: dict[str, Any] = {"input_ids": input_ids.to(model.device)}
     if not bool(attention_mask[:, 0].all()):

@@ -27,12 +27,7 @@ def scores_report(
 ) -> dict[str, Any]:
     """Return the content of a scores file.
 
-    Parameters
-    ----------
-    scores
-        ``{"heads": {criterion: scores}, "blocks": {criterion: scores}}``.
-    sinks, convention
-        Sink scores with what else is known of them, and how they were averaged.
+    `scores` are ``{"heads": {criterion: scores}, "blocks": {criterion: scores}}``.
     """
     return {
         "format": FORMAT,
@@ -59,12 +54,7 @@ def scores_report(
 
 
 def read_scores(path: Path, criterion: str, unit: str) -> tuple[NDArray[np.float64], Any]:
-    """Read the scores of a criterion and the record of the calibration data behind them.
-
-    Parameters
-    ----------
-    path
-        A file of ``lm-eval-ext prune score``.
+    """Return the scores of a criterion and the record of their calibration data.
 
     Raises
     ------
@@ -89,7 +79,7 @@ def read_scores(path: Path, criterion: str, unit: str) -> tuple[NDArray[np.float
 
 
 def _plain(values: NDArray[np.float64]) -> Any:
-    """Return an array as nested lists, with None for what is not a number."""
+    """Return an array as nested lists, with None for NaN."""
     plain = values.astype(object)
     plain[np.isnan(values)] = None
     return plain.tolist()

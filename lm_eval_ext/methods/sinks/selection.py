@@ -33,7 +33,7 @@ class Removal(NamedTuple):
     blocks: tuple[int, ...] = ()
 
     def __bool__(self) -> bool:
-        """Tell whether anything is removed."""
+        """Return whether anything is removed."""
         return bool(self.heads or self.blocks)
 
     def heads_of(self, layer: int) -> list[int]:
@@ -44,13 +44,8 @@ class Removal(NamedTuple):
 def unit_scores(scores: FloatArray, unit: str, layout: Layout) -> FloatArray:
     """Return one score per unit, shape (n_layers, units per layer).
 
-    Parameters
-    ----------
-    scores
-        Scores of heads, or of blocks where the unit is ``"block"``.
-    unit
-        ``"head"``; ``"kv_group"``, the query heads of one key/value head; ``"attention"``, all
-        heads of a layer; or ``"block"``. A group has the mean of its heads.
+    Scores are of blocks where the unit is ``"block"``, else of heads. A ``"kv_group"`` (the query
+    heads of one key/value head) and an ``"attention"`` (all heads of a layer) have their mean.
     """
     expected = (layout.n_layers,) if unit == "block" else (layout.n_layers, layout.n_heads)
     if scores.shape != expected:
@@ -74,17 +69,6 @@ def select(
     ``round(ratio * units)`` of all units go (halves to the even number), ties by layer and head.
     The first and the last block, and `skip_first` further ones at the beginning, are not touched.
 
-    Parameters
-    ----------
-    scores
-        As for `unit_scores`.
-    ratio
-        Share of the units of the whole model, in [0, 1).
-    unit
-        See `unit_scores`.
-    skip_first
-        Blocks after the first that are not touched either.
-
     Raises
     ------
     UserError
@@ -102,28 +86,19 @@ def select(
             "block: lower ratio or skip_first"
         )
     candidates = [(layer, i) for layer in eligible for i in range(per_layer)]
-    if not all(math.isfinite(values[place]) for place in candidates):
+    if not all(math.isfinite(values[index]) for index in candidates):
         raise UserError("a score is not a number: calibrate with longer prompts")
     # A stable sort keeps ties in the order of layer and head.
-    chosen = sorted(candidates, key=lambda place: -values[place])[:count]
+    chosen = sorted(candidates, key=lambda index: -values[index])[:count]
     return as_removal(chosen, unit, layout)
 
 
 def select_evenly(scores: FloatArray, *, ratio: float, unit: str, layout: Layout) -> Removal:
     """Choose equally many units in every layer, the first and the last included.
 
-    What is left has one shape for all layers, so that it can be saved as a smaller model of the
-    same architecture. ``round(ratio * units)`` key/value groups go from every layer, or query heads
-    from every group.
-
-    Parameters
-    ----------
-    scores
-        Of heads, shape (n_layers, n_heads).
-    ratio
-        Share of the units, in [0, 1).
-    unit
-        ``"kv_group"`` or ``"head"``.
+    All layers keep one shape, so that the rest can be saved as a smaller model of the same
+    architecture. ``round(ratio * units)`` key/value groups go from every layer, or query heads from
+    every group.
 
     Raises
     ------
@@ -154,17 +129,7 @@ def select_evenly(scores: FloatArray, *, ratio: float, unit: str, layout: Layout
 
 
 def as_removal(chosen: list[tuple[int, int]], unit: str, layout: Layout) -> Removal:
-    """Return the heads or blocks that units stand for.
-
-    Parameters
-    ----------
-    chosen
-        (layer, number in the layer) of each unit.
-    unit
-        See `unit_scores`.
-    layout
-        The model.
-    """
+    """Return the heads or blocks of units, given as (layer, number in the layer)."""
     if unit == "block":
         return Removal(blocks=tuple(sorted(layer for layer, _ in chosen)))
     heads: list[tuple[int, int]] = []

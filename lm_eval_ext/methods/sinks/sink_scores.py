@@ -50,14 +50,13 @@ class SinkScores(NamedTuple):
     Parameters
     ----------
     score
-        Mean over prompts, shape (n_layers, n_heads), in [0, 1]; NaN where no query qualifies.
+        Mean over `n_prompts` prompts, shape (n_layers, n_heads), in [0, 1]; NaN where no query
+        qualifies.
     standard_error
         Of the mean over prompts, same shape; NaN for a single prompt.
     by_length
-        Score over the first T tokens, shape (n_lengths, n_layers, n_heads), over the prompts that
-        have at least the longest T.
-    n_prompts, n_prompts_by_length
-        How many prompts stand behind `score` and behind `by_length`.
+        Score over the first T tokens, shape (n_lengths, n_layers, n_heads), over the
+        `n_prompts_by_length` prompts that have at least the longest T.
     """
 
     score: FloatArray
@@ -86,13 +85,8 @@ class SinkScores(NamedTuple):
 class SinkAccumulator:
     """Collects sink scores, batch by batch; a receiver of `sink_probe`.
 
-    Parameters
-    ----------
-    n_layers, n_heads
-        Shape of the model.
-    lengths
-        Increasing lengths T for which to know the score as well. Attention is causal, so the score
-        over the first T tokens comes from the same pass.
+    Attention is causal: the same pass has the scores over the first T tokens, for increasing
+    `lengths` T.
     """
 
     def __init__(
@@ -189,11 +183,9 @@ def score_sinks(
     convention
         Which queries are averaged over; the paper's by default.
     lengths
-        Lengths T for which to know the score as well.
+        Increasing lengths T to score as well.
     max_tokens
         Most tokens in a batch, padding included.
-    padding_side
-        Where shorter prompts are padded; makes no difference to the scores.
 
     Raises
     ------

@@ -1,4 +1,4 @@
-"""What the criteria know of a model on calibration data, gathered in one pass."""
+"""Statistics of a model on calibration data, for the criteria, gathered in one pass."""
 
 from __future__ import annotations
 
@@ -99,13 +99,7 @@ def collect_statistics(
     lengths: Sequence[int] = (),
     max_tokens: int = 8192,
 ) -> CalibrationStatistics:
-    """Run the calibration data through a model once.
-
-    Parameters
-    ----------
-    max_tokens
-        Most tokens in a batch, padding included.
-    """
+    """Run the calibration data through an unpruned model once, and gather some parts."""
     if not parts:
         return CalibrationStatistics()
     check_lengths(prompts, lengths)
@@ -133,7 +127,7 @@ def collect_statistics(
             sums.n_tokens += int(sums.mask.sum())
             sinks.begin(batch)
             run(model, batch.input_ids, batch.attention_mask)
-            progress.update(len(batch.places))
+            progress.update(len(batch.indices))
     n = sums.n_tokens
     return CalibrationStatistics(
         sinks.scores() if "sinks" in parts else None,

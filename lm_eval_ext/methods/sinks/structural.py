@@ -1,9 +1,9 @@
 """Heads and blocks removed for good, with the tensors they took up.
 
-What is left must be a model that ``AutoModelForCausalLM`` loads: of the same architecture with
-another configuration, so with one number of query heads and one of key/value heads for all layers.
-Llama's configuration also wants a number of heads that divides the hidden size. Where it does not,
-the model becomes a Mistral without sliding window, which computes the same.
+The rest must be a model that ``AutoModelForCausalLM`` loads: of the same architecture with another
+configuration, so with one number of query heads and one of key/value heads for all layers. Llama's
+configuration also demands a number of heads that divides the hidden size. Where it does not, the
+model becomes a Mistral without sliding window, which computes the same.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from transformers import AutoModelForCausalLM, MistralConfig, MistralForCausalLM
 
 from lm_eval_ext.errors import UserError
 from lm_eval_ext.methods.sinks.block_layout import Block, Layout, find_layout, plain_weight
-from lm_eval_ext.methods.sinks.masks import pruned, remove_blocks, zero_heads
+from lm_eval_ext.methods.sinks.masks import channels_of, pruned, remove_blocks
 from lm_eval_ext.methods.sinks.selection import Removal
 
 _INPUTS = ("q_proj", "k_proj", "v_proj")
@@ -26,20 +26,14 @@ _TOLERANCE_HALF_PRECISION = 0.1
 
 
 class Kept(NamedTuple):
-    """What a layer keeps."""
+    """Key/value heads and query heads that a layer keeps."""
 
     groups: list[int]
     heads: list[int]
 
 
 def kept_parts(layout: Layout, removal: Removal) -> list[Kept]:
-    """Return what each layer keeps.
-
-    Raises
-    ------
-    UserError
-        If layers or groups would differ in shape.
-    """
+    """Return what each layer keeps; a `UserError` if layers or groups would differ in shape."""
     parts, sizes = [], {}
     for layer in range(layout.n_layers):
         removed = set(removal.heads_of(layer))
@@ -70,24 +64,13 @@ def kept_parts(layout: Layout, removal: Removal) -> list[Kept]:
 def shrink(model: PreTrainedModel, removal: Removal) -> PreTrainedModel:
     """Remove heads or blocks from a model, its tensors and its configuration, for good.
 
-    The result is compared with the masked model on a few tokens.
-
-    Parameters
-    ----------
-    model
-        A causal model, neither quantized nor with adapters.
-    removal
-        What to remove.
-
-    Returns
-    -------
-    PreTrainedModel
-        The model itself, or a Mistral of the same tensors.
+    The result, the model itself or a Mistral of the same tensors, is compared with the masked model
+    on a few tokens. The model must be neither quantized nor with adapters.
 
     Raises
     ------
     UserError
-        If the architecture cannot express what is left.
+        If the architecture cannot express the smaller model.
     """
     layout = find_layout(model)
     with pruned(model, removal):
@@ -106,26 +89,6 @@ def shrink(model: PreTrainedModel, removal: Removal) -> PreTrainedModel:
             f"(off by {difference:.2g} of their spread): export the zeroed form"
         )
     return model
-
-
-def zero_out(model: PreTrainedModel, removal: Removal) -> None:
-    """Set the weights of heads to zero, for good; shapes stay.
-
-    Parameters
-    ----------
-    model
-        A causal model, neither quantized nor with adapters.
-    removal
-        Which heads.
-
-    Raises
-    ------
-    UserError
-        If blocks are to be removed, which leaves no zeros to write.
-    """
-    if removal.blocks:
-        raise UserError("form=zeroed is for heads; blocks are removed with form=structural")
-    zero_heads(model, removal)
 
 
 def _shrink_heads(model: PreTrainedModel, layout: Layout, removal: Removal) -> None:
@@ -153,20 +116,16 @@ def _cut(block: Block, kept: Kept) -> None:
     """Keep the rows and columns of some heads in the projections of one attention."""
     for name, heads in zip(_INPUTS, (kept.heads, kept.groups, kept.groups), strict=True):
         linear = getattr(block.attention, name)
-        rows = _features(heads, block.head_dim).to(linear.weight.device)
+        rows = channels_of(heads, block.head_dim).to(linear.weight.device)
         linear.weight = nn.Parameter(linear.weight[rows].clone(), requires_grad=False)
         if linear.bias is not None:
             linear.bias = nn.Parameter(linear.bias[rows].clone(), requires_grad=False)
         linear.out_features = len(rows)
     projection = block.projection
     weight = plain_weight(block)
-    columns = _features(kept.heads, block.head_dim).to(weight.device)
+    columns = channels_of(kept.heads, block.head_dim).to(weight.device)
     projection.weight = nn.Parameter(weight[:, columns].clone(), requires_grad=False)
     projection.in_features = len(columns)  # type: ignore[assignment]
-
-
-def _features(heads: list[int], head_dim: int) -> torch.Tensor:
-    return (torch.tensor(heads)[:, None] * head_dim + torch.arange(head_dim)).flatten()
 
 
 def _valid(model: PreTrainedModel) -> PreTrainedModel:

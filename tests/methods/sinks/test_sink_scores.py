@@ -62,7 +62,7 @@ def test_every_weight_is_that_of_eager_attention(random_model, eager_weights, pr
     (batch,) = batches(prompts, padding_side=side)
     with torch.inference_mode(), sink_probe(model, lambda i, w, _: seen.__setitem__(i, w)):
         probed_forward(model, batch.input_ids, batch.attention_mask)
-    for row, place in enumerate(batch.places):
+    for row, place in enumerate(batch.indices):
         real = batch.attention_mask[row].bool()
         ours = torch.stack([seen[layer][row, real].T for layer in range(3)]).numpy()
         np.testing.assert_allclose(ours, eager_weights(name)[place], atol=1e-5)

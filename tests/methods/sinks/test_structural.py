@@ -10,7 +10,7 @@ from lm_eval_ext.errors import UserError
 from lm_eval_ext.methods.sinks.block_layout import find_layout
 from lm_eval_ext.methods.sinks.masks import pruned, zero_heads
 from lm_eval_ext.methods.sinks.selection import Removal
-from lm_eval_ext.methods.sinks.structural import shrink, zero_out
+from lm_eval_ext.methods.sinks.structural import shrink
 
 ARCHITECTURES = ("llama", "qwen3", "gemma3", "mistral")
 
@@ -53,7 +53,7 @@ def test_masked_zeroed_and_smaller_are_one_model(random_model, tmp_path, name, r
         for side in ("left", "right"):
             masked[side] = logits(model, side)
     zeroed = copy.deepcopy(model)
-    zero_out(zeroed, removal)
+    zero_heads(zeroed, removal)
     zeroed.save_pretrained(tmp_path / "zeroed")
     before = model.num_parameters()
     if name == "gemma3" and 64 % (8 - len(removal.heads) // 3):
@@ -132,7 +132,7 @@ def test_an_architecture_that_normalizes_over_all_heads_is_refused(random_model,
 
 def test_blocks_have_no_zeroed_form(random_model):
     with pytest.raises(UserError, match="form=structural"):
-        zero_out(random_model("llama"), Removal(blocks=(1,)))
+        zero_heads(random_model("llama"), Removal(blocks=(1,)))
 
 
 def test_other_weights_than_floats_are_refused(random_model):
