@@ -1,9 +1,8 @@
-"""What the record of an attempt says of the whole attempt: plain JSON, means instead of arrays."""
+"""A summary of an attempt's record as plain JSON, with means instead of arrays."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -11,41 +10,26 @@ from numpy.typing import NDArray
 
 from lm_eval_ext.models.generation import GenerationRecord
 
+_MEANS = ("mean_logprob", "mean_entropy", "mean_self_certainty", "mean_margin")
+"""Names of the means, in the order of `lm_eval_ext.models.generation.TokenStatistics`."""
+
 
 def attempt_summary(record: GenerationRecord) -> dict[str, Any]:
-    """Return why an attempt ended, its length, the means over its tokens and its sources.
+    """Return why an attempt ended, its length, means over its tokens, and its sources by name.
 
-    Parameters
-    ----------
-    record
-        The record of a `lm_eval_ext.models.generation.Generation`.
-
-    Returns
-    -------
-    dict
-        ``finish_reason`` and ``n_tokens``; ``mean_logprob``, ``mean_entropy`` and
-        ``mean_self_certainty`` in nats and ``mean_margin``, where the model gives statistics;
-        ``probabilities`` and ``uncertainties`` by name, where there are some. Tokens that a
-        thinking budget forced are in no mean.
+    Means of log-probability, entropy and self-certainty are in nats. Tokens that a thinking budget
+    forced are in no mean.
     """
     summary: dict[str, Any] = {"finish_reason": record.finish_reason, "n_tokens": record.n_tokens}
     if record.statistics is not None:
-        statistics = record.statistics
-        summary["mean_logprob"] = _mean(statistics.log_prob)
-        summary["mean_entropy"] = _mean(statistics.entropy)
-        summary["mean_self_certainty"] = _mean(statistics.self_certainty)
-        summary["mean_margin"] = _mean(statistics.margin)
-    if record.probabilities:
-        summary["probabilities"] = _floats(record.probabilities)
-    if record.uncertainties:
-        summary["uncertainties"] = _floats(record.uncertainties)
+        for name, values in zip(_MEANS, record.statistics, strict=True):
+            summary[name] = _mean(values)
+    for kind in ("probabilities", "uncertainties"):
+        if values := getattr(record, kind):
+            summary[kind] = {name: float(value) for name, value in values.items()}
     return summary
 
 
 def _mean(values: NDArray[np.float32]) -> float:
     chosen = values[~np.isnan(values)]
     return float(np.mean(chosen, dtype=np.float64)) if chosen.size else math.nan
-
-
-def _floats(values: Mapping[str, float]) -> dict[str, float]:
-    return {name: float(value) for name, value in values.items()}

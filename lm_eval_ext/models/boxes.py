@@ -14,17 +14,7 @@ _BRACE = re.compile(r"(?<!\\)[{}]")
 
 
 class Box(NamedTuple):
-    """A box and its place.
-
-    Parameters
-    ----------
-    start
-        Position of the backslash.
-    end
-        Position after the closing brace.
-    inside
-        What stands between the braces.
-    """
+    """A box, from its backslash to after its closing brace, and the text between the braces."""
 
     start: int
     end: int
@@ -32,12 +22,9 @@ class Box(NamedTuple):
 
 
 def find_boxes(text: str, max_length: int) -> Iterator[Box]:
-    r"""Yield each brace-matched ``\boxed{...}`` or ``\fbox{...}``, the last first.
+    r"""Yield each brace-matched ``\boxed{...}`` or ``\fbox{...}`` of a completion, the last first.
 
-    Parameters
-    ----------
-    max_length
-        Characters after which the search for the closing brace ends; a longer box is ignored.
+    A box of more than `max_length` characters is ignored.
 
     Examples
     --------
@@ -57,14 +44,9 @@ def find_boxes(text: str, max_length: int) -> Iterator[Box]:
 
 
 def box_end(text: str, start: int = 0, stop: int = sys.maxsize) -> int | None:
-    r"""Return the position after the brace that closes a box, or None.
+    r"""Return the position after the brace that closes a box whose inside begins at `start`.
 
-    Parameters
-    ----------
-    start
-        Where the inside of the box begins.
-    stop
-        Where the search ends.
+    None where there is none before `stop`.
 
     Examples
     --------

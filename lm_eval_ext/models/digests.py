@@ -14,12 +14,7 @@ _SIZE = 16
 
 
 def digest(*parts: str | bytes) -> str:
-    """Return a hash of parts, 32 hexadecimal characters.
-
-    Parameters
-    ----------
-    parts
-        Strings or bytes; where one ends and the next begins counts.
+    """Return a hash of parts and of where each ends, 32 hexadecimal characters.
 
     Examples
     --------

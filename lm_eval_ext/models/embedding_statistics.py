@@ -11,16 +11,9 @@ _ROWS_PER_SLICE = 4096
 
 
 class EmbeddingStatistics(NamedTuple):
-    """Moments of the embedding table.
+    """Mean and standard deviation of all entries of the embedding table, and per dimension.
 
-    Parameters
-    ----------
-    mean
-        Mean of all entries.
-    mean_per_dim, std_per_dim
-        The same for each dimension, float64 tensors of shape (hidden,).
-    n_rows
-        Number of rows the moments are taken over: all of the table.
+    Those per dimension are float64 tensors of shape (hidden,), over all `n_rows` of the table.
     """
 
     mean: float

@@ -1,9 +1,9 @@
-"""What a model and a tokenizer are, in a few characters that change when they do.
+"""Fingerprints of a model and a tokenizer: a few characters that change when they do.
 
 The fingerprint of a model covers its class, its configuration, the settings of its adapters, and
-every bit of every parameter and buffer with its name, shape and dtype: adapters, merged deltas and
-quantized weights are among them. It does not cover code (a model's own, hooks somebody registered)
-and weights that are offloaded to the disk, of which only name, shape and dtype count.
+every bit of every parameter and buffer with its name, shape and dtype, adapters, merged deltas and
+quantized weights among them. It does not cover code (a model's own, registered hooks) and the
+values of weights that are offloaded to the disk.
 """
 
 from __future__ import annotations
@@ -20,12 +20,12 @@ from lm_eval_ext.models.digests import canonical, digest
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-# Settings that say where a model came from, not what it computes.
+# Settings about the origin of a model, which do not change its results.
 _PROVENANCE = ("_name_or_path", "transformers_version", "base_model_name_or_path", "revision")
 # 64-bit words per step of the checksum: on a CPU what stays in its cache, elsewhere what keeps a
 # device busy.
 _WORDS_CPU, _WORDS_ELSEWHERE = 2**16, 2**22
-# Added once per place, so that equal words at two places are mixed differently: 2**64 over the
+# Times its index added to each word, so that equal words are mixed differently: 2**64 over the
 # golden ratio.
 _SPREAD = 0x9E3779B97F4A7C15
 # The multipliers of SplitMix64 (Steele, Lea & Flood 2014).
@@ -54,38 +54,32 @@ def fingerprints(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> 
 
 
 def weights_fingerprint(named: Iterable[tuple[str, Any]]) -> str:
-    """Return the fingerprint of named tensors, every bit of them.
-
-    Parameters
-    ----------
-    named
-        As in a model's ``state_dict()``; anything but a tensor counts by its ``repr``.
-    """
-    found = hashlib.blake2b(digest_size=16)
+    """Return the fingerprint of all bits of named tensors; other values count by their ``repr``."""
+    result = hashlib.blake2b(digest_size=16)
     known: dict[tuple[Any, ...], int] = {}  # tied weights are read once
     for name, value in named:
         if not isinstance(value, torch.Tensor):
-            found.update(f"{name}:{value!r};".encode())
+            result.update(f"{name}:{value!r};".encode())
             continue
-        place = (value.data_ptr(), value.dtype, tuple(value.shape), tuple(value.stride()))
+        memory = (value.data_ptr(), value.dtype, tuple(value.shape), tuple(value.stride()))
         if value.device.type == "meta":
             checksum = 0
-        elif value.numel() and place in known:
-            checksum = known[place]
+        elif value.numel() and memory in known:
+            checksum = known[memory]
         else:
-            checksum = known[place] = tensor_checksum(value)
-        found.update(f"{name}:{value.dtype}:{tuple(value.shape)}:{checksum};".encode())
-    return found.hexdigest()
+            checksum = known[memory] = tensor_checksum(value)
+        result.update(f"{name}:{value.dtype}:{tuple(value.shape)}:{checksum};".encode())
+    return result.hexdigest()
 
 
 @torch.inference_mode()
 def tensor_checksum(tensor: torch.Tensor) -> int:
     """Return a checksum of a tensor's bits, computed where the tensor is.
 
-    It is a sum modulo 2**64 of 64-bit words, each mixed with its place before. The mixing is one to
+    It is a sum modulo 2**64 of 64-bit words, each mixed with its index before. The mixing is one to
     one and not linear, so any change within one word changes the sum, and changes of several words,
-    such as flipped signs, cancel by chance only. The order of summation does not matter, so neither
-    does the device or the number of threads.
+    such as flipped signs, cancel by chance only. The order of summation, and so the device and the
+    number of threads, make no difference.
 
     Examples
     --------
@@ -111,7 +105,7 @@ def tensor_checksum(tensor: torch.Tensor) -> int:
 
 
 def _words(data: torch.Tensor) -> torch.Tensor:
-    """Return bytes as 64-bit words, with zeros behind them, copied only where they must be."""
+    """Return bytes as 64-bit words, filled up with zeros, copied only where they must be."""
     if len(data) % 8 == 0 and data.storage_offset() % 8 == 0:
         return data.view(torch.int64)
     padded = data.new_zeros((len(data) + 7) // 8 * 8)
@@ -153,5 +147,5 @@ def tokenizer_fingerprint(tokenizer: PreTrainedTokenizerBase) -> str:
 
 
 def without_provenance(settings: Mapping[str, Any]) -> dict[str, Any]:
-    """Return a configuration without what says where a model came from, not what it computes."""
+    """Return a configuration without settings about the model's origin."""
     return {k: v for k, v in settings.items() if k not in _PROVENANCE}

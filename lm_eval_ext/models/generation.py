@@ -1,8 +1,7 @@
-"""What a model wrapper returns for one attempt: the text, carrying its annotations.
+"""A model wrapper's result for one attempt: the text, carrying its annotations.
 
 lm-eval passes completions around as plain strings, through filters, pickles and JSON. `Generation`
-is such a string, so it works wherever a completion works, and it brings along what the engine and
-the wrappers know about the attempt.
+is such a string, and brings along the annotations of the engine and the wrappers.
 """
 
 from __future__ import annotations
@@ -55,7 +54,7 @@ class Thought(NamedTuple):
         Tokens up to its end, the closing tag included; None where only the text is known.
     n_characters
         Characters of the response up to there, 0 where the thought is not in the response; None
-        where that is not known. Special tokens are not in the text, so the text may not tell.
+        where that is unknown.
 
     Examples
     --------
@@ -84,14 +83,10 @@ class GenerationRecord:
         Number of the attempt among those of its question, from 0.
     token_ids
         Every token the model produced, stop string and end-of-sequence included.
-    finish_reason
-        ``"stop"``, ``"eos"`` or ``"length"``.
     n_prompt_tokens
         Tokens of the prompt after truncation.
     n_truncated_prompt_tokens
         Tokens cut from the left of an over-long prompt.
-    statistics
-        Per-token statistics, or None where the model does not provide them.
     probabilities
         Estimates of the probability that the attempt is correct, in [0, 1], by the name of their
         source, such as ``self_eval``. Calibration is measured on these only.
@@ -101,9 +96,7 @@ class GenerationRecord:
     token_scores
         Values per token, by name, each an array of shape (n_tokens,), float32.
     extra
-        Whatever else a wrapper adds, by name; values are JSON-serializable.
-    thought
-        The attempt's thought, or None where it has none.
+        Other annotations of a wrapper, by name; values are JSON-serializable.
     """
 
     attempt: int = 0

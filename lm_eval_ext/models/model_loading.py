@@ -1,4 +1,4 @@
-"""Arguments of a model that is loaded, and what goes wrong with them, in one line."""
+"""Where a model is loaded from, and one clear line where that fails."""
 
 from __future__ import annotations
 
@@ -14,16 +14,11 @@ if TYPE_CHECKING:
     from lm_eval.models.huggingface import HFLM
 
 MODEL_NAMES = (*SHIPPED, *FETCHED)
-"""Names that stand for a model of ours: shipped with the package, or fetched."""
+"""Names of models that are shipped with the package, or fetched."""
 
 
 def model_location(name: str, *, argument: str = "pretrained") -> str:
-    """Return the folder of a model that is named, and any other text as it is.
-
-    Parameters
-    ----------
-    name
-        One of `MODEL_NAMES`, a Hub id or a folder.
+    """Return the folder of one of `MODEL_NAMES`, and any other text as it is.
 
     Raises
     ------
@@ -44,13 +39,7 @@ def model_location(name: str, *, argument: str = "pretrained") -> str:
 def readable_load_errors(
     pretrained: Any, wrapper: str, argument: str = "pretrained"
 ) -> Iterator[None]:
-    """Turn what transformers raises for a missing model or argument into one clear line.
-
-    Raises
-    ------
-    UserError
-        In place of an `OSError` and of a `TypeError` about an unknown argument.
-    """
+    """Turn transformers' errors about a missing model or an unknown argument into a `UserError`."""
     try:
         yield
     except OSError as error:
@@ -69,13 +58,7 @@ def readable_load_errors(
 
 
 def require_causal(lm: HFLM) -> None:
-    """Refuse a model that does not continue its prompt.
-
-    Raises
-    ------
-    UserError
-        If it is an encoder and a decoder.
-    """
+    """Raise a `UserError` for an encoder-decoder, which does not continue its prompt."""
     if lm.backend != "causal":
         raise UserError(
             f"pretrained={lm.pretrained}: {type(lm).__name__} needs a causal language model, this "

@@ -14,13 +14,7 @@ _ASSETS = Path(__file__).parent / "assets"
 
 
 def model_path(name: str = "tiny") -> str:
-    """Return the folder of a shipped model, loadable with ``AutoModelForCausalLM``, or of drafts.
-
-    Raises
-    ------
-    ValueError
-        For a name that is not shipped.
-    """
+    """Return the folder of a shipped model or of drafts, for ``AutoModelForCausalLM``."""
     known = (*SHIPPED, *SHIPPED_DRAFTS)
     if name not in known:
         raise ValueError(f"name={name!r} is not shipped: use one of {', '.join(known)}")

@@ -1,4 +1,4 @@
-"""Where the thought of a reasoning model begins and ends, in its prompt and in what it writes.
+"""Where the thought of a reasoning model begins and ends, in its prompt and its completion.
 
 A thought is *open* when the prompt has begun one, or the completion begins one, and no closing tag
 follows. An attempt that ends inside its thought has not answered, whatever its last words are.
@@ -18,12 +18,8 @@ _WORDS = (("end", "begin"), ("END", "START"), ("suffix", "prefix"))
 class ThoughtTags(NamedTuple):
     """How a model marks its thought.
 
-    Parameters
-    ----------
-    opening
-        Text that begins a thought; empty where it is not known.
-    forced
-        Text that ends a thought from outside, where that is more than the closing tag.
+    An unknown `opening` is empty. `forced` ends a thought from outside, where the closing tag alone
+    does not.
     """
 
     opening: str
@@ -32,12 +28,12 @@ class ThoughtTags(NamedTuple):
 
     @property
     def end(self) -> str:
-        """What to write after a thought in order to end it."""
+        """The text that ends a thought when it is appended."""
         return self.forced or self.closing
 
     @property
     def is_control(self) -> bool:
-        """Whether the tags are tokens of their own, which nobody writes in passing."""
+        """Whether the tags are special tokens, which are never written in passing."""
         return bool(_CONTROL.match(self.closing))
 
     def end_in(self, text: str) -> int:
@@ -85,16 +81,9 @@ _BARE_FINAL = "assistantfinal"
 
 
 class ThoughtSpan(NamedTuple):
-    """The thought in a completion.
+    """The thought in a completion, from `start` to `end` in characters, its closing tag included.
 
-    Parameters
-    ----------
-    start
-        Offset in characters where it begins, 0 where the prompt has begun it.
-    end
-        Offset after its closing tag; the length of the text where it is open.
-    finished
-        Whether it has ended.
+    It starts at 0 where the prompt has begun it, and ends with the text where it is open.
     """
 
     start: int
@@ -133,10 +122,10 @@ class ThoughtFormats:
         Parameters
         ----------
         turn
-            Where the assistant's turn begins, if that is known: a thought begun there and not
-            ended is open, whatever follows its tag.
+            Where the assistant's turn begins, if known: a thought begun there and not ended is
+            open, whatever follows its tag.
         prefix
-            What the task puts at the end of the prompt as the beginning of the answer.
+            The beginning of the answer that the task puts at the end of the prompt.
 
         Examples
         --------
@@ -168,14 +157,8 @@ class ThoughtFormats:
     def find(self, completion: str, opened: ThoughtTags | None = None) -> ThoughtSpan | None:
         """Return the thought in a completion, or None where there is none.
 
-        Where there are several, the last end counts, and a thought that is open after it.
-
-        Parameters
-        ----------
-        completion
-            What the model wrote, special tokens included where they are known.
-        opened
-            The tags of a thought that the prompt has opened.
+        Of several, the last end counts, and a thought that is open after it. The completion should
+        include special tokens; `opened` are the tags of a thought that the prompt has opened.
 
         Examples
         --------

