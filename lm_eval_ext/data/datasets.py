@@ -30,37 +30,17 @@ Record = Mapping[str, Any]
 
 
 class Published(NamedTuple):
-    """Where a data set is published and what its local copy is called.
-
-    Parameters
-    ----------
-    hub_id
-        Name on the Hugging Face Hub.
-    configuration
-        Its configuration there.
-    files
-        Split -> name of the JSON Lines file in a local folder.
-    fields
-        Fields that every record has; others are left out.
-    belongs
-        Whether a record of the local file is in a split, where the file holds more than one split
-        or configuration.
-    hub_split
-        What `datasets.load_dataset` is asked for, where the splits on the Hub are not those of
-        ``files``.
-    hub_fields
-        Fields of the records on the Hub, where they are not those of the local file.
-    select
-        Makes the questions of a split from all records, local or of the Hub.
-    """
+    """Where a data set is published and what its local copy is called."""
 
     hub_id: str
     configuration: str
-    files: Mapping[str, str]
-    fields: tuple[str, ...]
+    files: Mapping[str, str]  # split -> name of the JSON Lines file in a local folder
+    fields: tuple[str, ...]  # that every record has; others are left out
+    # Whether a local record is in a split, where the file holds more than one, or configurations.
     belongs: Callable[[Record, str], bool] | None = None
-    hub_split: str | None = None
-    hub_fields: tuple[str, ...] | None = None
+    hub_split: str | None = None  # to load there, where its splits are not those of ``files``
+    hub_fields: tuple[str, ...] | None = None  # where those on the Hub are others
+    # Makes the questions of a split from all records, local or of the Hub.
     select: Callable[[Sequence[Record], str], list[dict[str, Any]]] | None = None
 
 
@@ -163,17 +143,27 @@ PUBLISHED = {
 """Data sets by name."""
 
 
-def gsm8k(**metadata: Any) -> dict[str, Dataset]:
-    """Return the test split of GSM8K; a ``custom_dataset`` of an lm-eval task.
+def _loader(name: str, *splits: str) -> Callable[..., dict[str, Dataset]]:
+    """Return a ``custom_dataset`` for the YAML file of a task.
 
-    lm-eval passes the whole task metadata; only ``data_folder`` is read.
+    lm-eval passes it the whole task metadata; only ``data_folder`` is read.
     """
-    return _splits("gsm8k", metadata, "test")
+
+    def load(*, data_folder: str | None = None, **_metadata: Any) -> dict[str, Dataset]:
+        return {split: load_split(name, split, data_folder=data_folder) for split in splits}
+
+    return load
 
 
-def math500(**metadata: Any) -> dict[str, Dataset]:
-    """Return the 500 questions of MATH-500 as split ``test``; see `gsm8k`."""
-    return _splits("math500", metadata, "test")
+gsm8k = _loader("gsm8k", "test")
+math500 = _loader("math500", "test")
+mbpp = _loader("mbpp", "test", "prompt")  # the exemplars are the split ``prompt``
+mbpp_sanitized = _loader("mbpp_sanitized", "test", "prompt")
+mawps = _loader("mawps", "train", "test")
+mawps_singleop = _loader("mawps_singleop", "train", "test")
+svamp = _loader("svamp", "test")
+svamp_untwinned = _loader("svamp_untwinned", "test")
+aime24 = _loader("aime24", "test")
 
 
 def math(**metadata: Any) -> dict[str, Dataset]:
@@ -188,58 +178,14 @@ def math(**metadata: Any) -> dict[str, Dataset]:
     """
     subject = metadata.get("subject")
     check_choice("subject", subject, MATH_SUBJECTS)
-    return _splits(f"math_{subject}", metadata, "test")
-
-
-def mbpp(**metadata: Any) -> dict[str, Dataset]:
-    """Return the splits ``test`` and ``prompt`` (the exemplars) of MBPP; see `gsm8k`."""
-    return _splits("mbpp", metadata, "test", "prompt")
-
-
-def mbpp_sanitized(**metadata: Any) -> dict[str, Dataset]:
-    """Return the splits ``test`` and ``prompt`` of the sanitized MBPP; see `gsm8k`."""
-    return _splits("mbpp_sanitized", metadata, "test", "prompt")
-
-
-def mawps(**metadata: Any) -> dict[str, Dataset]:
-    """Return the sides ``train`` and ``test`` of MAWPS; see `gsm8k`."""
-    return _splits("mawps", metadata, "train", "test")
-
-
-def mawps_singleop(**metadata: Any) -> dict[str, Dataset]:
-    """Return both sides of the single-step problems of MAWPS; see `gsm8k`."""
-    return _splits("mawps_singleop", metadata, "train", "test")
-
-
-def svamp(**metadata: Any) -> dict[str, Dataset]:
-    """Return the 1,000 questions of SVAMP as split ``test``; see `gsm8k`."""
-    return _splits("svamp", metadata, "test")
-
-
-def svamp_untwinned(**metadata: Any) -> dict[str, Dataset]:
-    """Return the questions of SVAMP without a near-duplicate in MAWPS; see `gsm8k`."""
-    return _splits("svamp_untwinned", metadata, "test")
-
-
-def aime24(**metadata: Any) -> dict[str, Dataset]:
-    """Return the 30 problems of AIME 2024 as split ``test``; see `gsm8k`."""
-    return _splits("aime24", metadata, "test")
-
-
-def _splits(name: str, metadata: Mapping[str, Any], *splits: str) -> dict[str, Dataset]:
-    folder = metadata.get("data_folder")
-    return {split: load_split(name, split, data_folder=folder) for split in splits}
+    return _loader(f"math_{subject}", "test")(**metadata)
 
 
 def load_split(name: str, split: str, *, data_folder: str | None = None) -> Dataset:
-    """Return one split of a published data set.
+    """Return one split of a data set of `PUBLISHED`.
 
     Parameters
     ----------
-    name
-        One of `PUBLISHED`.
-    split
-        One of its splits.
     data_folder
         Folder of local files; by default the one ``LM_EVAL_EXT_DATA`` names, and without either
         the Hub.

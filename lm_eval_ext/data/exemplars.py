@@ -75,23 +75,13 @@ def gsm8k_boxed_exemplars() -> list[dict[str, str]]:
     boxed = []
     for exemplar in gsm8k_exemplars():
         solution, announcement, answer = exemplar["target"].rpartition("The answer is ")
-        boxed.append(
-            {
-                "question": exemplar["question"],
-                "target": f"{solution}{announcement}$\\boxed{{{answer.rstrip('.')}}}$.",
-            }
-        )
+        target = f"{solution}{announcement}$\\boxed{{{answer.rstrip('.')}}}$."
+        boxed.append({"question": exemplar["question"], "target": target})
     return boxed
 
 
 def one_step_exemplars() -> list[dict[str, str]]:
-    """Return our eight word problems of one step, as ``question`` and ``target``.
-
-    Examples
-    --------
-    >>> one_step_exemplars()[0]["target"]
-    'On the trays are 6 * 8 = 48 rolls. #### 48'
-    """
+    """Return our eight word problems of one step, as ``question`` and ``target`` (``#### N``)."""
     return [
         {"question": question, "target": f"{reasoning} #### {answer}"}
         for question, reasoning, answer in ONE_STEP
@@ -99,13 +89,7 @@ def one_step_exemplars() -> list[dict[str, str]]:
 
 
 def one_step_boxed_exemplars() -> list[dict[str, str]]:
-    r"""Return the exemplars of `one_step_exemplars` with their answers in ``\boxed{}``.
-
-    Examples
-    --------
-    >>> one_step_boxed_exemplars()[0]["target"]
-    'On the trays are 6 * 8 = 48 rolls. The answer is $\\boxed{48}$.'
-    """
+    r"""Return the exemplars of `one_step_exemplars` with their answers in ``\boxed{}``."""
     return [
         {"question": question, "target": f"{reasoning} The answer is $\\boxed{{{answer}}}$."}
         for question, reasoning, answer in ONE_STEP
@@ -129,7 +113,7 @@ def math_exemplars() -> list[dict[str, str]]:
     try:
         # The file is read and not imported: importing it loads sympy and checks its version.
         module = ast.parse(path.read_text(encoding="utf-8"))
-        samples: list[dict[str, str]] = _returned_literal(module, "list_fewshot_samples")
+        samples = _returned_literal(module, "list_fewshot_samples")
     except (OSError, SyntaxError, ValueError) as error:
         raise _not_found(path, error) from error
     return [{name: sample[name] for name in ("problem", "solution")} for sample in samples]
@@ -162,8 +146,7 @@ def _returned_literal(module: ast.Module, function: str) -> list[dict[str, str]]
         if isinstance(node, ast.FunctionDef) and node.name == function:
             last = node.body[-1]
             if isinstance(last, ast.Return) and last.value is not None:
-                value: list[dict[str, str]] = ast.literal_eval(last.value)
-                return value
+                return list(ast.literal_eval(last.value))
     raise ValueError(f"no function {function} that returns a list")
 
 

@@ -14,12 +14,7 @@ _NUMBER = re.compile(r"[0-9][0-9.,]*")
 def question_text(record: Mapping[str, Any], *, otherwise: str) -> str:
     """Return a question's own text, spaces even; of a code problem also its tests.
 
-    Parameters
-    ----------
-    record
-        Its record in the data set.
-    otherwise
-        What stands for the text where the record has none under a known name, such as the prompt.
+    ``otherwise`` stands for it where the record has no text under a known name, as the prompt can.
 
     Examples
     --------

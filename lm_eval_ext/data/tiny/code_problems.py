@@ -192,8 +192,6 @@ def code_problem(rng: random.Random, level: int) -> dict[str, Any]:
 
     Parameters
     ----------
-    rng : random.Random
-        Source of every choice; the same state gives the same problem.
     level : int
         Difficulty, 1 to 5: more steps, and from 3 on a constant that only the asserts show.
 

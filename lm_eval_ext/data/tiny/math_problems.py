@@ -23,10 +23,8 @@ def latex_fraction(value: Fraction | int) -> str:
 
     Examples
     --------
-    >>> latex_fraction(Fraction(-6, 4))
-    '-\\frac{3}{2}'
-    >>> latex_fraction(Fraction(4, 2))
-    '2'
+    >>> latex_fraction(Fraction(-6, 4)), latex_fraction(Fraction(4, 2))
+    ('-\\frac{3}{2}', '2')
     """
     value = Fraction(value)
     if value.denominator == 1:
@@ -251,8 +249,6 @@ def math_problem(rng: random.Random, level: int) -> dict[str, str | int]:
 
     Parameters
     ----------
-    rng : random.Random
-        Source of every choice; the same state gives the same problem.
     level : int
         Difficulty, 1 to 5: larger numbers, and fractions or unknowns on both sides from 3 on.
 

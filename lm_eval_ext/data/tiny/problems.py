@@ -101,8 +101,6 @@ def iter_problems(
 
     Parameters
     ----------
-    family : str
-        ``gsm8k``, ``math`` or ``mbpp``.
     split : str
         ``train`` (endless, may repeat), ``validation`` or ``test`` (no problem twice).
     seed : int or str
@@ -139,28 +137,8 @@ def load_split(
 ) -> list[dict[str, Any]]:
     """Return the first ``size`` problems of a split.
 
-    A larger size only appends: ``load_split(f, s, 10) == load_split(f, s, 20)[:10]``.
-
-    Parameters
-    ----------
-    family : str
-        ``gsm8k``, ``math`` or ``mbpp``.
-    split : str
-        ``train``, ``validation`` or ``test``.
-    size : int, optional
-        Number of problems; `DEFAULT_SIZES` by default.
-    seed : int or str
-        Order and choice of the problems.
-
-    Returns
-    -------
-    list of dict
-        Records with the fields of the published data set of that name.
-
-    Raises
-    ------
-    ValueError
-        For an unknown family or split, or a size the split cannot fill.
+    A larger size (`DEFAULT_SIZES` by default) only appends. The records have the fields of the
+    published data set of that name. `ValueError` as for `iter_problems`.
 
     Examples
     --------
@@ -168,9 +146,7 @@ def load_split(
     ['answer', 'question']
     """
     stream = iter_problems(family, split, seed)
-    if size is None:
-        size = DEFAULT_SIZES[family][split]
-    return list(islice(stream, size))
+    return list(islice(stream, DEFAULT_SIZES[family][split] if size is None else size))
 
 
 def _dataset(family: str, metadata: dict[str, Any]) -> DatasetDict:

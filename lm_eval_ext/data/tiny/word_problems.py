@@ -243,8 +243,6 @@ def word_problem(rng: random.Random, steps: int, size: int) -> dict[str, str]:
 
     Parameters
     ----------
-    rng : random.Random
-        Source of every choice; the same state gives the same problem.
     steps : int
         Number of equations in the solution, 2 to 6.
     size : int

@@ -1,7 +1,7 @@
 """MAWPS and SVAMP: questions as text, exact answers, and a split without leaks.
 
 MAWPS repeats itself: many problems differ in names and numbers only. Its training and test side are
-therefore chosen by groups of near-duplicates (`lm_eval_ext.data.word_problems.split`) and kept as
+therefore chosen by groups of near-duplicates (`recipes/mawps_split.py`) and kept as
 hashes of the texts, so that the sides are the same whether the records come from the Hub or from a
 file. A problem whose text is in neither list is left out. Where a question of SVAMP has a
 near-duplicate in MAWPS is kept in the same way.
@@ -38,12 +38,7 @@ logger = logging.getLogger(__name__)
 def plain(question: str, *, masked: bool = False) -> str:
     """Return a question's letters and numbers, whatever the case, spacing and punctuation.
 
-    Parameters
-    ----------
-    question
-        The text.
-    masked
-        Whether every number is written as 0.
+    With ``masked``, every number is written as 0.
 
     Examples
     --------
@@ -110,15 +105,13 @@ def answer(published: float | str) -> str:
 def mawps(
     records: Iterable[Mapping[str, Any]], split: str, *, single_step: bool = False
 ) -> list[dict[str, Any]]:
-    """Return one side of MAWPS, without exact duplicates.
+    """Return one side of MAWPS, ``train`` or ``test``, without exact duplicates.
 
     Parameters
     ----------
     records
         Records of the local file (``subset``, ``question``, ``answer``) or of the Hub
         (``question``, ``result``, ``equation``).
-    split
-        ``train`` or ``test``.
     single_step
         Whether only problems with one operation are wanted: those of the subset ``singleop`` or,
         where there are no subsets, those whose equation has one operator.
@@ -171,16 +164,9 @@ def is_single_step(record: Mapping[str, Any]) -> bool:
 def svamp(
     records: Iterable[Mapping[str, Any]], split: str, *, untwinned: bool = False
 ) -> list[dict[str, Any]]:
-    """Return the questions of SVAMP.
+    """Return the questions of SVAMP; ``test`` is the only split: it was made to test.
 
-    Parameters
-    ----------
-    records
-        The published records.
-    split
-        ``test``, the only one: SVAMP was made to test.
-    untwinned
-        Whether questions with a near-duplicate in MAWPS are left out.
+    With ``untwinned``, questions that have a near-duplicate in MAWPS are left out.
 
     Returns
     -------

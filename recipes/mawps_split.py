@@ -1,12 +1,12 @@
 """Split MAWPS into halves without a leak, and find SVAMP's near-duplicates in it.
 
-    python -m lm_eval_ext.data.word_problems.split FOLDER
+    python recipes/mawps_split.py FOLDER
 
-reads ``mawps.jsonl`` and ``svamp.jsonl`` from the folder and writes ``split.json`` beside this
-file. Two questions are near-duplicates if their words, with names and numbers masked, have a
-Jaccard similarity of .8 or more. The split joins questions from .7 on, and both with names masked
-and with all words written large, so that near-duplicates are on one side also where words or names
-are told apart in another way.
+reads ``mawps.jsonl`` and ``svamp.jsonl`` from the folder and writes ``split.json`` into
+`lm_eval_ext.data.word_problems`. Two questions are near-duplicates if their words, with names and
+numbers masked, have a Jaccard similarity of .8 or more. The split joins questions from .7 on, and
+both with names masked and with all words written large, so that near-duplicates are on one side
+also where words or names are told apart in another way.
 """
 
 from __future__ import annotations

@@ -9,14 +9,7 @@ import pytest
 from lm_eval_ext.data.datasets import load_split, read_json_lines
 from lm_eval_ext.data.exemplars import ONE_STEP
 from lm_eval_ext.data.word_problems import SPLIT_FILE
-from lm_eval_ext.data.word_problems.split import (
-    compute,
-    groups,
-    halves,
-    masked_words,
-    names,
-    similar_pairs,
-)
+from mawps_split import compute, groups, halves, masked_words, names, similar_pairs
 
 NEAR_DUPLICATE = 0.8
 
