@@ -41,8 +41,7 @@ from lm_eval_ext.grading import (
     grade_questions,
 )
 from lm_eval_ext.grading.attempt_details import AttemptDetails, attempt_details
-from lm_eval_ext.grading.response_thoughts import ResponseThoughts
-from lm_eval_ext.grading.responses import Responses, first_text, with_record
+from lm_eval_ext.grading.responses import Responses, ResponseThoughts, first_text, with_record
 from lm_eval_ext.grading.run_report import RunReport
 from lm_eval_ext.harness.attempt_seeds import ask_with_own_seeds
 from lm_eval_ext.harness.attempt_settings import read_settings, single_answer

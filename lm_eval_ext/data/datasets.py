@@ -22,8 +22,7 @@ from lm_eval_ext.errors import UserError
 if TYPE_CHECKING:
     from datasets import Dataset
 
-DATA_VARIABLE = "LM_EVAL_EXT_DATA"
-"""Environment variable that names the folder of local data."""
+DATA_VARIABLE = "LM_EVAL_EXT_DATA"  # environment variable that names the folder of local data
 
 
 Record = Mapping[str, Any]

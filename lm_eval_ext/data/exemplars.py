@@ -16,8 +16,7 @@ from lm_eval_ext.errors import UserError
 if TYPE_CHECKING:
     from datasets import Dataset
 
-MBPP_FIRST = (2, 3, 4)
-"""``task_id`` of the three exemplars that MBPP's authors and lm-eval show."""
+MBPP_FIRST = (2, 3, 4)  # ``task_id`` of the three exemplars that MBPP's authors and lm-eval show
 
 
 ONE_STEP = (

@@ -8,9 +8,7 @@ from __future__ import annotations
 
 from fractions import Fraction
 
-MIN_PLACES = 2
-"""Decimals to which an answer may be rounded at least."""
-
+MIN_PLACES = 2  # decimals to which an answer may be rounded at least
 _MIN_GOLD_PLACES = 5
 _MAX_DENOMINATOR = 100
 

@@ -6,23 +6,11 @@ from typing import NamedTuple
 
 
 class Attempt(NamedTuple):
-    """One attempt after grading.
+    """One attempt after grading. Without an answer it is *invalid*: wrong, and without a vote."""
 
-    Parameters
-    ----------
-    answer
-        The extracted answer in canonical form, or None when none was found. An attempt without
-        an answer is *invalid*: it counts as wrong and never votes.
-    correct
-        Whether the answer is right.
-    reason
-        Why it is not, in a few words (``timeout``, ``test 2: ZeroDivisionError``), where the
-        grader knows more than that the answer differs.
-    """
-
-    answer: str | None
+    answer: str | None  # in canonical form
     correct: bool
-    reason: str | None = None
+    reason: str | None = None  # why it is not, where that is known (``test 2: ZeroDivisionError``)
 
     @property
     def valid(self) -> bool:

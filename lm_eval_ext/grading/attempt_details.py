@@ -10,7 +10,6 @@ from collections.abc import Sequence
 from typing import Any, TypedDict, cast
 
 import numpy as np
-from numpy.typing import NDArray
 
 from lm_eval_ext.grading.attempt import Attempt
 from lm_eval_ext.models.attempt_summary import attempt_summary
@@ -65,11 +64,9 @@ def attempt_details(
         Position of the attempt among those of its question, from 0; the number in the response's
         own record takes precedence.
     response
-        The model's response, a `Generation` or a plain string.
+        A `Generation` or a plain string.
     attempt
         The verdict, or None when nothing is graded.
-    thought
-        The thought of the attempt, if it has one.
     """
     details = AttemptDetails(attempt=number)
     if attempt is not None:
@@ -86,8 +83,11 @@ def attempt_details(
     details["attempt"] = record.attempt
     details.update(cast(AttemptDetails, attempt_summary(record)))
     if record.token_scores:
-        chosen = record.chosen
-        details["token_scores"] = {k: _shortest(v[chosen]) for k, v in record.token_scores.items()}
+        # The shortest decimals that give the float32 values back: half the file's size.
+        details["token_scores"] = {
+            name: [float(str(value)) for value in np.asarray(scores[record.chosen], np.float32)]
+            for name, scores in record.token_scores.items()
+        }
     if record.extra:
         details["extra"] = dict(record.extra)
     return details
@@ -108,8 +108,3 @@ def record_of(response: Any) -> GenerationRecord | None:
     if isinstance(response, Generation) and response.record.token_ids:
         return response.record
     return None
-
-
-def _shortest(values: NDArray[np.float32]) -> list[float]:
-    """Return float32 values as the shortest decimals that give them back, half the file's size."""
-    return [float(str(value)) for value in np.asarray(values, dtype=np.float32)]

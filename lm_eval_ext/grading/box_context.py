@@ -12,8 +12,7 @@ import re
 from lm_eval_ext.grading.box_groups import RELATION
 from lm_eval_ext.models.boxes import Box
 
-MAX_AROUND = 120
-"""Characters read before and after a box."""
+MAX_AROUND = 120  # characters read before and after a box
 
 # What may stand between the last relation (or the start of a formula) and a box, and after it.
 _SIGN = r"[-+\u2212]|\\(?:pm|mp)(?![A-Za-z])"
@@ -67,21 +66,11 @@ def in_context(text: str, box: Box) -> str:
     Examples
     --------
     >>> from lm_eval_ext.models.boxes import find_boxes
-    >>> for text in (
-    ...     r"$a=-\boxed{256}$",
-    ...     r"$5\boxed{\sqrt3}$",
-    ...     r"$\boxed{5}\text{ or more}$",
-    ...     r"$x\equiv\boxed{9}\pmod{13}$",
-    ...     r"$\boxed{-15}x^3$",
-    ...     r"- \boxed{6}",
-    ... ):
+    >>> for text in (r"$a=-\boxed{256}$", r"$\boxed{5}\text{ or more}$", r"$\boxed{-15}x^3$"):
     ...     print(in_context(text, next(find_boxes(text, 400))))
     -256
-    5\sqrt3
     5\text{ or more}
-    9
     -15
-    6
     """
     inside = box.inside.strip()
     change = _CHANGE.match(text[box.end : box.end + MAX_AROUND])
@@ -92,16 +81,13 @@ def in_context(text: str, box: Box) -> str:
     is_number = grouped or not _NO_NUMBER.search(inside)
     after = _after(text, box) if is_number and not change else ""
     before = _before(text, box, is_number=is_number, ends=_ends(text, box.end + len(after)))
-    is_part = (before or after.lstrip()[:1] not in "+-") and _is_sum(inside)
+    # A sign would refer to a part of a sum only.
+    is_sum = re.search(r"[0-9A-Za-z})]\s*(?:[-+\u2212]|\\[pm]{2}(?![A-Za-z]))", inside)
+    is_part = (before or after.lstrip()[:1] not in "+-") and is_sum
     is_signed = before and re.match(r"[-+\u2212]|\\[pm]{2}", inside)
     if (is_part or is_signed or after.startswith("^")) and not _SINGLE.fullmatch(inside):
         inside = f"({inside})"
     return f"{before}{inside}{after}{words}"
-
-
-def _is_sum(text: str) -> bool:
-    """Return whether a sign would refer to a part of an expression only."""
-    return bool(re.search(r"[0-9A-Za-z})]\s*(?:[-+\u2212]|\\[pm]{2}(?![A-Za-z]))", text))
 
 
 def _before(text: str, box: Box, *, is_number: bool, ends: bool) -> str:

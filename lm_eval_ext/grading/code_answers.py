@@ -17,10 +17,9 @@ from typing import Any
 from lm_eval_ext.grading.sandbox.session import Handle
 from lm_eval_ext.grading.sandbox.wire import Match
 
-MAX_SHOWN = 60
-"""Characters of an answer that are shown as they are; longer ones end in a digest."""
-
+MAX_SHOWN = 60  # characters of an answer that are shown as they are; longer ones end in a digest
 _LIST_ITERATOR: type[Any] = type(iter([]))
+_VIEWS: tuple[type[Any], ...] = (type({}.keys()), type({}.values()), type({}.items()))
 
 
 def canonical(value: Any) -> str:
@@ -28,12 +27,8 @@ def canonical(value: Any) -> str:
 
     Examples
     --------
-    >>> canonical([1, 2.0, True]) == canonical([1.0, 2, 1])
-    True
-    >>> canonical([1, 2]) == canonical((1, 2))
-    False
-    >>> canonical({"b": {3, 1}, "a": None}) == canonical({"a": None, "b": frozenset({1, 3})})
-    True
+    >>> canonical([1, 2.0, True]) == canonical([1.0, 2, 1]), canonical([1]) == canonical((1,))
+    (True, False)
     """
     match value:
         case None | str() | bytes() | bytearray() | type():
@@ -64,7 +59,7 @@ def canonical(value: Any) -> str:
             return "an object"
     if isinstance(value, _LIST_ITERATOR):  # a copy, so that the test still finds the elements
         return f"iterator({_joined(list(copy.copy(value)))})"
-    if isinstance(value, type({}.keys()) | type({}.values()) | type({}.items())):
+    if isinstance(value, _VIEWS):
         return f"{type(value).__name__}({_joined(list(value))})"
     return repr(value)
 

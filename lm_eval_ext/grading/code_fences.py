@@ -31,25 +31,13 @@ _MAX_STRINGS = 20
 
 
 class Block(NamedTuple):
-    """A fenced block.
+    """A fenced block."""
 
-    Parameters
-    ----------
-    start, end
-        Where it begins and ends in the text, fences included.
-    language
-        What it is marked as, in lower case; empty where it is not.
-    body
-        What is between the fences.
-    closed
-        Whether there is a fence at its end.
-    """
-
-    start: int
+    start: int  # in the text, fences included
     end: int
-    language: str
+    language: str  # in lower case; empty where it is not marked
     body: str
-    closed: bool
+    closed: bool  # whether there is a fence at its end
 
 
 def blocks(text: str, nesting: int = 0) -> list[Block]:
@@ -70,14 +58,10 @@ def blocks(text: str, nesting: int = 0) -> list[Block]:
             continue
         begin, block = _block(text, opening)
         place = max(block.end, opening.end())
-        inner: list[Block] = []
-        if nesting < _MAX_NESTING and (
-            block.language in _MARKDOWN or _FENCE.match(block.body.lstrip("\r\n"))
-        ):
-            inner = blocks(block.body, nesting + 1)
-        found += [
-            each._replace(start=each.start + begin, end=each.end + begin) for each in inner
-        ] or [block]
+        nested = block.language in _MARKDOWN or _FENCE.match(block.body.lstrip("\r\n"))
+        inner = blocks(block.body, nesting + 1) if nested and nesting < _MAX_NESTING else []
+        moved = [b._replace(start=b.start + begin, end=b.end + begin) for b in inner]
+        found += moved or [block]
     return found
 
 
@@ -97,7 +81,7 @@ def _block(text: str, opening: re.Match[str]) -> tuple[int, Block]:
 
 
 def _end(text: str, begin: int, marks: str) -> tuple[int, int, bool]:
-    """Return where a body ends, where the text goes on, and whether a fence is between them."""
+    """Return where a body ends, where the text continues, and whether a fence is between them."""
     place = begin
     for _ in range(_MAX_STRINGS):
         end, after, closed = next(_closings(text, place, marks), (len(text), len(text), False))

@@ -53,18 +53,10 @@ _LAST_TAG = re.compile(r"(?:</[A-Za-z]\w*>|<\|\w+\|>|\[/[A-Z]+\]|`{3,})[ \t\r]*$
 
 
 class Blanked(NamedTuple):
-    """A text without its strings and comments.
+    """A text without its strings and comments."""
 
-    Parameters
-    ----------
-    text
-        As long as the original. A string that goes over several lines is one line in it.
-    open_string
-        The place and the quotes of a string that does not end, of those in three quotes.
-    """
-
-    text: str
-    open_string: tuple[int, str] | None
+    text: str  # as long as the original; a string over several lines is one line in it
+    open_string: tuple[int, str] | None  # place and quotes, of three, of one that does not end
 
 
 def blanked(text: str) -> Blanked:
@@ -101,8 +93,7 @@ def blanked(text: str) -> Blanked:
 def _end_of_string(text: str, place: int, quotes: str) -> int | None:
     """Return where a string ends that was begun by three quotes before a place."""
     while (found := text.find(quotes, place)) >= 0:
-        backslashes = len(text[place:found]) - len(text[place:found].rstrip("\\"))
-        if backslashes % 2 == 0:
+        if (found - len(text[place:found].rstrip("\\")) - place) % 2 == 0:  # no odd backslash
             return found + 3
         place = found + 1
     return None
@@ -129,28 +120,12 @@ def runs(text: str) -> list[str]:
 
 
 class _Runs:
-    """Reads a text line by line.
-
-    Parameters
-    ----------
-    text
-        The text.
-    certain
-        Whether it is known to hold prose.
-
-    Attributes
-    ----------
-    runs
-        The stretches so far.
-    parted
-        Whether anything stood between them.
-    """
+    """Reads a text line by line; `certain` where it is known to hold prose."""
 
     def __init__(self, text: str, certain: bool) -> None:
         self.runs: list[str] = []
-        self.parted = False
-        self._text = text
-        self._certain = certain
+        self.parted = False  # whether anything stood between the runs
+        self._text, self._certain = text, certain
         self._start = 0
         self._indent: int | None = None
 

@@ -12,14 +12,9 @@ from itertools import pairwise
 from typing import Literal, TypeAlias
 
 Form: TypeAlias = Literal["verb", "label", "hope"]
-"""How an answer is announced; see `Announcement`."""
 
-MAX_CANDIDATES = 20
-"""Announcements looked at, counted from the end."""
-
-MAX_LENGTH = 400
-"""Characters of a candidate that are read."""
-
+MAX_CANDIDATES = 20  # announcements looked at, counted from the end
+MAX_LENGTH = 400  # characters of a candidate that are read
 CUT = "\x03"
 """Stands at the end of a text that the token limit cut, so that what touches it can be told."""
 
@@ -54,22 +49,13 @@ _TAG = re.compile(r"<(?P<close>/?)(?:final[ _]?)?answer>", re.IGNORECASE)
 
 
 class Announcement(str):
-    """What announces an answer, without the words that do.
-
-    Parameters
-    ----------
-    text
-        What follows them.
-    form
-        ``verb`` for the beginning of a sentence ("the answer is"), ``label`` for what may have a
-        sentence after it ("Answer:", or a heading), ``hope`` for a sentence before "I hope it is
-        correct".
-    is_final
-        Whether it is said to be the final answer.
-    """
+    """What follows the words that announce an answer."""
 
     form: Form
+    """``verb`` for the beginning of a sentence ("the answer is"), ``label`` for what may have one
+    after it ("Answer:", or a heading), ``hope`` for a sentence before "I hope it is correct"."""
     is_final: bool
+    """Whether it is said to be the final answer."""
 
     def __new__(cls, text: str, form: Form, is_final: bool) -> Announcement:  # noqa: D102
         announcement = super().__new__(cls, text)
@@ -112,11 +98,6 @@ def headed(text: str) -> Iterator[Announcement]:
     r"""Yield the next line with text after each heading "Final Answer", the last first.
 
     Only headings after the last announcement in a sentence count: what comes last is meant.
-
-    Examples
-    --------
-    >>> list(headed("**Final Answer**\n\n18"))
-    ['18']
     """
     sentences = list(_ANNOUNCEMENT.finditer(text))
     headings = list(_HEADING.finditer(text, sentences[-1].end() if sentences else 0))
@@ -133,14 +114,7 @@ def tagged(
     Of a text that is known to have ended by itself, a tag that begins the last line counts without
     a closing one, which may have been the stop string.
 
-    Parameters
-    ----------
-    text
-        A completion.
-    max_length
-        Characters of the inside; a longer one is passed over.
-    finish_reason
-        Why the attempt ended, if that is known.
+    An inside of more than ``max_length`` characters is passed over.
 
     Examples
     --------

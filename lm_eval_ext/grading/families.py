@@ -44,20 +44,14 @@ def grade(
     Parameters
     ----------
     family
-        Name of a grader, one of `FAMILIES`.
+        One of `FAMILIES`.
     completion
         What the model wrote after the prompt.
     doc
         The question's record, with the fields of the published data set.
     finish_reason
         Why the attempt ended: ``length`` where the token limit cut it, whose last number or formula
-        may be unfinished and is no answer then; anything else, and None, where it is not known, to
-        read the text as complete.
-
-    Returns
-    -------
-    Attempt
-        The answer in canonical form (None when there is none) and whether it is right.
+        may be unfinished and is not an answer then; anything else to read the text as complete.
 
     Raises
     ------
@@ -82,25 +76,16 @@ def grade_many(
 
     Parameters
     ----------
-    family
-        Name of a grader, one of `FAMILIES`.
     completions
         The attempts, of shape (n_attempts,); None for one that ended inside its thought, which has
         no answer.
-    doc
-        The question's record, with the fields of the published data set.
     finish_reasons
-        Why each attempt ended, of shape (n_attempts,), as for `grade`.
+        Why each attempt ended, of shape (n_attempts,).
 
     Returns
     -------
     list of Attempt
         One verdict per completion, in order.
-
-    Raises
-    ------
-    UserError
-        As for `grade`.
     """
     check_family(family)
     return _graded(import_module(FAMILIES[family]), completions, doc, finish_reasons)
@@ -112,35 +97,16 @@ def _graded(
     doc: Mapping[str, Any],
     finish_reasons: Sequence[str | None] | None = None,
 ) -> list[Attempt]:
-    places = [i for i, completion in enumerate(completions) if completion is not None]
-    attempts = [UNFINISHED_THOUGHT] * len(completions)
-    reasons = None if finish_reasons is None else [finish_reasons[i] for i in places]
-    graded = grader.grade_many([completions[i] for i in places], doc, reasons)
-    for place, attempt in zip(places, graded, strict=True):
-        attempts[place] = attempt
-    return attempts
+    finished = [i for i, completion in enumerate(completions) if completion is not None]
+    reasons = None if finish_reasons is None else [finish_reasons[i] for i in finished]
+    graded = iter(grader.grade_many([completions[i] for i in finished], doc, reasons))
+    return [UNFINISHED_THOUGHT if text is None else next(graded) for text in completions]
 
 
 def grade_questions(family: str, questions: Sequence[Question]) -> Iterator[list[Attempt]]:
-    """Grade many questions, several at once where the grader allows it.
+    """Yield the verdicts of each question, in order, several graded at once where that helps.
 
-    Parameters
-    ----------
-    family
-        Name of a grader, one of `FAMILIES`.
-    questions
-        The arguments of `grade_many` for each question: the attempts, the record and, if known, why
-        each attempt ended.
-
-    Yields
-    ------
-    list of Attempt
-        The verdicts of each question, in order, each as soon as those before it are there.
-
-    Raises
-    ------
-    UserError
-        As for `grade`.
+    ``questions`` are the arguments of `grade_many`; each comes as soon as those before it have.
     """
     check_family(family)
     grader = import_module(FAMILIES[family])

@@ -63,15 +63,11 @@ def extract(completion: str, finish_reason: str | None = None) -> Fraction | Non
 
     Parameters
     ----------
-    completion
-        What the model wrote.
     finish_reason
         ``length`` if the token limit cut it: a number at its very end is then not one yet.
 
     Examples
     --------
-    >>> extract("5 * 3 = 15, so \\boxed{15}. The answer is 15 apples.")
-    Fraction(15, 1)
     >>> extract("She has 16 - 3 = 13 eggs left, and then") is None
     True
     >>> extract("The answer is $70"), extract("The answer is $70", "length")
@@ -155,13 +151,11 @@ def grade_many(
     """Grade all attempts at one question; see `lm_eval_ext.grading.grade_many`."""
     gold = reference(doc)
     reasons = finish_reasons or [None] * len(completions)
-    values = [extract(*attempt) for attempt in zip(completions, reasons, strict=True)]
-    return [_verdict(value, gold) for value in values]
-
-
-def _verdict(value: Fraction | None, gold: Fraction) -> Attempt:
-    if value is None:
-        return Attempt(answer=None, correct=False)
-    correct = value == gold or is_rounded(value, gold)
-    # Right answers vote together, however they are rounded.
-    return Attempt(answer=str(gold if correct else value), correct=correct)
+    attempts = []
+    for completion, finish_reason in zip(completions, reasons, strict=True):
+        value = extract(completion, finish_reason)
+        correct = value is not None and (value == gold or is_rounded(value, gold))
+        # Right answers vote together, however they are rounded.
+        answer = gold if correct else value
+        attempts.append(Attempt(answer=None if answer is None else str(answer), correct=correct))
+    return attempts

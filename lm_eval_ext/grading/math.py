@@ -1,24 +1,23 @@
 r"""Grader of MATH: an answer in LaTeX, compared by mathematical equality.
 
-`lm_eval_ext.grading.math_extraction` says where the answer of a completion is looked for. An answer
-is right if it equals the record's reference answer, ``answer`` or what the solution boxes; any of
-them, if the solution accepts either. A list is right, too, if every entry is (``2\sqrt2, \sqrt8``).
-Two answers are equal if they are the same text but for typography, the same
-plain number, or, in all other cases, by the verdict of math-verify, gold first, unless they differ
-in something that it ignores, such as words that change a number or the order of a tuple (see
-`lm_eval_ext.grading.math_text.decide` and `lm_eval_ext.grading.math_comparison`). That runs in
-worker processes, each comparison under a deadline of
-`lm_eval_ext.grading.math_pool.DEADLINE_SECONDS`; nothing an answer contains is run as Python, and
-answers that are too large or too deep are not compared at all. What has no verdict is wrong, with
-the reason: ``too long``, ``too deep``, ``too many entries``, ``timeout`` or ``worker died``.
+`lm_eval_ext.grading.math_extraction` finds the answer of a completion. It is right if it equals the
+record's reference answer, ``answer`` or what the solution boxes; any of them, if the solution
+accepts either. A list is right, too, if every entry is (``2\sqrt2, \sqrt8``).
+
+Two answers are equal if they are the same text but for typography, the same plain number, or, in
+all other cases, by the verdict of math-verify, gold first, unless they differ in something that it
+ignores, such as words that change a number or the order of a tuple (`math_text.decide`,
+`math_comparison`). That runs in worker processes under a deadline (`math_pool`); nothing an answer
+contains is run as Python, and answers that are too large or too deep are not compared at all. What
+has no verdict is wrong, with the reason: ``too long``, ``too deep``, ``too many entries``,
+``timeout`` or ``worker died``.
 
 For voting, the answers at one question are grouped by the same comparison, and `Attempt.answer` is
-the same string throughout a group: the reference answer, of several the first, for all that are
-right; for wrong ones the shortest member, of several the first in code point order. As
-math-verify's equality is not transitive (50% equals both 50 and 0.5), groups are formed in that
-order: right answers first, then each wrong answer joins the first group whose string it equals.
-Neither the order of the attempts nor their number changes a verdict. At most `MAX_GROUPINGS`
-comparisons are made for this; answers left over form groups of their own.
+the same string throughout a group: the first reference answer for all that are right; for wrong
+ones the shortest member, of several the first in code point order. As math-verify's equality is not
+transitive (50% equals both 50 and 0.5), right answers come first, then each wrong answer joins the
+first group whose string it equals. Neither the order of the attempts nor their number changes a
+verdict. At most `MAX_GROUPINGS` comparisons are made; answers left over form groups of their own.
 """
 
 from __future__ import annotations
@@ -39,14 +38,9 @@ from lm_eval_ext.grading.math_pool import (
 )
 from lm_eval_ext.grading.math_text import MAX_ANSWER, decide, refusal, tidy
 
-MAX_GROUPINGS = 100
-"""Comparisons by math-verify between the wrong answers at one question."""
-
-MAX_EQUAL_ENTRIES = 5
-"""Entries of a list that are compared with the reference answer one by one."""
-
-SHOWN_LENGTH = 80
-"""Characters kept of an answer that is refused for its size."""
+MAX_GROUPINGS = 100  # comparisons by math-verify between the wrong answers at one question
+MAX_EQUAL_ENTRIES = 5  # entries of a list that are compared with the reference answer one by one
+SHOWN_LENGTH = 80  # characters kept of an answer that is refused for its size
 
 
 def max_concurrency() -> int:

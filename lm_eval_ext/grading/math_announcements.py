@@ -11,11 +11,8 @@ from lm_eval_ext.grading.rational import parse_sentence
 MAX_TAIL = 20_000
 """Characters, counted from the end, in which a formula that nothing announces is looked for."""
 
-MAX_LATEX = 400
-"""Characters of an answer in LaTeX between tags."""
-
-MAX_WORDS = 60
-"""Characters of an announced answer that is not a formula; longer ones are prose."""
+MAX_LATEX = 400  # characters of an answer in LaTeX between tags
+MAX_WORDS = 60  # characters of an announced answer that is not a formula; longer ones are prose
 
 # Dollars that are not escaped, in pairs on one paragraph; the doubled form first.
 _FORMULA = re.compile(
@@ -141,7 +138,7 @@ def whole_answer(inside: str) -> str | None:
 
 def _predicate(candidate: str) -> int:
     """Return where the value begins in a sentence such as "The value of $x$ is $5$"; or else 0."""
-    hidden = _without_formulas(candidate)
+    hidden = _FORMULA.sub(lambda match: _HIDDEN * len(match[0]), candidate)
     stop = _SENTENCE_END.search(hidden)
     sentence = hidden[: stop.start() if stop else len(hidden)]
     subject, marker, _ = sentence.partition(_HIDDEN)
@@ -176,18 +173,18 @@ def _states(sentence: str, value: int) -> bool:
     return _introduces(_NEGATION.sub("", sentence[value:formula]))
 
 
-def _without_formulas(candidate: str) -> str:
-    """Return text of the same length in which formulas are hidden."""
-    return _FORMULA.sub(lambda match: _HIDDEN * len(match[0]), candidate)
-
-
 def _announced_formula(candidate: str) -> str | None:
     """Return the formulas a sentence leads to, unless its words say something else about them."""
     formula = _FORMULA.search(candidate)
     if formula is None or _SENTENCE_END.search(candidate[: formula.start()]):
         return None
-    sign = _sign(candidate[: formula.start()], _inside(formula))
-    if sign is None or _OPERATOR.match(candidate, formula.end()):
+    before = candidate[: formula.start()]
+    negation = _NEGATION.search(before)
+    if negation and _SINGLE_TERM.fullmatch(_inside(formula)):
+        sign, before = "-", before[: negation.start()]
+    else:
+        sign = ""
+    if not _introduces(before) or _OPERATOR.match(candidate, formula.end()):
         return None
     return sign + formulas if (formulas := _formulas(candidate, formula)) else None
 
@@ -215,19 +212,11 @@ def _announced_words(candidate: str, announcement: Announcement) -> str | None:
     return words or None
 
 
-def _sign(before: str, inside: str) -> str | None:
-    """Return the sign that the words before a formula give it; None if they say anything else."""
-    negation = _NEGATION.search(before)
-    if negation and _SINGLE_TERM.fullmatch(inside):
-        return "-" if _introduces(before[: negation.start()]) else None
-    return "" if _introduces(before) else None
-
-
 def _introduces(before: str) -> bool:
     """Return whether text leads to a formula and says nothing about its value."""
-    if _LEAD_IN.fullmatch(before):
-        return True
-    return bool(_INTRODUCTION.fullmatch(before)) and not changing_words(before)
+    return bool(_LEAD_IN.fullmatch(before)) or (
+        bool(_INTRODUCTION.fullmatch(before)) and not changing_words(before)
+    )
 
 
 def _formulas(candidate: str, formula: re.Match[str]) -> str | None:
@@ -237,25 +226,17 @@ def _formulas(candidate: str, formula: re.Match[str]) -> str | None:
     """
     parts = [_inside(formula)]
     end = formula.end()
-    while following := _joined(candidate, end):
+    while (joint := _JOINT.match(candidate, end)) and (
+        following := _FORMULA.match(candidate, joint.end())
+    ):
         parts.append(_inside(following))
         end = following.end()
     if _OPEN_LIST.match(candidate, end):
         return None
     words = _FOLLOWING_WORDS.match(candidate, end)
-    if words and _changes(words[1]):
+    if words and changing_words(rf"1\text{{{words[1]}}}"):
         parts[-1] += rf"\text{{ {words[1]}}}"
     return ", ".join(parts)
-
-
-def _changes(words: str) -> bool:
-    return bool(changing_words(rf"1\text{{{words}}}"))
-
-
-def _joined(text: str, position: int) -> re.Match[str] | None:
-    """Return the formula joined by "and", "or" or a comma to one that ends at ``position``."""
-    joint = _JOINT.match(text, position)
-    return _FORMULA.match(text, joint.end()) if joint else None
 
 
 def last_formula(text: str) -> str | None:

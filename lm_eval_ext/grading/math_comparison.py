@@ -13,8 +13,11 @@ from __future__ import annotations
 
 import contextlib
 import re
+from collections.abc import Iterator
+from dataclasses import replace
 from functools import lru_cache
 from importlib import import_module
+from itertools import accumulate
 from typing import Any, NamedTuple
 
 _JOINT = re.compile(r",?\s*\\text\s*\{\s*(?:and|or)\s*\}")
@@ -66,10 +69,8 @@ class _Collection(NamedTuple):
 
     def as_tuple(self, names: list[str] | None = None) -> str:
         """Return the entries in round brackets; the values of some names, if there are names."""
-        entries = self.entries
         values = self.assigned()
-        if values:
-            entries = [values[name] for name in names or values]
+        entries = [values[name] for name in names or values] if values else self.entries
         return f"({','.join(entries)})"
 
     def assigned(self) -> dict[str, str]:
@@ -89,13 +90,12 @@ def _comparable(gold: str, answer: str) -> tuple[str, str] | None:
     if "interval" in kinds:
         return None if "list" in kinds else (gold, answer)
     names = list(one.assigned()), list(other.assigned())
-    if names[0] and names[1] and "set" not in kinds:
-        if sorted(names[0]) != sorted(names[1]):
-            return None
-        return one.as_tuple(), other.as_tuple(names[0])
-    if kinds == {"set", "tuple"} or ("set" in kinds and (names[0] or names[1])):
+    if all(names) and "set" not in kinds:
+        same = sorted(names[0]) == sorted(names[1])
+        return (one.as_tuple(), other.as_tuple(names[0])) if same else None
+    if kinds == {"set", "tuple"} or ("set" in kinds and any(names)):
         return None
-    if kinds == {"list", "tuple"} or names[0] or names[1]:
+    if kinds == {"list", "tuple"} or any(names):
         return one.as_tuple(), other.as_tuple()
     return gold, answer
 
@@ -118,25 +118,21 @@ def _collection(text: str) -> _Collection | None:
     return _Collection("interval", entries) if len(entries) == 2 and _is_closed(text) else None
 
 
+def _depths(text: str) -> Iterator[int]:
+    """Yield how many brackets are open after each character."""
+    return accumulate((c in "([{") - (c in ")]}") for c in text)
+
+
 def _is_closed(text: str) -> bool:
     """Return whether the first bracket of a text is closed by its last character."""
-    return all(_depth(text[:end]) > 0 for end in range(1, len(text)))
-
-
-def _depth(text: str) -> int:
-    return sum(map(text.count, "([{")) - sum(map(text.count, ")]}"))
+    return all(depth > 0 for depth in _depths(text[:-1]))
 
 
 def split_entries(text: str) -> list[str]:
     """Return what stands between the commas outside of brackets."""
-    parts, depth = [""], 0
-    for character in text:
-        depth += (character in "([{") - (character in ")]}")
-        if character == "," and depth == 0:
-            parts.append("")
-        else:
-            parts[-1] += character
-    return [part.strip() for part in parts]
+    ends = [i for i, depth in enumerate(_depths(text)) if text[i] == "," and depth == 0]
+    starts = [0, *(end + 1 for end in ends)]
+    return [text[i:j].strip() for i, j in zip(starts, [*ends, len(text)], strict=True)]
 
 
 def _as_intervals(gold: str, answer: str) -> tuple[str, str]:
@@ -203,16 +199,16 @@ def compare_relatively() -> None:
     def numeric_eq(gold: Any, answer: Any, *precision: int) -> bool:
         from sympy import Expr, Number
 
-        if isinstance(gold, Expr) and isinstance(answer, Expr):
-            if not any(grader.is_atomic_or_pct_atomic(each, Number) for each in (gold, answer)):
-                with contextlib.suppress(Exception):
-                    return _same_number(gold, answer)
-                return False
+        if not (isinstance(gold, Expr) and isinstance(answer, Expr)):
+            return bool(by_number(gold, answer, *precision))
+        if not any(grader.is_atomic_or_pct_atomic(each, Number) for each in (gold, answer)):
             with contextlib.suppress(Exception):
-                if _unequal_numbers(gold, answer):
-                    return False  # the digits of a factorial may take long
-            return bool(by_number(gold, answer, *precision)) and _same_size(gold, answer)
-        return bool(by_number(gold, answer, *precision))
+                return _same_number(gold, answer)
+            return False
+        with contextlib.suppress(Exception):
+            if _unequal_numbers(gold, answer):
+                return False  # the digits of a factorial may take long
+        return bool(by_number(gold, answer, *precision)) and _same_size(gold, answer)
 
     def symbolic_eq(gold: Any, answer: Any) -> bool:
         with contextlib.suppress(Exception):
@@ -292,25 +288,22 @@ def _far_apart(gold: Any, answer: Any) -> bool:
 def _parse(text: str, is_complex: bool) -> tuple[Any, ...]:
     """Return the expression and the normalized text of an answer; only the text if it is none.
 
-    Texts are compared where one of two answers is no expression.
+    Texts are compared where one of two answers is not an expression.
     """
-    from math_verify.parser import (
-        convert_to_pct,
-        get_last_eq,
-        normalize_latex,
-        should_treat_as_complex,
-    )
+    from math_verify import LatexExtractionConfig, parser
 
     percent = text.endswith("%")
-    normalized = normalize_latex(text, _normalization())
+    # Its own settings, but for the boxes, which are off already.
+    settings = replace(LatexExtractionConfig().normalization_config, boxed="none")
+    normalized = parser.normalize_latex(text, settings)
     bare = normalized.rstrip("\\% ") if percent else normalized
-    is_real = not (is_complex or should_treat_as_complex(bare))
+    is_real = not (is_complex or parser.should_treat_as_complex(bare))
     try:
         try:
             expression = _expression(bare, is_real)
         except Exception:
-            # "2+3=4+1=5" is no relation the grammar knows; what follows its last sign may be one.
-            last = get_last_eq(bare)
+            # The grammar has no "2+3=4+1=5"; what follows its last sign may be a relation.
+            last = parser.get_last_eq(bare)
             if last == bare:
                 raise
             expression = _expression(last, is_real)
@@ -318,7 +311,7 @@ def _parse(text: str, is_complex: bool) -> tuple[Any, ...]:
             expression = _with_imaginary_unit(expression)
     except Exception:
         return (normalized,)
-    return (convert_to_pct(expression) if percent else expression), normalized
+    return (parser.convert_to_pct(expression) if percent else expression), normalized
 
 
 def _expression(latex: str, is_real: bool) -> Any:
@@ -357,13 +350,3 @@ def _with_imaginary_unit(expression: Any) -> Any:
 
     named = {symbol: I for symbol in expression.free_symbols if symbol.name == "i"}
     return expression.xreplace(named) if named else expression
-
-
-@lru_cache(maxsize=1)
-def _normalization() -> Any:
-    """Return math-verify's own settings, but for the boxes, which are off already."""
-    from dataclasses import replace
-
-    from math_verify import LatexExtractionConfig
-
-    return replace(LatexExtractionConfig().normalization_config, boxed="none")

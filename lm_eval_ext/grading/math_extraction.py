@@ -41,16 +41,12 @@ from lm_eval_ext.grading.rational import parse_exact
 from lm_eval_ext.models.boxes import MAX_BOXES, Box, find_boxes
 from lm_eval_ext.models.thoughts import after_thinking
 
-MAX_TEXT = 400_000
-"""Characters of a completion that are read, counted from its end."""
-
+MAX_TEXT = 400_000  # characters of a completion that are read, counted from its end
 MAX_BOX = 100_000
 """Characters in which a box has to be closed. Much longer than any answer that is verified, so that
 an oversized answer is seen as one, and not passed over for an earlier box."""
 
-MAX_COMPARED = 60
-"""Characters of answers that are compared with each other."""
-
+MAX_COMPARED = 60  # characters of answers that are compared with each other
 _SPACED_BOX = re.compile(r"\\(boxed|fbox)\s+\{")
 _BARE_BOX = re.compile(
     r"\\(?:boxed|fbox)(?:\s+|(?=[0-9\\]))(\\[dt]?frac\s?[0-9]{2}|[-+]?[0-9A-Za-z.,/]+)"
@@ -71,8 +67,6 @@ def extract(completion: str, finish_reason: str | None = None) -> str | None:
 
     Parameters
     ----------
-    completion
-        What the model wrote.
     finish_reason
         ``length`` if the token limit cut it: a formula or words that touch the end are then no
         answer yet, and a formula that nothing announces is none.
@@ -81,8 +75,6 @@ def extract(completion: str, finish_reason: str | None = None) -> str | None:
     --------
     >>> extract(r"So $x^2 = 9$ and the solutions are $\boxed{\{-3, 3\}}$.")
     '\\{-3, 3\\}'
-    >>> extract("The final answer is $\\frac{1}{2}$. I hope it is correct.")
-    '\\frac{1}{2}'
     >>> extract("There are 12 ways, and 5 of them") is None
     True
     >>> extract("Hence $x = 5$"), extract("Hence $x = 5$", "length")

@@ -77,10 +77,13 @@ def rewrite_notation(text: str) -> str:
     ('3\\frac{1}{2}', '9500', '9 500 g')
     """
     text = _COLOR.sub(lambda match: match[1] or "", _shown(text.replace("{:}", ":")))
-    text = _ROMAN_LETTER.sub(_letter, _FRACTION.sub(r"\\frac", text))
+    text = _ROMAN_LETTER.sub(
+        lambda match: " " * (match["before"] is not None) + match["letter"],
+        _FRACTION.sub(r"\\frac", text),
+    )
     text = without_ordinals(text)
     text = _BASE.sub(lambda match: f"_{{{_BASES.index(match[1].lower()) + 2}}}", text)
-    text = _MODULUS.sub(_modulus, text)
+    text = _MODULUS.sub(lambda m: rf"\pmod{{{next(filter(None, m.groups()))}}}", text)
     text = _CONGRUENT.sub("", text, count=1) if text.count("\\equiv") == 1 else text
     text = _CYCLE.sub(
         lambda match: rf"\overline{{{match[1] or match[2]}}}",
@@ -98,18 +101,12 @@ def rewrite_notation(text: str) -> str:
 
 
 def without_ordinals(text: str) -> str:
-    r"""Return text with ordinal numbers as numbers.
-
-    Examples
-    --------
-    >>> without_ordinals(r"12^{\mathrm{th}}\text{ grade}"), without_ordinals("the 3rd of 5ths")
-    ('12\\text{ grade}', 'the 3 of 5ths')
-    """
+    r"""Return text with ordinal numbers (``3rd``, ``12^{\mathrm{th}}``) as numbers."""
     return _ORDINAL.sub("", text)
 
 
 def _shown(text: str) -> str:
-    """Return text without commands that only show what is in their braces in another way.
+    """Return text without commands that only change how what is in their braces looks.
 
     A font is one of them where a formula is inside; else it marks words, and stays.
     """
@@ -134,11 +131,3 @@ def _closing(text: str, opening: int) -> int | None:
         if depth == 0:
             return position
     return None
-
-
-def _letter(match: re.Match[str]) -> str:
-    return match["letter"] if match["before"] is None else f" {match['letter']}"
-
-
-def _modulus(match: re.Match[str]) -> str:
-    return rf"\pmod{{{next(filter(None, match.groups()))}}}"

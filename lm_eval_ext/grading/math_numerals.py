@@ -75,11 +75,8 @@ def percentages_equal(one: str, other: str) -> bool | None:
     50% is 0.5, or 50 where the question asked for percents; an integer above one is the latter, and
     so may be any number above one.
     """
-    rates = _PERCENTAGE.fullmatch(one), _PERCENTAGE.fullmatch(other)
-    first, second = (
-        plain(rates[0][1] if rates[0] else one),
-        plain(rates[1][1] if rates[1] else other),
-    )
+    rates = [_PERCENTAGE.fullmatch(text) for text in (one, other)]
+    first, second = (plain(r[1] if r else t) for r, t in zip(rates, (one, other), strict=True))
     if first is None or second is None or not any(rates):
         return None
     if all(rates):

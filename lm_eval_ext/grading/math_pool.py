@@ -29,18 +29,12 @@ from typing import Any, NamedTuple
 from lm_eval_ext.errors import UserError
 from lm_eval_ext.grading.sandbox.pool import processors
 
-DEADLINE_SECONDS = 5.0
-"""Wall-clock seconds for one comparison, as in math-verify."""
-
+DEADLINE_SECONDS = 5.0  # wall-clock seconds for one comparison, as in math-verify
 START_SECONDS = 120.0
 """Wall-clock seconds in which a worker has to be ready; about one on an idle machine."""
 
-MEMORY_BYTES = 2 * 1024**3
-"""Address space of a worker."""
-
-MAX_WORKERS = 16
-"""Workers of one process, however many cores there are."""
-
+MEMORY_BYTES = 2 * 1024**3  # address space of a worker
+MAX_WORKERS = 16  # workers of one process, however many cores there are
 GRACE_SECONDS = 5.0
 """How long after a deadline a worker may take to say that it was missed, before it is replaced."""
 

@@ -107,24 +107,15 @@ def changing_words(text: str) -> tuple[str, ...]:
 
     Examples
     --------
-    >>> for answer in (r"5\text{or more}", "5 squared", "5 cm squared"):
-    ...     print(changing_words(answer))
-    ('or more',)
-    ('squared',)
-    ()
+    >>> changing_words(r"5\text{or more}"), changing_words("5 cm squared")
+    (('or more',), ())
     """
     words = [match[0].strip().lower() for match in _CHANGING.finditer(text)]
     return tuple(sorted(words + [match[0] for match in _SUFFIXED.finditer(text)]))
 
 
 def opposed(one: str, other: str) -> bool:
-    r"""Return whether one answer has a word and the other its opposite.
-
-    Examples
-    --------
-    >>> opposed(r"5\text{a.m.}", r"5\text{PM}"), opposed("300", r"300\text{BC}")
-    (True, False)
-    """
+    """Return whether one answer has a word (``a.m.``) and the other its opposite (``PM``)."""
     sides = _sides(one), _sides(other)
     return any(
         sides[0][pair].isdisjoint(sides[1][pair]) for pair in sides[0].keys() & sides[1].keys()

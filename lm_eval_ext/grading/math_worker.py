@@ -28,8 +28,7 @@ from lm_eval_ext.grading.math_comparison import clear_cache, compare, compare_re
 MAX_COMPARISONS = 20_000
 """Comparisons after which the serving process is replaced, as SymPy's caches only grow."""
 
-MAX_RESIDENT_BYTES = 700 * 1024**2
-"""Memory in use after which it is replaced, too."""
+MAX_RESIDENT_BYTES = 700 * 1024**2  # memory in use after which it is replaced, too
 
 _FINISHED, _WORN = 0, 3  # exit codes of the serving process: input ended, to be replaced
 

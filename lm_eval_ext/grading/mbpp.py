@@ -22,17 +22,12 @@ from lm_eval_ext.grading.sandbox.limits import MAX_PROGRAM
 from lm_eval_ext.grading.sandbox.pool import Pool, shared_pool
 from lm_eval_ext.grading.sandbox.session import Deadline, ProgramGone, Session
 
-MIN_SECONDS = 3.0
-"""Wall-clock seconds every program has, for all tests together."""
-
-FACTOR = 5.0
-"""How many times as long as the reference solution a program may take."""
-
+MIN_SECONDS = 3.0  # wall-clock seconds every program has, for all tests together
+FACTOR = 5.0  # how many times as long as the reference solution a program may take
 MAX_SECONDS = 60.0
 """Wall-clock seconds no program may pass, and what the reference solution itself has."""
 
-SECONDS_WITHOUT_REFERENCE = 10.0
-"""The limit where the record has no reference solution."""
+SECONDS_WITHOUT_REFERENCE = 10.0  # the limit where the record has no reference solution
 
 
 def grade_many(
@@ -48,15 +43,9 @@ def grade_many(
     value``, ``test 2: ZeroDivisionError``, ``program: SyntaxError``, ``timeout``, ``test 1:
     exited``, ``test 1: killed``, ``test 1: malformed reply`` and the like.
 
-    Parameters
-    ----------
-    completions
-        The attempts, of shape (n_attempts,).
-    doc
-        A record of MBPP, full (``text``, ``code``, ``test_list``, ``test_setup_code``) or sanitized
-        (``prompt``, ``code``, ``test_list``, ``test_imports``).
-    finish_reasons
-        Not used: a program that was cut fails its tests, or is one that passes them.
+    The record is one of MBPP, full (``text``, ``code``, ``test_list``, ``test_setup_code``) or
+    sanitized (``prompt``, ``code``, ``test_list``, ``test_imports``). ``finish_reasons`` are not
+    used: a program that was cut fails its tests, or is one that passes them.
 
     Raises
     ------

@@ -29,7 +29,7 @@ _NUMBER = re.compile(
 _DIGITS = re.compile(rf"(?:(?<![0-9A-Za-z.])[-+])?{_DECIMAL}(?: ?/ ?{_INTEGER})?")
 # Words that may stand between "the answer is" and the number.
 _LEAD_IN = re.compile(
-    r"(?:[\s:=(\"'≈~]|(?:approximately|about|roughly|around|exactly|equal to|just|only)\s"
+    r"\A(?:[\s:=(\"'≈~]|(?:approximately|about|roughly|around|exactly|equal to|just|only)\s"
     r"|(?:USD|US|EUR|GBP|CAD|AUD|Rs\.?)(?=\s*[-+0-9.])){0,8}"
 )
 # A unit written onto the number; any other letter there (5k, 5M, 3x, 2e9) may change its value.
@@ -116,40 +116,28 @@ def plain_text(text: str) -> str:
 
     Examples
     --------
-    >>> plain_text(r"\(-\$1{,}234.50\)\text{ dollars}")
-    '-1,234.50 dollars'
-    >>> plain_text(r"1\frac{1}{2}")
-    '1 1/2'
+    >>> plain_text(r"\(-\$1{,}234.50\)\text{ dollars}"), plain_text(r"1\frac{1}{2}")
+    ('-1,234.50 dollars', '1 1/2')
     """
     text = without_ordinals(_CLOSED_END.sub("", text))
     text = _MINUS.sub("-", text).replace("{,}", ",")
     text = _SPACING.sub(" ", _GROUP_SPACE.sub("", text))
     for _ in range(3):  # commands inside one another
         text = _TEXT_COMMAND.sub(r" \1 ", _COLORED.sub(r" \1 ", text))
-    text = _FRACTION_COMMAND.sub(_fraction, text)
+    text = _FRACTION_COMMAND.sub(
+        lambda m: f"{m[1]} " * bool(m[1]) + f"{m[2] or m[4]}/{m[3] or m[5]}", text
+    )
     text = _TIMES.sub("*", text).replace("\\approx", "≈")
     text = _DROPPED.sub("", _MARKUP_BETWEEN_DIGITS.sub(" ", text))
     return re.sub(" {2,}", " ", text).strip()
 
 
-def _fraction(match: re.Match[str]) -> str:
-    whole = f"{match[1]} " if match[1] else ""
-    return f"{whole}{match[2] or match[4]}/{match[3] or match[5]}"
-
-
 def parse_exact(text: str) -> Fraction | None:
     r"""Read ``text`` that should be a number and at most a unit, such as the inside of a box.
 
-    Parameters
-    ----------
-    text
-        Short text; what stands before a last ``=`` is ignored (``x = 5``), unless it is a plain
-        number that differs (``6 = 5`` is no number).
-
-    Returns
-    -------
-    Fraction or None
-        None unless the whole text is one number, possibly with a currency, ``%`` or a unit.
+    Return None unless the whole text is one number, possibly with a currency, ``%`` or a unit. What
+    stands before a last ``=`` is ignored (``x = 5``), unless it is a plain number that differs
+    (``6 = 5`` is not a number).
 
     Examples
     --------
@@ -173,25 +161,15 @@ def parse_exact(text: str) -> Fraction | None:
 def parse_leading(text: str) -> Fraction | None:
     """Read the number a sentence begins with, such as what follows "the answer is".
 
-    Parameters
-    ----------
-    text
-        The text after the marker; only its first line with text is read.
-
-    Returns
-    -------
-    Fraction or None
-        None unless the sentence begins with one number. A sum with its result counts as its
-        result (``9 * 2 = 18``), a sum without one is not a number.
+    Only the first line with text is read. Return None unless it begins with one number. A sum with
+    its result counts as its result (``9 * 2 = 18``), a sum without one is not a number.
 
     Examples
     --------
-    >>> parse_leading(" 18 eggs, since 16 - 3 = 13 and 5 more are laid.")
-    Fraction(18, 1)
     >>> parse_leading(" 9 * 2 = $18."), parse_leading(" 9 * 2."), parse_leading(" not clear")
     (Fraction(18, 1), None, None)
     """
-    line = _after_lead_in(plain_text(text)).partition("\n")[0]
+    line = _LEAD_IN.sub("", plain_text(text), count=1).partition("\n")[0]
     left_side = _ARITHMETIC_LEFT_SIDE.match(line)
     line = line[left_side.end() :] if left_side else line
     found = _leading_number(line)
@@ -207,24 +185,12 @@ def parse_leading(text: str) -> Fraction | None:
 def parse_sentence(text: str, *, set_off: bool = False) -> Fraction | None:
     """Read the number that a sentence states, such as one after the label "Final Answer:".
 
-    Parameters
-    ----------
-    text
-        The text after the label; only its first sentence is read.
-    set_off
-        Whether the number has to be in bold or in a formula.
-
-    Returns
-    -------
-    Fraction or None
-        The one number that is set off; else, unless it has to be, the only number, or the one that
-        ends the sentence after "is" or "=". None where there is no such number, or where words of
-        the sentence make it another ("at least", "half of", "not").
+    Only the first sentence is read. Return the one number that is set off, in bold or in a formula;
+    else, unless it has to be ``set_off``, the only number, or the one that ends the sentence after
+    "is" or "="; None where there is none, or words make it another ("at least", "half of", "not").
 
     Examples
     --------
-    >>> parse_sentence("Josh made a profit of **$70,000**. He is happy.")
-    Fraction(70000, 1)
     >>> parse_sentence("The cost of 3 boxes is 18 dollars.")
     Fraction(18, 1)
     >>> parse_sentence("Each of the 3 boxes has 6 eggs."), parse_sentence("It is not 5.")
@@ -252,11 +218,6 @@ def join_groups(text: str) -> str:
     """Return the text with ``9 500`` as ``9500`` where the sentence ends after it.
 
     Elsewhere the space may separate two numbers ("9 500 g bags").
-
-    Examples
-    --------
-    >>> join_groups("It is 9 500."), join_groups("9 500 eggs")
-    ('It is 9500.', '9 500 eggs')
     """
     return _SPACED_GROUPS.sub(lambda match: match["number"].replace(" ", ""), text)
 
@@ -276,14 +237,9 @@ def _differs(left_side: str, right_side: str, value: Fraction) -> bool:
     return all(plain != each and abs(plain - each) >= tolerance for each in values)
 
 
-def _after_lead_in(text: str) -> str:
-    lead_in = _LEAD_IN.match(text)
-    return text[lead_in.end() :] if lead_in else text
-
-
 def _leading_number(text: str) -> tuple[Fraction, str] | None:
     """Return the number ``text`` begins with and the rest, or None when the rest changes it."""
-    text = _after_lead_in(text)
+    text = _LEAD_IN.sub("", text, count=1)
     match = _NUMBER.match(text)
     if match is None or sum(character.isdigit() for character in match[0]) > MAX_DIGITS:
         return None

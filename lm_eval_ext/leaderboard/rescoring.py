@@ -19,8 +19,7 @@ from lm_eval_ext.data.question_text import text_hash
 from lm_eval_ext.errors import UserError
 from lm_eval_ext.grading import grade_questions
 from lm_eval_ext.grading.attempt_details import AttemptDetails, Question, verdict_details
-from lm_eval_ext.grading.response_thoughts import ResponseThoughts
-from lm_eval_ext.grading.responses import first_text, keeps_end
+from lm_eval_ext.grading.responses import ResponseThoughts, first_text, keeps_end
 from lm_eval_ext.harness.attempt_settings import RESERVED, AttemptSettings, described, read_settings
 from lm_eval_ext.leaderboard.run_files import asked, read_samples
 from lm_eval_ext.methods.calibrator import Calibrator

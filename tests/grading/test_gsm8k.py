@@ -142,9 +142,9 @@ def test_a_record_without_a_number_is_refused():
 )
 def test_a_megabyte_of_noise_is_graded_quickly(unit):
     completion = unit * (1_000_000 // len(unit))
-    start = time.perf_counter()
+    start = time.process_time()
     assert not grade("gsm8k", completion, {"answer": "#### 1"}).correct
-    assert time.perf_counter() - start < 2.0
+    assert time.process_time() - start < 2.0
 
 
 @pytest.mark.parametrize("split", ["test", "train"])

@@ -15,8 +15,7 @@ import pytest
 
 from lm_eval_ext.errors import UserError
 from lm_eval_ext.grading import Attempt, grade, grade_many, mbpp
-from lm_eval_ext.grading.code_tests import read_tests
-from lm_eval_ext.grading.foreseen_calls import foreseen_calls
+from lm_eval_ext.grading.code_tests import foreseen_calls, read_tests
 from lm_eval_ext.grading.sandbox.pool import shared_pool
 
 DOC = {

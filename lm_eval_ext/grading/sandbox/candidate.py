@@ -75,19 +75,16 @@ class _Program:
 
 
 def serve(channel: int) -> None:
-    """Answer requests until the other side closes the channel."""
+    """Answer requests, their length first, until the other side closes the channel."""
     program = _Program()
     while True:
-        reply = program.answer(_read(channel))
-        _write(channel, reply)
-
-
-def _read(channel: int) -> bytes:
-    """Read one message, its length first; end the process where there is none."""
-    length = int.from_bytes(_exactly(channel, 4), "little")
-    if length > 2 * MAX_BYTES:
-        os._exit(1)
-    return _exactly(channel, length)
+        length = int.from_bytes(_exactly(channel, 4), "little")
+        if length > 2 * MAX_BYTES:
+            os._exit(1)
+        reply = program.answer(_exactly(channel, length))
+        data = len(reply).to_bytes(4, "little") + reply
+        while data:
+            data = data[os.write(channel, data) :]
 
 
 def _exactly(channel: int, length: int) -> bytes:
@@ -98,9 +95,3 @@ def _exactly(channel: int, length: int) -> bytes:
             os._exit(0)
         data += more
     return data
-
-
-def _write(channel: int, message: bytes) -> None:
-    data = len(message).to_bytes(4, "little") + message
-    while data:
-        data = data[os.write(channel, data) :]

@@ -42,19 +42,9 @@ def version() -> int:
 
 
 def restrict(readable: Iterable[str], writable: Iterable[str]) -> None:
-    """Restrict this process to some paths, for good.
+    """Restrict this process, for good, to some files and folders with all below them.
 
-    Parameters
-    ----------
-    readable
-        Files and folders that may be read, with all below them.
-    writable
-        Folders in which files may be made, changed and removed too, and files that may be written.
-
-    Raises
-    ------
-    OSError
-        If the kernel has no Landlock.
+    In writable folders files may be made, changed and removed too. `OSError` without Landlock.
     """
     found = version()
     if not found:

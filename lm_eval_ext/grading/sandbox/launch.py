@@ -63,17 +63,8 @@ class LaunchError(RuntimeError):
 class Zygote:
     """The waiting process, and what it found out about its sandbox.
 
-    Parameters
-    ----------
-    back_end
-        One of `BACK_ENDS`.
-    without
-        Names of `confinement.STEPS` to leave out, to see what the others hold by themselves.
-
-    Raises
-    ------
-    LaunchError
-        If this back end does not work here.
+    ``without`` names `confinement.STEPS` to leave out, to see what the others hold by themselves.
+    `LaunchError` if this back end does not work here.
     """
 
     def __init__(self, back_end: str, limits: Limits, without: Sequence[str] = ()) -> None:
@@ -96,13 +87,7 @@ class Zygote:
         )
 
     def program(self) -> tuple[socket.socket, socket.socket]:
-        """Start a process for one program; return its channel and its lease.
-
-        Raises
-        ------
-        SandboxLost
-            If the waiting process has ended.
-        """
+        """Start a process for one program; return its channel and its lease, or `SandboxLost`."""
         channel, their_channel = socket.socketpair()
         lease, their_lease = socket.socketpair()
         with their_channel, their_lease:
@@ -262,11 +247,8 @@ def _outermost(paths: list[str]) -> tuple[str, ...]:
 def readable_by_everyone() -> bool:
     """Tell whether a user without any rights can run the interpreter and load our modules."""
     needed = [interpreter(), *visible().shown, str(CODE_FOLDER / "zygote.py")]
-    return all(_open_to_others(path) for path in needed)
-
-
-def _open_to_others(path: str) -> bool:
-    """Tell whether everyone may read a path and pass through the folders above it."""
-    place = Path(os.path.realpath(path))
-    passable = all(folder.stat().st_mode & stat.S_IXOTH for folder in place.parents)
-    return passable and bool(place.stat().st_mode & stat.S_IROTH)
+    places = [Path(os.path.realpath(path)) for path in needed]
+    folders = {folder for place in places for folder in place.parents}
+    return all(folder.stat().st_mode & stat.S_IXOTH for folder in folders) and all(
+        place.stat().st_mode & stat.S_IROTH for place in places
+    )

@@ -16,14 +16,9 @@ class Limits(NamedTuple):
     processes: int = 64  # and threads; not counted for root, and mostly forbidden altogether
 
 
-MAX_BYTES = 2**20
-"""Bytes of one encoded value."""
-
+MAX_BYTES = 2**20  # bytes of one encoded value
 MAX_NODES = 50_000
 """Numbers, strings, containers and so on in one value, those inside containers included."""
 
-MAX_DEPTH = 60
-"""Containers inside containers."""
-
-MAX_PROGRAM = 200_000
-"""Characters of a program's source."""
+MAX_DEPTH = 60  # containers inside containers
+MAX_PROGRAM = 200_000  # characters of a program's source

@@ -21,9 +21,7 @@ from lm_eval_ext.grading.sandbox.session import Deadline, ProgramGone, SandboxLo
 UNSANDBOXED = "LM_EVAL_EXT_UNSANDBOXED"
 """Environment variable: ``1`` runs programs also where the minimum of isolation does not hold."""
 
-MAX_SIZE = 8
-"""Programs at once, at most; fewer where there are fewer processors."""
-
+MAX_SIZE = 8  # programs at once, at most; fewer where there are fewer processors
 _TRIES = 3
 _REMEDY = (
     "use Linux with bubblewrap installed or unprivileged user namespaces allowed (see "
@@ -42,14 +40,8 @@ class Pool:
     Nothing starts before the first program. Safe to use from several threads; in a forked copy of
     this process it starts again by itself.
 
-    Parameters
-    ----------
-    back_ends
-        Ways to isolate that may be used, the preferred first.
-    size
-        Programs at once; by default one per processor, `MAX_SIZE` at most.
-    without
-        Steps of confinement to leave out, see `launch.Zygote`.
+    The first of ``back_ends`` that works is used. ``size`` is how many programs run at once, by
+    default one per processor and `MAX_SIZE` at most; for ``without`` see `launch.Zygote`.
     """
 
     def __init__(
@@ -80,17 +72,10 @@ class Pool:
         *,
         wait: bool = True,
     ) -> _Result:
-        """Give work a process of its own and return what it returns.
+        """Give work a process, a new one if the sandbox breaks down; return its result.
 
-        Parameters
-        ----------
-        work
-            Talks to the program; called again with a new process if the sandbox broke down.
-        deadline
-            Makes the deadline when the process starts, which may be after a wait for a slot.
-        wait
-            Whether to wait for a slot. False is for work on behalf of a program that has one:
-            waiting for a second could last for ever.
+        The deadline is made when the process starts, maybe after a wait for a slot. Work on behalf
+        of a program that has a slot must not ``wait`` for a second: that could last for ever.
 
         Raises
         ------
@@ -153,15 +138,10 @@ class Pool:
             lost = True
             raise
         finally:
-            if lost:
-                self._drop(zygote)
-
-    def _drop(self, zygote: Zygote) -> None:
-        """Give up a waiting process; the next program starts another."""
-        with self._lock:
-            if self._zygote is zygote:
-                self._zygote = None
-        zygote.close()
+            if lost:  # the next program starts another
+                with self._lock:
+                    self._zygote = None if self._zygote is zygote else self._zygote
+                zygote.close()
 
     def _launch(self) -> Zygote:
         """Start the first back end that works and keeps the minimum."""

@@ -21,11 +21,7 @@ def leave_namespaces() -> list[str]:
     """Enter new namespaces of every kind the kernel grants; return their names.
 
     The process becomes root of its own user namespace, which is the same user as before outside.
-
-    Raises
-    ------
-    OSError
-        If there is no new user and mount namespace, without which there is no private root.
+    `OSError` without a new user and mount namespace, which a private root needs.
     """
     user, group = os.geteuid(), os.getegid()
     kernel.unshare(kernel.CLONE["user"] | kernel.CLONE["mount"])
@@ -44,12 +40,8 @@ def leave_namespaces() -> list[str]:
 def build(visible: Iterable[str], masked: Iterable[str]) -> None:
     """Make the private root and move into it.
 
-    Parameters
-    ----------
-    visible
-        Files and folders to show, read-only, where they are outside; links as links.
-    masked
-        Folders below those to show empty.
+    It shows the ``visible`` files and folders, read-only, where they are outside, links as links,
+    and the ``masked`` folders below those empty.
     """
     base = "/tmp"
     kernel.mount("none", "/", None, kernel.MS_REC | kernel.MS_PRIVATE)

@@ -65,12 +65,8 @@ _NOT_THERE = {"clone3": (435, 435)}  # so that the C library falls back on `clon
 _AUDIT_ARCHITECTURE = (0xC000003E, 0xC00000B7)
 _X32_BIT = 0x40000000
 _LOAD, _EQUAL, _NOT_LESS, _RETURN = 0x20, 0x15, 0x35, 0x06
-_ALLOW, _KILL = 0x7FFF0000, 0x80000000
+_ALLOW, _KILL, _REFUSE = 0x7FFF0000, 0x80000000, 0x00050000  # the last with an error's number
 _NUMBER_AT, _ARCHITECTURE_AT, _ARGUMENTS_AT = 0, 4, 16
-
-
-def _refuse(number: int) -> int:
-    return 0x00050000 | number
 
 
 def _step(code: int, value: int, if_true: int = 0, if_false: int = 0) -> bytes:
@@ -97,22 +93,14 @@ def _with_argument(
             _step(_LOAD, argument + 4),
             _step(_EQUAL, 0, 0, 1),
             _step(_RETURN, _ALLOW),
-            _step(_RETURN, _refuse(otherwise)),
+            _step(_RETURN, _REFUSE | otherwise),
         )
     )
 
 
 @lru_cache(maxsize=1)  # made before the fork, it serves every process that is number 1
 def program(column: int, process: int) -> bytes:
-    """Return the filter for a machine and a process.
-
-    Parameters
-    ----------
-    column
-        0 for x86_64, 1 for aarch64.
-    process
-        The process number as the process itself sees it.
-    """
+    """Return the filter for 0, x86_64, or 1, aarch64, and the process number as it sees it."""
     steps = [
         _step(_LOAD, _ARCHITECTURE_AT),
         _step(_EQUAL, _AUDIT_ARCHITECTURE[column], 1, 0),
@@ -126,8 +114,8 @@ def program(column: int, process: int) -> bytes:
     steps.append(_with_argument(_LIMITS_OF_SELF[column], 0))
     steps.append(_with_argument(_PAIR[column], socket.AF_UNIX))
     steps.append(_with_argument(_CONTROL[column], _FIONBIO, place=1, otherwise=errno.ENOTTY))
-    steps += [_answer(n[column], _refuse(errno.ENOSYS)) for n in _NOT_THERE.values()]
-    steps.append(_step(_RETURN, _refuse(errno.EPERM)))
+    steps += [_answer(n[column], _REFUSE | errno.ENOSYS) for n in _NOT_THERE.values()]
+    steps.append(_step(_RETURN, _REFUSE | errno.EPERM))
     return b"".join(steps)
 
 
@@ -136,13 +124,7 @@ class _Filter(ctypes.Structure):
 
 
 def install() -> None:
-    """Put the filter on this process, for good.
-
-    Raises
-    ------
-    OSError
-        If the kernel has no filters, or the machine's system calls are not known here.
-    """
+    """Put the filter on this process, for good; `OSError` where there is none for it."""
     column = kernel.machine()
     if column is None:
         raise OSError("no table of system calls for this machine")

@@ -45,15 +45,10 @@ class SandboxLost(BaseException):
 
 
 class Deadline:
-    """A wall-clock limit for everything one program does.
+    """A wall-clock limit in seconds for everything one program does, counted from now.
 
-    Parameters
-    ----------
-    seconds
-        The limit, counted from now.
-    extend
-        Called once when the time is up; returns the limit that shall hold instead, in seconds,
-        counted from the same start.
+    When the time is up, ``extend`` is called once; the limit it returns, counted from the same
+    start, holds instead.
     """
 
     def __init__(self, seconds: float, extend: Callable[[], float] | None = None) -> None:
@@ -114,15 +109,7 @@ class Handle:
 
 
 class Session:
-    """A program in a process of its own.
-
-    Parameters
-    ----------
-    channel, lease
-        The two sockets of `lm_eval_ext.grading.sandbox.launch.Zygote.program`.
-    deadline
-        For all requests together.
-    """
+    """A program in a process of its own, with the sockets of `launch.Zygote.program`."""
 
     on_return: Callable[[Any], None] | None = None
     """Called with the value of every call that returned, before the caller gets it."""
@@ -142,15 +129,9 @@ class Session:
     ) -> dict[str, Any]:
         """Run the program; return what it defines under the names, functions as handles.
 
-        Parameters
-        ----------
-        source, names
-            The program, and what is wanted of it.
-        ahead
-            Calls, as a name and arguments, that will be made next and in this order. They are asked
-            for at once, which saves a wait per call: `call` then finds the reply under way.
-        imports
-            Import statements to run before it in its namespace. One that fails is passed over.
+        Calls ``ahead``, a name and arguments each, will be made next and in this order. They are
+        asked for at once, which saves a wait per call: `call` then finds the reply under way. The
+        ``imports`` are statements to run first; one that fails is passed over.
 
         Raises
         ------

@@ -1,13 +1,11 @@
 """Sets that are iterated in a given order.
 
-The order of a set depends on the hashes of its elements, on the size of its table and on its
-history. A set that crosses as a list of its elements would come out of ``set(...)`` in another
-order than it went in, and a program that returns ``tuple(s)`` would be judged by its transport. So
-the size of the table crosses too, and the set is rebuilt to be iterated as it was: also where the
-hashes differ, as those of strings do between two processes.
-
-How the interpreter places elements (``Objects/setobject.c``) is followed only to find a way. What
-was built is looked at, and where its order is another one, the next way is tried.
+The order of a set depends on its elements' hashes, the size of its table and its history. Made
+again from a list, it could have another order, and a program that returns ``tuple(s)`` would be
+judged by its transport. So the size of the table crosses too, and the set is rebuilt to be iterated
+as it was, also where the hashes of strings differ between two processes. How the interpreter places
+elements (``Objects/setobject.c``) is followed only to find a way: what was built is looked at, and
+where its order is another one, the next way is tried.
 """
 
 from __future__ import annotations
@@ -17,12 +15,8 @@ import random
 from collections.abc import Container, Iterator
 from typing import Any
 
-SMALLEST = 8
-"""Slots of the table of a small set."""
-
-LARGEST = 2**15
-"""Slots of the largest table that is built for the sake of an order."""
-
+SMALLEST = 8  # slots of the table of a small set
+LARGEST = 2**15  # slots of the largest table that is built for the sake of an order
 EFFORT = 2**18
 """Steps that may be spent on the sets of one message, so that a hostile one costs no time."""
 
@@ -50,16 +44,9 @@ class SetBuilder:
     def build(self, kind: type[Any], elements: list[Any], slots: int) -> Any:
         """Return a set that is iterated in the order of the elements, where that can be had.
 
-        Parameters
-        ----------
-        kind
-            ``set`` or ``frozenset``. The latter cannot be had in any order, only in those that its
-            elements' hashes allow.
-        elements
-            What it holds, in the order wanted.
-        slots
-            What `slots_of` gave for the set they come from. Where it can be, the set gets as many,
-            so that what is added to it later goes where it would have gone.
+        A ``frozenset`` can be had only in the orders that its elements' hashes allow. ``slots`` is
+        what `slots_of` gave for the set they come from: where it can be, the set gets as many, so
+        that what is added to it later goes where it would have gone.
         """
         plain = kind(elements)
         if len(plain) < 2 or len(plain) != len(elements):

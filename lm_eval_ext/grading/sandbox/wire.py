@@ -54,18 +54,9 @@ class Match:
 
 
 def encode(value: Any, number_of: Callable[[Any], int] | None = None) -> bytes:
-    """Return the bytes of a value.
+    """Return the bytes of a value; `WireError` if it is too long, too deep or not data.
 
-    Parameters
-    ----------
-    number_of
-        Gives the number of the handle for an object that is not data. Without it such an object is
-        an error.
-
-    Raises
-    ------
-    WireError
-        If the value is too long, too deep or not data.
+    ``number_of`` gives the number of the handle for an object that is not data.
     """
     encoder = _Encoder(number_of)
     encoder.write(value, 0)
@@ -199,17 +190,9 @@ _BASES: dict[type, _Writer] = {
 
 
 def decode(data: bytes, handle: Callable[[int], Any] | None = None) -> Any:
-    """Return the value of bytes from a side that is not trusted.
+    """Return the value of bytes from a side that is not trusted; ``handle`` makes the handles.
 
-    Parameters
-    ----------
-    handle
-        Makes the object that stands for a handle of a given number.
-
-    Raises
-    ------
-    WireError
-        If the bytes are not exactly one value within the limits.
+    `WireError` if they are not exactly one value within the limits.
     """
     if len(data) > 2 * MAX_BYTES:
         raise WireError("more bytes than a value may have")
@@ -282,8 +265,6 @@ def _refuse_collisions(elements: list[Any]) -> None:
 
 
 def _pairs(elements: list[Any]) -> dict[Any, Any]:
-    if len(elements) % 2:
-        raise WireError("a key without a value")
     _refuse_collisions(elements[::2])
     return dict(zip(elements[::2], elements[1::2], strict=True))
 

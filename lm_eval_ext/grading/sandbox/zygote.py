@@ -31,8 +31,7 @@ from lm_eval_ext.grading.sandbox.confinement import STEPS, Surroundings, confine
 from lm_eval_ext.grading.sandbox.limits import Limits
 
 STATUS = struct.Struct("<i")
-NOT_CONFINED = 125
-"""Exit status of a program's process that could not take a step it should."""
+NOT_CONFINED = 125  # exit status of a program's process that could not take a step it should
 
 # What programs import most, so that each finds it loaded.
 _PRELOADED = """
@@ -64,13 +63,10 @@ def main(control_number: int) -> None:
     nothing = os.open("/dev/null", os.O_RDWR)
     os.dup2(nothing, 0)
     os.dup2(nothing, 1)
-    readable = settings["visible"] + ["/etc/localtime"]
     # Without namespaces around it, this process may be root on the machine's own mounts.
-    own = _OWN_NAMESPACES if entered else 0
-    spawner = _Spawner(tuple(readable), settings["folder"], Limits(**settings["limits"]), own)
-    control.send(
-        json.dumps(spawner.try_out(settings["without"]) | {"namespaces": entered}).encode()
-    )
+    spawner = _Spawner(settings, _OWN_NAMESPACES if entered else 0)
+    report = spawner.try_out(settings["without"]) | {"namespaces": entered}
+    control.send(json.dumps(report).encode())
     os.dup2(nothing, 2)
     column = kernel.machine()
     if column is not None:
@@ -94,26 +90,23 @@ def _continue_in_child(control: socket.socket) -> None:
 class _Spawner:
     """Makes the processes of programs."""
 
-    def __init__(
-        self, readable: tuple[str, ...], folder: str, limits: Limits, namespaces: int
-    ) -> None:
-        self.readable, self.folder, self.limits = readable, folder, limits
+    def __init__(self, settings: dict[str, Any], namespaces: int) -> None:
+        self.readable = (*settings["visible"], "/etc/localtime")
+        self.folder = settings["folder"]
+        self.limits = Limits(**settings["limits"])
         self.namespaces = namespaces
         self.steps = tuple(STEPS)
 
     def try_out(self, without: list[str]) -> dict[str, Any]:
         """Find out, in processes made for it, what can be had here."""
-        try:
-            process = kernel.fork_into(self.namespaces)
-        except OSError:
-            self.namespaces = 0
-            process = os.fork()
-        if process == 0:
-            os._exit(0)
-        os.waitpid(process, 0)
         reading, writing = os.pipe()
         around = self.surroundings()
-        process = kernel.fork_into(self.namespaces)
+        try:
+            process = kernel.fork_into(self.namespaces)
+        except OSError:  # not granted
+            self.namespaces = 0
+            around = self.surroundings()
+            process = kernel.fork_into(0)
         if process == 0:
             os.close(reading)
             os.write(writing, json.dumps(impossible_steps(around, without)).encode())

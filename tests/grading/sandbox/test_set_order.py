@@ -129,9 +129,9 @@ def test_a_forged_size_costs_little_time_and_room(table: int, tag: bytes) -> Non
     data = [forged(one, table, tag), forged(colliding, table, tag)]
     data.append(b"l" + struct.pack("<I", len(many)) + b"".join(many))
     data.append(forged(["b", "a", "c"], table, tag))
-    started = time.monotonic()
+    started = time.process_time()
     values = [decode(each) for each in data]
-    assert time.monotonic() - started < 5
+    assert time.process_time() - started < 5
     assert values[0] == set(one)
     assert slots_of(values[3]) <= LARGEST
     assert decode(forged([1, 1, 2, 1], table, tag)) == {1, 2}
