@@ -25,7 +25,7 @@ from lm_eval_ext.engine.attempt_texts import (
     with_thinking_budget,
     with_thought,
 )
-from lm_eval_ext.engine.epilogue import Epilogue
+from lm_eval_ext.engine.follow_up import FollowUp
 from lm_eval_ext.engine.random_stream import attempt_stream
 from lm_eval_ext.engine.request import AttemptRequest, AttemptResult, common_prefix_split
 from lm_eval_ext.engine.row_budget import annotated_within_memory
@@ -170,7 +170,7 @@ class AttemptSampling(KeyedArguments, ABC):
         settings: SamplingSettings,
         *,
         stop: StopStrings,
-        follow_up: Epilogue | None,
+        follow_up: FollowUp | None,
     ) -> Iterator[tuple[int, AttemptResult]]:
         """Yield (index of the request, result) as attempts end, in any order.
 
@@ -341,10 +341,10 @@ class AttemptSampling(KeyedArguments, ABC):
         requests: Sequence[AttemptRequest],
         settings: SamplingSettings,
         stop: StopStrings,
-        epilogue: Epilogue | None,
+        follow_up: FollowUp | None,
     ) -> Iterator[tuple[int, AttemptResult]]:
         if requests:
-            yield from self.decode(requests, settings, stop=stop, follow_up=epilogue)
+            yield from self.decode(requests, settings, stop=stop, follow_up=follow_up)
 
     @property
     def eos_token_ids(self) -> list[int]:

@@ -12,8 +12,8 @@ from lm_eval.models.huggingface import HFLM
 from lm_eval_ext.checks import whole_number
 from lm_eval_ext.engine.attempt_texts import budget_of_thoughts
 from lm_eval_ext.engine.decoding import Decoder
-from lm_eval_ext.engine.epilogue import Epilogue
 from lm_eval_ext.engine.fallback import FallbackDecoder, fallback_for
+from lm_eval_ext.engine.follow_up import FollowUp
 from lm_eval_ext.engine.memory import fitting_rows
 from lm_eval_ext.engine.request import AttemptRequest, AttemptResult
 from lm_eval_ext.engine.row_budget import RowBudget
@@ -119,7 +119,7 @@ class SampledLM(AttemptSampling, HFLM):
         settings: SamplingSettings,
         *,
         stop: StopStrings,
-        follow_up: Epilogue | None,
+        follow_up: FollowUp | None,
     ) -> Iterator[tuple[int, AttemptResult]]:
         """Decode attempts with the engine, with fewer rows where memory runs out."""
 
@@ -130,7 +130,7 @@ class SampledLM(AttemptSampling, HFLM):
                 stop=stop,
                 eos_token_ids=self.eos_token_ids,
                 max_rows=rows,
-                epilogue=follow_up,
+                follow_up=follow_up,
                 budget=budget_of_thoughts(self, settings.thinking_budget),
                 timing=self._timing,
             )

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from lm_eval_ext.engine.attempt_texts import budget_of_thoughts
-from lm_eval_ext.engine.epilogue import Epilogue
+from lm_eval_ext.engine.follow_up import FollowUp
 from lm_eval_ext.engine.request import AttemptRequest, AttemptResult
 from lm_eval_ext.engine.sampling_settings import SamplingSettings
 from lm_eval_ext.engine.stop_strings import StopStrings
@@ -121,7 +121,7 @@ class SampledVLLM(AttemptSampling, VLLM):
         settings: SamplingSettings,
         *,
         stop: StopStrings,
-        follow_up: Epilogue | None,
+        follow_up: FollowUp | None,
     ) -> Iterator[tuple[int, AttemptResult]]:
         """Decode attempts with vLLM."""
         from lm_eval_ext.vllm_engine.decoder import Ending, VLLMDecoder
@@ -132,7 +132,7 @@ class SampledVLLM(AttemptSampling, VLLM):
             ending=Ending(
                 stop, self.eos_token_ids, budget_of_thoughts(self, settings.thinking_budget)
             ),
-            epilogue=follow_up,
+            follow_up=follow_up,
             timing=self._timing,
         )
         return decoder.run(requests)

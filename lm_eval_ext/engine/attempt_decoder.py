@@ -10,7 +10,7 @@ import torch
 from numpy.typing import NDArray
 from transformers import PreTrainedModel
 
-from lm_eval_ext.engine.epilogue import Epilogue, Readout
+from lm_eval_ext.engine.follow_up import FollowUp, Readout
 from lm_eval_ext.engine.request import AttemptRequest, AttemptResult, statistics_from_columns
 from lm_eval_ext.engine.sampling import Sampler, padded_contexts
 from lm_eval_ext.engine.stop_strings import StopStrings
@@ -59,7 +59,7 @@ class AttemptDecoder:
     ----------
     max_rows
         Most attempts decoded at once.
-    epilogue
+    follow_up
         What to read after each attempt once it has ended, or None.
     budget
         Ends thoughts that take too long, or None.
@@ -71,7 +71,7 @@ class AttemptDecoder:
     stop: StopStrings
     eos_token_ids: Sequence[int]
     max_rows: int
-    epilogue: Epilogue | None = None
+    follow_up: FollowUp | None = None
     budget: ThinkingBudget | None = None
     timing: Timing = field(default_factory=Timing)
 

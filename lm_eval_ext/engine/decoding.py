@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import torch
 
 from lm_eval_ext.engine.attempt_decoder import AttemptDecoder, Row
-from lm_eval_ext.engine.epilogue import CachedReader, FinishedAttempt, Readout
+from lm_eval_ext.engine.follow_up import CachedReader, FinishedAttempt, Readout
 from lm_eval_ext.engine.inputs import private_inputs
 from lm_eval_ext.engine.packed_weights import packed_weights
 from lm_eval_ext.engine.private_cache import PrivateCache
@@ -39,7 +39,7 @@ class Decoder(AttemptDecoder):
     """An `AttemptDecoder` for models that fit (`lm_eval_ext.engine.support.misfit`)."""
 
     def __post_init__(self) -> None:
-        self._reader = None if self.epilogue is None else CachedReader(self.model, self.epilogue)
+        self._reader = None if self.follow_up is None else CachedReader(self.model, self.follow_up)
         self._rows: list[Row] = []
         self._tree = PromptTree([])
         self._prefix: SharedPrefix | None = None
@@ -139,7 +139,7 @@ class Decoder(AttemptDecoder):
         return results
 
     def _readouts(self, finished: list[int]) -> list[Readout | None]:
-        """Read the epilogue after finished rows, from their caches."""
+        """Read the follow-up after finished rows, from their caches."""
         if self._reader is None:
             return [None] * len(finished)
         assert self._cache is not None

@@ -19,7 +19,7 @@ from transformers import LogitsProcessor, LogitsProcessorList, PreTrainedModel, 
 from transformers.cache_utils import Cache, DynamicCache
 
 from lm_eval_ext.engine.attempt_decoder import AttemptDecoder, Row
-from lm_eval_ext.engine.epilogue import FinishedAttempt, Readout, read_plainly
+from lm_eval_ext.engine.follow_up import FinishedAttempt, Readout, read_uncached
 from lm_eval_ext.engine.inputs import embedded, padded
 from lm_eval_ext.engine.packed_weights import packed_weights
 from lm_eval_ext.engine.request import AttemptRequest, AttemptResult
@@ -110,7 +110,7 @@ class _Finished(StoppingCriteria):
 class FallbackDecoder(AttemptDecoder):
     """An `AttemptDecoder` that runs ``model.generate``, for any causal model.
 
-    All of an epilogue is read again, and what `generate` reads of a prompt counts as decoding.
+    All of a follow-up is read again, and what `generate` reads of a prompt counts as decoding.
 
     Parameters
     ----------
@@ -138,11 +138,11 @@ class FallbackDecoder(AttemptDecoder):
                     yield row.index, row.result(readout)
 
     def _readouts(self, rows: list[Row]) -> list[Readout | None]:
-        if self.epilogue is None:
+        if self.follow_up is None:
             return [None] * len(rows)
         finished = [FinishedAttempt(row.request, row.token_ids) for row in rows]
         with self.timing.part("annotation", sum(len(row.token_ids) for row in rows)):
-            return read_plainly(self.model, self.epilogue, finished)
+            return read_uncached(self.model, self.follow_up, finished)
 
     def _generate(self, rows: list[Row]) -> None:
         inputs = self._inputs([row.request for row in rows])

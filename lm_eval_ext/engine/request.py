@@ -81,7 +81,7 @@ class AttemptResult:
     token_ids
         Generated tokens; the end-of-sequence token and the tokens of a stop string are included.
     readout
-        Logits that an `lm_eval_ext.engine.epilogue.Epilogue` asked for, or None.
+        Logits that a `lm_eval_ext.engine.follow_up.FollowUp` asked for, or None.
     """
 
     token_ids: tuple[int, ...]

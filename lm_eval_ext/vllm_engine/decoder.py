@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from vllm import SamplingParams
 from vllm.inputs import embeds_input, tokens_input
 
-from lm_eval_ext.engine.epilogue import Epilogue, FinishedAttempt, Readout
+from lm_eval_ext.engine.follow_up import FinishedAttempt, FollowUp, Readout
 from lm_eval_ext.engine.request import AttemptRequest, AttemptResult, statistics_from_columns
 from lm_eval_ext.engine.sampling_settings import SamplingSettings
 from lm_eval_ext.engine.stop_strings import StopStrings
@@ -80,7 +80,7 @@ class _Attempt(NamedTuple):
 
 
 class _Reading(NamedTuple):
-    """A request in vLLM that reads the epilogue after attempts."""
+    """A request in vLLM that reads the follow-up after attempts."""
 
     name: Hashable
     request: AttemptRequest
@@ -97,7 +97,7 @@ class VLLMDecoder:
         How tokens are chosen.
     ending
         When attempts end.
-    epilogue
+    follow_up
         What to read after each attempt once it has ended, or None.
     timing
         Measures how long vLLM takes, with the tokens of attempts as they come out of it.
@@ -109,14 +109,14 @@ class VLLMDecoder:
         *,
         settings: SamplingSettings,
         ending: Ending,
-        epilogue: Epilogue | None = None,
+        follow_up: FollowUp | None = None,
         timing: Timing | None = None,
     ) -> None:
         self._timing = timing or Timing()
         self._engine = engine
         self._settings = settings
         self._ending = ending
-        self._epilogue = epilogue
+        self._follow_up = follow_up
         self._dtype = getattr(torch, engine.facts()["dtype"])
         self._waiting: deque[_Attempt | _Reading] = deque()
         self._in_flight: dict[str, _Attempt | _Reading] = {}
@@ -163,8 +163,8 @@ class VLLMDecoder:
             params = self._sampling_params(instruction, most)
         else:
             request = what.request
-            assert self._epilogue is not None
-            instruction = readout_instruction(key, self._epilogue.readout_ids)
+            assert self._follow_up is not None
+            instruction = readout_instruction(key, self._follow_up.readout_ids)
             params = SamplingParams(
                 temperature=0, max_tokens=1, detokenize=False, extra_args={NAME: instruction}
             )
@@ -221,10 +221,10 @@ class VLLMDecoder:
                     results.append((attempt, result))
             else:
                 yield from self._answered(what.name, tuple(values.tolist()))
-        if self._epilogue is None:
+        if self._follow_up is None:
             yield from ((job.place, result) for job, result in results)
         else:
-            yield from self._ask(self._epilogue, results)
+            yield from self._ask(self._follow_up, results)
 
     def _longer(
         self, attempt: _Attempt, output: Finished, columns: NDArray[np.float32]
@@ -265,10 +265,10 @@ class VLLMDecoder:
         return attempt, None if room else "length"
 
     def _ask(
-        self, epilogue: Epilogue, results: list[tuple[_Attempt, AttemptResult]]
+        self, follow_up: FollowUp, results: list[tuple[_Attempt, AttemptResult]]
     ) -> Iterator[tuple[int, AttemptResult]]:
-        """Have the epilogue read after attempts, once where it is the same for several."""
-        asked = epilogue.requests(
+        """Have the follow-up read after attempts, once where it is the same for several."""
+        asked = follow_up.requests(
             [FinishedAttempt(job.request, result.token_ids) for job, result in results]
         )
         for (job, result), request in zip(results, asked, strict=True):

@@ -1,4 +1,4 @@
-"""What is read behind finished attempts from their caches, against plain passes."""
+"""Follow-ups of finished attempts, read from their caches, against plain passes."""
 
 import functools
 from dataclasses import replace
@@ -11,7 +11,7 @@ from lm_eval_ext.engine.fallback import FallbackDecoder
 
 
 class Questions:
-    """Three tokens behind an attempt, which is cut short or changed in every possible way."""
+    """Three tokens after an attempt, which is cut short or changed in every possible way."""
 
     readout_ids = (3, 9, 27)
 
@@ -64,7 +64,7 @@ def test_readouts_are_those_of_plain_passes(
 ):
     model, questions = random_model(name), Questions()
     requests = make_requests(8, 5, vectors=True)
-    decoder = functools.partial(decoder_class, epilogue=questions)
+    decoder = functools.partial(decoder_class, follow_up=questions)
     settings = {"max_rows": max_rows, "eos": tuple(range(40, 120)), "max_new_tokens": 24}
     results = decode(decoder, model, requests, **settings)
     plain = decode(decoder_class, model, make_requests(8, 5, vectors=True), **settings)
