@@ -21,18 +21,10 @@ from lm_eval_ext.models.generation import FinishReason
 
 @dataclass(eq=False)
 class Row:
-    """An attempt in progress.
+    """An attempt in progress, at the request of an index.
 
-    Parameters
-    ----------
-    index
-        Index of its request in the run.
-    placed
-        The request with only that shared which the decoder shares.
-    due
-        Number of tokens at which to check the budget of its thought.
-    forced
-        Tokens that come next whatever the model predicts.
+    In `placed` only that is shared which the decoder shares. The budget of its thought is checked
+    at `due` tokens, and `forced` tokens come next whatever the model predicts.
     """
 
     index: int
@@ -53,16 +45,9 @@ class Row:
 
 @dataclass(eq=False, repr=False)
 class AttemptDecoder:
-    """Samples attempts under one set of sampling settings.
+    """Samples attempts under one set of sampling settings, at most `max_rows` at once.
 
-    Parameters
-    ----------
-    max_rows
-        Most attempts decoded at once.
-    follow_up
-        What to read after each attempt once it has ended, or None.
-    budget
-        Ends thoughts that take too long, or None.
+    A `follow_up` is read after each attempt once it has ended; a `budget` ends long thoughts.
     """
 
     model: PreTrainedModel
@@ -80,13 +65,7 @@ class AttemptDecoder:
         return Row(index, request, placed, None if self.budget is None else self.budget.n_tokens)
 
     def extend(self, rows: Sequence[Row], logits: torch.Tensor) -> None:
-        """Sample a token for every unfinished row, and note which rows finish with it.
-
-        Parameters
-        ----------
-        logits
-            Shape (n_rows, vocabulary).
-        """
+        """Sample a token for every unfinished row from logits of shape (n_rows, vocabulary)."""
         running = [i for i, row in enumerate(rows) if row.finish_reason is None]
         with self.timing.part("token choice", len(running)):
             self._extend(rows, running, logits)

@@ -30,14 +30,9 @@ logger = logging.getLogger(__name__)
 def expanded_cache(
     model: PreTrainedModel, ids: torch.Tensor, mask: torch.Tensor, rows: torch.Tensor
 ) -> Cache:
-    """Read prompts once and repeat their caches.
+    """Read left-padded prompts, shape (n_prompts, length), and repeat their caches.
 
-    Parameters
-    ----------
-    ids, mask
-        Left-padded prompts and their mask, shape (n_prompts, length).
-    rows
-        Prompt of each row of the result, shape (n_rows,).
+    `rows` has the prompt of each row of the result, shape (n_rows,).
     """
     cache = DynamicCache(config=model.config)
     model(
@@ -64,13 +59,7 @@ def cache_misfit(model: PreTrainedModel) -> str | None:
 
 
 def fallback_for(model: PreTrainedModel, misfit: str) -> Callable[..., FallbackDecoder]:
-    """Return what makes fallback decoders for a model, saying what the engine misses.
-
-    Parameters
-    ----------
-    misfit
-        Why the engine does not fit it; see `lm_eval_ext.engine.support.misfit`.
-    """
+    """Return what makes fallback decoders for a model, and warn why (`misfit`) it needs them."""
     without_cache = cache_misfit(model)
     logger.warning(
         "%s %s; attempts are sampled through transformers' generate, which is slower, and %s",
@@ -110,12 +99,8 @@ class _Finished(StoppingCriteria):
 class FallbackDecoder(AttemptDecoder):
     """An `AttemptDecoder` that runs ``model.generate``, for any causal model.
 
-    All of a follow-up is read again, and what `generate` reads of a prompt counts as decoding.
-
-    Parameters
-    ----------
-    expand_cache
-        Read each prompt once and repeat its cache; see `cache_misfit`.
+    With `expand_cache` each prompt is read once and its cache repeated (see `cache_misfit`). All of
+    a follow-up is read again, and prompts that `generate` reads count as decoding.
     """
 
     expand_cache: bool

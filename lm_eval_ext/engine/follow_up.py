@@ -85,11 +85,8 @@ class CachedReader:
     ) -> list[Readout | None]:
         """Return the wanted logits after each finished attempt, or None where none are wanted.
 
-        Parameters
-        ----------
-        rows
-            The row of each attempt in the cache, which must hold all but the last generated token;
-            later columns may hold anything.
+        The attempts are at some rows of the cache, which must hold all but the last generated
+        token; later columns may hold anything.
         """
         wanted = self._follow_up.requests(finished)
         keys = [None if request is None else _key(request) for request in wanted]

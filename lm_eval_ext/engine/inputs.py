@@ -40,15 +40,7 @@ def embedded(
     requests: Sequence[AttemptRequest],
     starts: Iterable[int],
 ) -> torch.Tensor:
-    """Return the embeddings of token ids, with each attempt's vectors in their places.
-
-    Parameters
-    ----------
-    ids
-        Shape (n_rows, length), any token where vectors go.
-    starts
-        Where the vectors of each row begin.
-    """
+    """Return the embeddings of ids (n_rows, length), each row's vectors put in at its start."""
     embeddings = model.get_input_embeddings()(ids).clone()
     for row, request, first in zip(embeddings, requests, starts, strict=True):
         if request.vectors is not None:
@@ -61,18 +53,10 @@ def private_inputs(
     requests: Sequence[AttemptRequest],
     continuations: Sequence[Sequence[int]] | None = None,
 ) -> torch.Tensor:
-    """Return what attempts read after their shared prompts, padded on the left.
+    """Return the private parts of prompts and their continuations, padded on the left.
 
-    Parameters
-    ----------
-    continuations
-        Tokens to read after each attempt's prompt.
-
-    Returns
-    -------
-    torch.Tensor
-        Token ids, shape (n_rows, longest); embeddings, shape (n_rows, longest, hidden), where any
-        attempt has vectors.
+    They are token ids, shape (n_rows, longest), or embeddings, shape (n_rows, longest, hidden),
+    where any attempt has vectors.
     """
     after = continuations if continuations is not None else [()] * len(requests)
     rows = [

@@ -50,13 +50,7 @@ class LogitStore:
 class KeepingDecoder(Decoder):
     """A `Decoder` that keeps the logits after every token it samples.
 
-    Parameters
-    ----------
-    store
-        Where to keep them.
-    kept
-        Filled with the row numbers of each finished attempt, by its request; an attempt that found
-        no room is missing.
+    `kept` gets their row numbers in the store by request, unless the store has no room for all.
     """
 
     store: LogitStore

@@ -103,14 +103,8 @@ def bytes_per_row(
 ) -> float:
     """Return the memory of one attempt in flight, its share of the prompt included.
 
-    Parameters
-    ----------
-    bytes_per_token
-        Bytes one token adds to the key/value cache.
-    own_tokens
-        Tokens of the attempt itself, at most.
-    prompt_tokens
-        Tokens of the prompt that `attempts_per_prompt` attempts share.
+    A token adds `bytes_per_token` to the key/value cache; the attempt itself has at most
+    `own_tokens`, and shares those of the prompt with others.
     """
     return (
         _PRIVATE_OVERHEAD * own_tokens * bytes_per_token
@@ -136,16 +130,9 @@ def fitting_rows(
     limit: int | None = None,
     shares_beginnings: bool = True,
 ) -> int:
-    """Return how many attempts to decode at once, from 1 to the number of requests.
+    """Return how many attempts to decode at once, from 1 to `limit` or the number of requests.
 
-    Parameters
-    ----------
-    max_new_tokens
-        Most tokens an attempt may have.
-    limit
-        Upper bound, or None.
-    shares_beginnings
-        Whether the decoder holds once what several prompts have in common.
+    `shares_beginnings` says whether the decoder holds once what several prompts have in common.
     """
     max_rows = min(MAX_ROWS if limit is None else int(limit), len(requests))
     config = model.config.get_text_config()

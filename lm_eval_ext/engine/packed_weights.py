@@ -70,15 +70,9 @@ def packed_weights(model: nn.Module, *, rows: int = 0, passes: int = 0) -> Itera
     """Let the large linear layers of a model compute with packed weights, unless it is training.
 
     A layer is packed when it is first used. Copies are kept for later contexts, and made again
-    where the weights have changed in between. Hooks of the layers still run.
-
-    Parameters
-    ----------
-    rows
-        Rows of most passes: sequences times positions.
-    passes
-        Number of passes. Where rows and passes are too few to pay for packing, only existing
-        copies are used.
+    where the weights have changed in between. Hooks of the layers still run. Where the rows of most
+    passes (sequences times positions) and the passes are too few to pay for packing, only existing
+    copies are used.
     """
     layers = [] if model.training else [layer for layer in _layers(model) if _fits(layer)]
     pays = passes >= _FEWEST_PASSES and _FEWEST_ROWS <= rows <= _MOST_ROWS

@@ -18,13 +18,8 @@ _FUSED_QUERIES = 8
 class HiddenKeys(NamedTuple):
     """Which keys a query must not see.
 
-    Parameters
-    ----------
-    first
-        The keys before this one are visible to every query.
-    mask
-        True where hidden, for the keys from `first` on and up to its width; those after it are
-        visible. Broadcasts to (batch, kv_heads, queries, keys).
+    The mask is True where a key is hidden, broadcasts to (batch, kv_heads, queries, keys) and
+    begins at the key `first`; all keys before and after it are visible.
     """
 
     first: int
@@ -68,14 +63,9 @@ class Scratch:
 class PartialAttention(NamedTuple):
     """Attention over some of the keys, not yet normalised; all float32.
 
-    Parameters
-    ----------
-    weighted
-        Sum of the values weighted by ``exp(score - largest)``, shape (..., head_dim).
-    largest
-        Largest score, shape (..., 1).
-    total
-        Sum of the weights, shape (..., 1); 0 where every key is hidden.
+    `weighted` is the sum of the values weighted by ``exp(score - largest)``, shape (..., head_dim);
+    `largest` and `total`, the sum of the weights, have the shape (..., 1). The total is 0 where
+    every key is hidden.
     """
 
     weighted: torch.Tensor
@@ -100,18 +90,10 @@ def attend_partly(
     softcap: float | None = None,
     scratch: Scratch | None = None,
 ) -> PartialAttention:
-    """Attend to some of the keys.
+    """Attend to some of the keys from scaled queries, shape (batch, kv_heads, n_queries, head_dim).
 
-    Parameters
-    ----------
-    query
-        Scaled queries, shape (batch, kv_heads, n_queries, head_dim); the two leading dimensions are
-        any.
-    key
-        Shape (batch, kv_heads, head_dim, n_keys): the product is faster where a key's numbers stand
-        in a column.
-    value
-        Shape (batch, kv_heads, n_keys, head_dim).
+    Keys have the shape (batch, kv_heads, head_dim, n_keys), whose product is faster; values (batch,
+    kv_heads, n_keys, head_dim). The two leading dimensions are any.
     """
     leading = query.shape[:2]
     query, key, value = (states.flatten(0, 1) for states in (query, key, value))
@@ -250,17 +232,12 @@ def _fused_attention(
     Parameters
     ----------
     query
-        Scaled queries, shape (batch, heads, n_queries, head_dim).
+        Scaled queries, shape (batch, heads, n_queries, head_dim), as of the attention.
     key, value
-        Shape (batch, kv_heads, n_keys, head_dim); query heads that share one stand together.
+        Shape (batch, kv_heads, n_keys, head_dim); query heads that share one are adjacent.
     mask
         Added to the scores; broadcasts to (batch, heads, n_queries, n_keys). Every query must see
         a key.
-
-    Returns
-    -------
-    tuple or None
-        Shapes (batch, heads, n_queries, head_dim) and (batch, heads, n_queries).
     """
     operator = _operator() if query.device.type == "cpu" else None
     if operator is None or value.shape[-1] != query.shape[-1]:
@@ -298,19 +275,9 @@ def softcapped_attention(
 ) -> torch.Tensor:
     """Attend causally with capped scores, which SDPA cannot do.
 
-    Parameters
-    ----------
-    query, key, value
-        As in transformers' attention functions: (batch, heads, length, head_dim).
-    attention_mask
-        True where visible, shape (batch, 1, n_queries, n_keys); None is plain causal attention.
-    scaling
-        Factor on the scores; the inverse root of head_dim by default.
-
-    Returns
-    -------
-    torch.Tensor
-        Shape (batch, n_queries, heads, head_dim).
+    Shapes and `scaling` are those of transformers' attention functions: states (batch, heads,
+    length, head_dim), the result (batch, n_queries, heads, head_dim). The mask is True where
+    visible, shape (batch, 1, n_queries, n_keys); None is plain causal attention.
     """
     n_queries, n_keys = query.shape[2], key.shape[2]
     if attention_mask is None:

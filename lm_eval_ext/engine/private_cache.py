@@ -74,12 +74,8 @@ class PrivateLayer(DynamicLayer):
 class PrivateCache(Cache):
     """Keys and values of the attempts' own tokens, aligned at the last column.
 
-    All rows write to the same column; a row that joined later has padding on its left.
-
-    Parameters
-    ----------
-    starts
-        First real column of each row, shape (n_rows,); kept as int64 on the CPU.
+    All rows write to the same column; a row that joined later has padding on its left, up to its
+    entry in `starts`, int64 of shape (n_rows,) on the CPU.
     """
 
     def __init__(self, starts: Sequence[int] | torch.Tensor) -> None:
@@ -100,13 +96,9 @@ class PrivateCache(Cache):
             layer.keep(rows, first_column)
 
     def beginnings(self, rows: torch.Tensor, lengths: torch.Tensor) -> PrivateCache:
-        """Return a copy of some rows, each cut to its first columns.
+        """Return a copy of some rows, shape (n,), each cut to the first `lengths` columns.
 
-        Parameters
-        ----------
-        rows, lengths
-            Rows and the columns to keep of each, shape (n,). A negative length marks an empty row
-            that still needs that many columns of padding.
+        A negative length marks an empty row that still needs that many columns of padding.
         """
         width = max(0, int(lengths.max()))
         starts = width - lengths

@@ -201,19 +201,10 @@ class _Level:
 
 
 class SharedPrefix:
-    """The prompts of a batch and which row belongs to which.
+    """The prompts of a batch, and the index of each row's, shape (n_rows,).
 
-    Parameters
-    ----------
-    prompt_of_row
-        Index into `prompts` for every row, shape (n_rows,).
-    reuse
-        An earlier layout, whose copies of keys and values serve again where they can.
-
-    Attributes
-    ----------
-    row_lengths
-        Tokens of each row's prompt, shape (n_rows,); on the CPU.
+    Copies of keys and values are those of an earlier layout (`reuse`) where possible. `row_lengths`
+    are the tokens of each row's prompt, shape (n_rows,); on the CPU.
     """
 
     def __init__(
@@ -248,12 +239,8 @@ class SharedPrefix:
     ) -> list[list[HiddenKeys | None]]:
         """Return the hidden keys of every level's bundles.
 
-        Parameters
-        ----------
-        positions
-            Positions of the queries, shape (n_rows, n_queries); on the CPU.
-        window
-            How many positions a query sees, itself included; None is all.
+        Positions of queries have the shape (n_rows, n_queries) and are on the CPU. The window is
+        how many positions a query sees, itself included; None is all.
         """
         if self._order is not None:
             positions = positions[self._order]
@@ -272,12 +259,8 @@ class SharedPrefix:
     ) -> PartialAttention | None:
         """Attend to the prompts, or return None where there is none.
 
-        Parameters
-        ----------
-        query
-            Scaled queries, shape (n_rows, kv_heads, group, n_queries, head_dim), as of the result.
-        masks
-            What `masks` returned for this pass and the layer's window.
+        Scaled queries have the shape (n_rows, kv_heads, group, n_queries, head_dim), as the result,
+        and `masks` are those of this pass and the layer's window.
         """
         if not self.levels:
             return None

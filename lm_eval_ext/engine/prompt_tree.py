@@ -52,16 +52,10 @@ class _Node:
 
 
 class Size(NamedTuple):
-    """Lengths of the prompts of a run, in tokens.
+    """Tokens of a run's longest prompts.
 
-    Parameters
-    ----------
-    common
-        Most that one prompt shares with others.
-    own
-        Most that a prompt adds to it for all its attempts, `attempts_per_prompt` on average.
-    private
-        Most positions that an attempt reads for itself before it generates.
+    A prompt has at most `common` tokens in common with others, adds at most `own` for all its
+    attempts (`attempts_per_prompt` on average), and an attempt reads at most `private` for itself.
     """
 
     common: int
@@ -71,13 +65,7 @@ class Size(NamedTuple):
 
 
 class PromptTree:
-    """The beginnings that requests share.
-
-    Parameters
-    ----------
-    requests
-        All requests of the run: a beginning is kept until the last of them below it is released.
-    """
+    """The beginnings that all requests of a run share, each kept until its last is released."""
 
     def __init__(self, requests: Sequence[AttemptRequest]) -> None:
         users: dict[Tokens, list[AttemptRequest]] = {}

@@ -34,15 +34,10 @@ _ELEMENTS_PER_SLICE_ELSEWHERE = 2**25
 
 
 class Sampled(NamedTuple):
-    """The next token of each row.
+    """The next token of each row, int64 of shape (n_rows,), and its statistics, on the CPU.
 
-    Parameters
-    ----------
-    token_ids
-        Shape (n_rows,), int64, on the CPU.
-    statistics
-        Shape (n_rows, 4), float32, on the CPU: log-prob, entropy, self-certainty and margin of
-        the model's own distribution; see `lm_eval_ext.models.generation.TokenStatistics`.
+    Statistics, float32 of shape (n_rows, 4), are log-prob, entropy, self-certainty and margin of
+    the model's own distribution; see `lm_eval_ext.models.generation.TokenStatistics`.
     """
 
     token_ids: torch.Tensor
@@ -119,7 +114,7 @@ class Sampler:
         return Sampled(token_ids, torch.from_numpy(statistics))
 
     def _choices(self, given: _Given) -> torch.Tensor:
-        """Return tokens, their logits and what describes their distributions, as columns."""
+        """Return tokens, their logits and `distribution_sums`, as columns."""
         scores = self._scaled(given)
         if not self.settings.do_sample:
             token_ids = most_likely(scores)
@@ -127,7 +122,7 @@ class Sampler:
             token_ids = self._from_all(scores, given.uniforms)
         else:
             token_ids = from_candidates(scores, given.uniforms, self.settings)
-            # Elsewhere the host does not know yet whether there are any.
+            # On other devices the host does not know yet whether there are any.
             if scores.device.type == "cpu":
                 rows = (token_ids == UNDECIDED).nonzero().flatten()
                 if len(rows) == len(scores):
@@ -140,7 +135,7 @@ class Sampler:
     def _from_all(self, scores: torch.Tensor, uniforms: torch.Tensor) -> torch.Tensor:
         """Choose a token where any can be chosen; `scores` are the logits after `_scaled`."""
         for processor in self._cutting:
-            scores = processor(None, scores)  # what leaves tokens out looks at no context
+            scores = processor(None, scores)  # these need no context
         return inverse_cdf(scores, uniforms)
 
     def _scaled(self, given: _Given) -> torch.Tensor:
@@ -152,7 +147,7 @@ class Sampler:
 
 
 class _Given(NamedTuple):
-    """What a sampler is called with."""
+    """The arguments of a sampler's call."""
 
     logits: torch.Tensor
     uniforms: torch.Tensor

@@ -93,16 +93,29 @@ class SamplingProgress:
         return self._n_kept_tokens + self._n_generated + _READ * self._n_read
 
     @property
-    def left(self) -> float:
-        """Estimated work that is left, in generated tokens."""
-        n_left = self._n_attempts - self._n_ended
+    def tokens_left(self) -> float:
+        """Estimated tokens still to generate."""
         in_flight = max(0, self._n_generated - self._n_generated_of_ended)
         tokens = float(max(0, self._limit_left - in_flight))
         if self._n_ended:
-            made = self._n_generated + self._n_kept_tokens
-            tokens = min(tokens, n_left * made / self._n_ended)
-        to_read = max(0, self._n_to_read - self._n_read) * n_left / max(1, self._n_attempts)
-        return tokens + _READ * to_read
+            generated = self._n_generated + self._n_kept_tokens
+            tokens = min(tokens, self._attempts_left * generated / self._n_ended)
+        return tokens
+
+    @property
+    def prompt_tokens_left(self) -> float:
+        """Estimated tokens of prompts still to read."""
+        to_read = max(0, self._n_to_read - self._n_read)
+        return to_read * self._attempts_left / max(1, self._n_attempts)
+
+    @property
+    def left(self) -> float:
+        """Estimated work that is left, in generated tokens."""
+        return self.tokens_left + _READ * self.prompt_tokens_left
+
+    @property
+    def _attempts_left(self) -> int:
+        return self._n_attempts - self._n_ended
 
     def _show(self) -> None:
         if self._bar.disable:

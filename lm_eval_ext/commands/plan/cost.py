@@ -21,21 +21,18 @@ _FREE_SHARE = 0.95
 
 @dataclass(frozen=True)
 class Run:
-    """A run to be planned.
+    """A run to plan.
 
     Parameters
     ----------
     shape, device, workload
-        The model, one of the devices, and what there is to do.
+        The model, one of the devices, and the attempts.
     number_bytes
         Bytes of a weight and of a cached number.
     n_devices
         Devices, each with a copy of the model; the questions are divided among them.
     batch_size
         Most rows per device, or None for as many as fit.
-    shared_prefix
-        Whether the attempts at a question share its prompt (``sampled``), or each has its own copy
-        (lm-eval's ``repeats`` under ``hf``).
     """
 
     shape: ModelShape
@@ -44,7 +41,6 @@ class Run:
     number_bytes: int
     n_devices: int = 1
     batch_size: int | None = None
-    shared_prefix: bool = True
 
     @property
     def device_attempts(self) -> float:
@@ -59,11 +55,10 @@ class Run:
     @property
     def row_bytes(self) -> float:
         """Memory of an attempt in flight, its share of the prompt included."""
-        prompt = self.workload.prompt_tokens
         return bytes_per_row(
             self.shape.cache_numbers * self.number_bytes,
-            own_tokens=self.workload.max_new_tokens + (0 if self.shared_prefix else prompt),
-            prompt_tokens=prompt if self.shared_prefix else 0,
+            own_tokens=self.workload.max_new_tokens,
+            prompt_tokens=self.workload.prompt_tokens,
             attempts_per_prompt=self.workload.attempts,
             vocabulary=self.shape.vocabulary,
         )
@@ -103,24 +98,18 @@ def rows_per_device(run: Run) -> int:
             "device"
         )
     limit = MAX_ROWS if run.batch_size is None else run.batch_size
-    most = min(limit, math.ceil(run.device_attempts))
-    return max(1, min(most, int(USABLE_SHARE * free / run.row_bytes)))
+    max_rows = min(limit, math.ceil(run.device_attempts))
+    return max(1, min(max_rows, int(USABLE_SHARE * free / run.row_bytes)))
 
 
 def bandwidth_roof(run: Run) -> Roof:
-    """Return the least time of decoding: every step reads the weights and the caches once.
-
-    Raises
-    ------
-    UserError
-        As `rows_per_device`.
-    """
+    """Return the least time of decoding: every step reads the weights and the caches once."""
     rows, workload, shape = rows_per_device(run), run.workload, run.shape
     tokens = run.device_attempts * workload.response_tokens
     steps = max(tokens / rows, workload.response_tokens)
     mean_rows = tokens / steps
     # A shared prompt is read once for all its attempts.
-    prompts = max(1.0, mean_rows / workload.attempts) if run.shared_prefix else mean_rows
+    prompts = max(1.0, mean_rows / workload.attempts)
     cached = prompts * workload.prompt_tokens + mean_rows * workload.response_tokens / 2
     numbers = shape.weights_read(mean_rows) + shape.cache_numbers * cached
     return Roof(rows, steps, steps * numbers * run.number_bytes / run.device.bandwidth)

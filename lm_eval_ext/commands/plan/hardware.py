@@ -9,10 +9,7 @@ from lm_eval_ext.errors import UserError
 
 
 class Device(NamedTuple):
-    """One processor that holds a whole copy of the model.
-
-    Memory is in bytes, bandwidth in bytes per second.
-    """
+    """A processor with a copy of the model; memory in bytes, bandwidth in bytes per second."""
 
     name: str
     memory: float
@@ -57,12 +54,7 @@ def find_device(
     name
         One of `GPUS`, ``"cpu"``, or None for a GPU of which both numbers are given.
     memory_gb, bandwidth_gb_s
-        Replace what the table says: gigabytes, and gigabytes per second.
-
-    Raises
-    ------
-    UserError
-        For an unknown name, a number that is not above 0, or a device that is not fully described.
+        Gigabytes, and gigabytes per second, instead of those in the table.
 
     Examples
     --------

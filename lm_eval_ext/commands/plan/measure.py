@@ -1,4 +1,4 @@
-"""Times the beginning of a real run, and estimates the rest from it."""
+"""Time the beginning of a real run, and estimate the rest from it."""
 
 from __future__ import annotations
 
@@ -14,12 +14,16 @@ from lm_eval_ext.commands.plan.task_workload import load_tasks, repeats
 from lm_eval_ext.commands.plan.workload import Stated, check
 from lm_eval_ext.engine.request import AttemptRequest
 from lm_eval_ext.engine.sampling_progress import SamplingProgress
+from lm_eval_ext.engine.timing import Part
 from lm_eval_ext.harness.requests import GenerationRequest
 from lm_eval_ext.model_wrappers.sampled import SampledLM
 
+# With fewer steps than these, the rate is that of all of them.
+_MIN_STEPS = 4
+
 
 class Measurement(NamedTuple):
-    """The beginning of a run, and the estimated rest; times in seconds, without loading."""
+    """The beginning of a run, and the estimated rest, in seconds without loading."""
 
     seconds: float
     seconds_left: float
@@ -46,10 +50,17 @@ class _TimeIsUpError(Exception):
 
 
 class _TimedProgress(SamplingProgress):
-    """Ends the run after some seconds, from when the prompts are tokenized."""
+    """Ends the run some seconds after its prompts are tokenized, and estimates the rest.
+
+    Reading and generating have a rate each. The rate of generating is that of the second half of
+    the steps so far: the first ones have to warm up, and their attempts are still short.
+    """
 
     def __init__(self, requests: Sequence[GenerationRequest], *, seconds: float) -> None:
-        self._limit, self._started = seconds, time.perf_counter()
+        self._limit = seconds
+        self._started = self._last = time.perf_counter()
+        self._reading = self._generating = 0.0
+        self._steps = [(0.0, 0)]  # seconds and tokens of generating, after every step
         super().__init__(requests)
 
     @property
@@ -58,16 +69,28 @@ class _TimedProgress(SamplingProgress):
 
     def expect(self, attempts: Sequence[AttemptRequest]) -> None:
         if not self.done:
-            self._started = time.perf_counter()
+            self._started = self._last = time.perf_counter()
         super().expect(attempts)
 
-    def _show(self) -> None:
-        super()._show()
-        if self.left and self.done and self.seconds > self._limit:
-            raise _TimeIsUpError
+    def count(self, part: Part, n_tokens: int) -> None:
+        seconds, self._last = time.perf_counter() - self._last, time.perf_counter()
+        if part == "prefill":
+            self._reading += seconds
+        else:
+            self._generating += seconds
+        super().count(part, n_tokens)
+        if part == "token choice":
+            self._steps.append((self._generating, self._n_generated))
+            if self.left and self.seconds > self._limit:
+                raise _TimeIsUpError
 
     def measurement(self) -> Measurement:
-        left = self.seconds * self.left / max(self.done, 1.0)
+        first, last = self._steps[len(self._steps) // 2], self._steps[-1]
+        if len(self._steps) < _MIN_STEPS:
+            first = self._steps[0]
+        per_token = (last[0] - first[0]) / max(1, last[1] - first[1])
+        per_prompt_token = self._reading / max(1, self._n_read)
+        left = per_token * self.tokens_left + per_prompt_token * self.prompt_tokens_left
         return Measurement(self.seconds, left, self._n_ended, self._n_attempts, self._n_generated)
 
 

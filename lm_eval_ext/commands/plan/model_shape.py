@@ -31,7 +31,7 @@ _ROUTED_EXPERT = re.compile(r"\.experts\.")
 
 @dataclass(frozen=True)
 class ModelShape:
-    """What a forward pass reads and keeps.
+    """Sizes of a model: the weights that a pass reads, and the cache that it keeps.
 
     Parameters
     ----------
@@ -142,8 +142,8 @@ def _refuse_uncounted(config: Any, text: Any, name: str) -> None:
         raise UserError(f"--model-config={name} has an encoder: only causal models are planned")
     layers = layer_configurations(text) if hasattr(text, "num_hidden_layers") else [text]
     found = [
-        what
-        for key, what in _UNCOUNTED.items()
+        reason
+        for key, reason in _UNCOUNTED.items()
         if any(getattr(one, key, None) is not None for one in (*layers, config))
     ]
     if set(getattr(text, "layer_types", None) or ()) - _ATTENTION_LAYERS:

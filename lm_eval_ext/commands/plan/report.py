@@ -2,36 +2,22 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from typing import Any, NamedTuple
 
 from lm_eval_ext.commands.plan.cost import Roof, Run, bandwidth_roof
 
 
 class Plan(NamedTuple):
-    """A run, the least it takes, and the same with a copy of the prompt for every attempt.
-
-    ``copied`` is None where that does not fit.
-    """
+    """A run, and the least it takes."""
 
     run: Run
     roof: Roof
-    copied: Roof | None
 
 
 def plan_of(run: Run) -> Plan:
-    """Compute everything that the report shows.
-
-    Raises
-    ------
-    UserError
-        If the run does not fit.
-    """
-    roof = bandwidth_roof(run)
-    try:
-        return Plan(run, roof, bandwidth_roof(replace(run, shared_prefix=False)))
-    except ValueError:
-        return Plan(run, roof, None)
+    """Compute everything that the report shows; a `UserError` if the run does not fit."""
+    return Plan(run, bandwidth_roof(run))
 
 
 def duration(seconds: float) -> str:
@@ -75,7 +61,6 @@ def text(plan: Plan) -> list[str]:
         f"{_size(run.weight_bytes)}, attempts {_size(attempts)}",
         f"time      at least {duration(roof.seconds)}: {roof.steps:,.0f} steps that read weights "
         "and caches",
-        f"no share  {_copied(plan)}",
         "",
         "assumed",
         *(f"  {line}" for line in assumptions(run)),
@@ -83,7 +68,7 @@ def text(plan: Plan) -> list[str]:
 
 
 def assumptions(run: Run) -> list[str]:
-    """Return what the plan rests on, a line each."""
+    """Return the assumptions of the plan, a line each."""
     lines = [
         "time: decoding at full memory bandwidth; --measure times a real run",
         *run.workload.notes,
@@ -109,18 +94,8 @@ def as_json(plan: Plan) -> dict[str, Any]:
         "row_bytes": run.row_bytes,
         "memory_per_device": run.weight_bytes + plan.roof.rows * run.row_bytes,
         "least": plan.roof._asdict(),
-        "least_without_sharing": None if plan.copied is None else plan.copied._asdict(),
         "assumptions": assumptions(run),
     }
-
-
-def _copied(plan: Plan) -> str:
-    if plan.copied is None:
-        return "does not fit with a copy of the prompt for every attempt"
-    return (
-        f"with a copy of the prompt for every attempt at least {duration(plan.copied.seconds)}, "
-        f"{plan.copied.rows} rows"
-    )
 
 
 def _count(number: float) -> str:

@@ -22,10 +22,7 @@ def plot_analysis(
 ) -> None:
     """Draw ablations against scores, the layer profile, and scores over length.
 
-    Parameters
-    ----------
-    report
-        What `lm_eval_ext.commands.prune.analyse.analysis` returned.
+    `report` is that of `lm_eval_ext.commands.prune.analyse.analysis`.
     """
     plt = pyplot()
     figure, axes = plt.subplots(1, len(changes) + 3, figsize=(4 * (len(changes) + 3), 3.4))
@@ -68,9 +65,9 @@ def _lengths(axis: Any, sinks: SinkScores) -> None:
     n_heads = sinks.score.shape[1]
     order = np.argsort(-sinks.score, axis=None, kind="stable")
     groups = {"tab:red": order[:_SHOWN], "tab:gray": order[-_SHOWN:]}
-    for color, places in groups.items():
-        for place in places:
-            layer, head = divmod(int(place), n_heads)
+    for color, indices in groups.items():
+        for index in indices:
+            layer, head = divmod(int(index), n_heads)
             axis.plot(sinks.lengths, sinks.by_length[:, layer, head], color=color, linewidth=0.9)
     axis.plot(sinks.lengths, sinks.by_length.mean(axis=(1, 2)), color="black", label="mean")
     axis.plot(

@@ -14,20 +14,13 @@ from lm_eval_ext.metrics import t_interval
 from lm_eval_ext.metrics.checks import FloatArray
 
 # Logits are kept for every position of a batch.
-_MOST_TOKENS = 2048
+_MAX_TOKENS = 2048
 
 
 class Perplexity(NamedTuple):
-    """Perplexity, exp of the mean negative log-likelihood of a token.
+    """Perplexity, exp of the mean negative log-likelihood of a predicted token (nats), at least 1.
 
-    Parameters
-    ----------
-    estimate, low, high
-        Value and 95% interval; sequences are the independent units. At least 1.
-    mean_nll
-        Mean negative log-likelihood per token, nats.
-    n_sequences, n_tokens
-        How many sequences and predicted tokens.
+    The interval has 95%, with sequences as the independent units.
     """
 
     estimate: float
@@ -40,15 +33,9 @@ class Perplexity(NamedTuple):
 
 @torch.inference_mode()
 def token_nll(model: PreTrainedModel, sequences: Sequence[Sequence[int]]) -> list[FloatArray]:
-    """Return the negative log-likelihood of every token but the first, nats.
-
-    Returns
-    -------
-    list of numpy.ndarray
-        One array of shape (length - 1,) per sequence, in order.
-    """
+    """Return the negative log-likelihood of every token but the first, nats, by sequence."""
     results: list[FloatArray] = [np.empty(0)] * len(sequences)
-    for batch in batches(sequences, max_tokens=_MOST_TOKENS):
+    for batch in batches(sequences, max_tokens=_MAX_TOKENS):
         ids = batch.input_ids.to(model.device)
         # Padding stands on the right, where no real token sees it.
         logits = model(input_ids=ids, use_cache=False).logits

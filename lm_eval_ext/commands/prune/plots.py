@@ -19,13 +19,7 @@ def pyplot() -> Any:
 
 
 def plot_heatmap(scores: FloatArray, path: Path, *, title: str) -> None:
-    """Draw the scores of a model's heads, with the mean of each layer beside them.
-
-    Parameters
-    ----------
-    scores
-        Shape (n_layers, n_heads).
-    """
+    """Draw scores of shape (n_layers, n_heads), with the mean of each layer beside them."""
     plt = pyplot()
     n_layers, n_heads = scores.shape
     figure, (axis, profile) = plt.subplots(

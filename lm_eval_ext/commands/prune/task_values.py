@@ -11,23 +11,18 @@ from lm_eval_ext.metrics import proportion_interval, t_interval
 
 
 class TaskRunner:
-    """Runs lm-eval tasks on a model again and again.
+    """Runs lm-eval tasks, of which there may be none, on several models.
 
     Parameters
     ----------
     tasks
-        Names with commas between; none runs nothing.
+        Names with commas between.
     limit
         Questions per task, or None.
     manager
         lm-eval's ``TaskManager``, for tasks of other folders or with metadata; by default new.
     gen_kwargs
         As ``--gen_kwargs`` of lm-eval.
-
-    Raises
-    ------
-    UserError
-        If lm-eval knows no task of a name.
     """
 
     def __init__(
@@ -48,11 +43,8 @@ class TaskRunner:
     def run(self, lm: Any) -> dict[str, dict[str, Any]]:
         """Return the metrics that have a value per question, by ``TASK/METRIC``.
 
-        Returns
-        -------
-        dict
-            For each metric the mean (``estimate``), its 95% interval over questions (``low``,
-            ``high``), the ``values`` in the order of the questions, and ``higher_is_better``.
+        Each has its mean (``estimate``), 95% interval over questions (``low``, ``high``), its
+        ``values`` in the order of the questions, and ``higher_is_better``.
         """
         if not self._names:
             return {}
@@ -98,9 +90,5 @@ def _summary(values: list[float]) -> dict[str, Any]:
         return {"estimate": None, "low": None, "high": None, "values": values}
     share = bool((known >= 0).all() and (known <= 1).all())
     interval = proportion_interval(known) if share else t_interval(known)
-    return {
-        "estimate": interval.estimate,
-        "low": interval.low,
-        "high": interval.high,
-        "values": values,
-    }
+    summary = {name: getattr(interval, name) for name in ("estimate", "low", "high")}
+    return {**summary, "values": values}

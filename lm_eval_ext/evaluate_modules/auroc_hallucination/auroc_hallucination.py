@@ -65,6 +65,6 @@ class AurocHallucination(base.NumberPairs):
             )
         return super()._info()
 
-    def _compute(self, predictions: Any, references: Any) -> dict[str, float]:
+    def _compute(self, predictions: Any, references: Any, **options: Any) -> dict[str, Any]:
         score = {ORIENTATIONS[self.config_name]: predictions}
         return {"auroc_hallucination": metrics.auroc(references, **score)}

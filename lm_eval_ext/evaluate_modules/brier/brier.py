@@ -1,15 +1,13 @@
-"""Brier score of a stated probability, for Hugging Face `evaluate`."""
+"""Brier score of a probability, for Hugging Face `evaluate`."""
 
 from __future__ import annotations
-
-from typing import Any
 
 from lm_eval_ext import metrics
 from lm_eval_ext.evaluate_modules import base
 
 
 class Brier(base.NumberPairs):
-    """Brier score of stated probabilities that answers are right.
+    """Brier score of probabilities that answers are right.
 
     The mean of (confidence - verdict) squared. Range [0, 1], lower is better. It is half of the
     form that sums over the two classes. It measures calibration and accuracy together.
@@ -17,7 +15,7 @@ class Brier(base.NumberPairs):
     Parameters
     ----------
     predictions
-        Confidences, the stated probabilities in [0, 1] that the answers are right.
+        Confidences, the probabilities in [0, 1] that the answers are right.
     references
         Verdicts, 1 where the answer is right and 0 where it is wrong.
 
@@ -35,6 +33,7 @@ class Brier(base.NumberPairs):
     0.1
     """
 
+    metric = metrics.brier
     citation_text = """
 @article{brier1950verification,
   title = {Verification of Forecasts Expressed in Terms of Probability},
@@ -46,6 +45,3 @@ class Brier(base.NumberPairs):
   year = {1950}
 }
 """
-
-    def _compute(self, predictions: Any, references: Any) -> dict[str, float]:
-        return {"brier": metrics.brier(predictions, references)}

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from lm_eval_ext import metrics
 from lm_eval_ext.evaluate_modules import base
 
 
 class Ece(base.NumberPairs):
-    """Expected calibration error of stated probabilities that answers are right.
+    """Expected calibration error of probabilities that answers are right.
 
     The gap between mean confidence and accuracy, averaged over bins of confidence. Range [0, 1],
     lower is better. It is biased upwards: a perfect predictor gets about 0.040 with 10 bins and 500
@@ -18,7 +16,7 @@ class Ece(base.NumberPairs):
     Parameters
     ----------
     predictions
-        Confidences, the stated probabilities in [0, 1] that the answers are right.
+        Confidences, the probabilities in [0, 1] that the answers are right.
     references
         Verdicts, 1 where the answer is right and 0 where it is wrong.
     n_bins
@@ -42,6 +40,7 @@ class Ece(base.NumberPairs):
     0.1
     """
 
+    metric = metrics.ece
     citation_text = """
 @inproceedings{naeini2015obtaining,
   title = {Obtaining Well Calibrated Probabilities Using Bayesian Binning},
@@ -51,6 +50,3 @@ class Ece(base.NumberPairs):
 }
 """
     urls = ("https://arxiv.org/abs/1706.04599",)
-
-    def _compute(self, predictions: Any, references: Any, **options: Any) -> dict[str, float]:
-        return {"ece": metrics.ece(predictions, references, **options)}

@@ -50,7 +50,9 @@ class PassAtK(base.NumberPairs):
 """
     urls = ("https://arxiv.org/abs/2107.03374",)
 
-    def _compute(self, predictions: Any, references: Any, k: Any = 1) -> dict[str, float]:
+    def _compute(  # type: ignore[override]
+        self, predictions: Any, references: Any, k: Any = 1
+    ) -> dict[str, float]:
         result: dict[str, float] = {}
         for one in np.atleast_1d(k).tolist():
             values = metrics.pass_at_k(predictions, references, one)

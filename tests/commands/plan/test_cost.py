@@ -35,7 +35,7 @@ def workload(questions=1, prompt=100.0, attempts=4, response=10.0, most=10):
 
 
 def run(device=DEVICE, shape=SHAPE, number_bytes=4, **values):
-    names = ("n_devices", "batch_size", "shared_prefix")
+    names = ("n_devices", "batch_size")
     options = {name: values.pop(name) for name in names if name in values}
     return Run(shape, device, workload(**values), number_bytes, **options)
 
@@ -45,8 +45,6 @@ def test_a_step_reads_the_weights_the_prompt_once_and_own_keys_per_row():
     roof = bandwidth_roof(run())
     assert (roof.rows, roof.steps) == (4, 10)
     assert roof.seconds == pytest.approx(10 * 4 * (SHAPE.parameters + 32 * (100 + 4 * 5)) / 1e6)
-    copied = bandwidth_roof(run(shared_prefix=False))
-    assert copied.seconds - roof.seconds == pytest.approx(10 * 4 * 32 * 3 * 100 / 1e6)
 
 
 def test_decoding_in_waves_of_equal_length():
@@ -105,8 +103,6 @@ def test_more_of_anything_takes_longer_and_more_devices_do_not(
     assert two <= seconds * (1 + 1e-9)
     slower = device._replace(bandwidth=device.bandwidth / 2)
     assert bandwidth_roof(run(slower, **asked)).seconds == pytest.approx(2 * seconds)
-    copied = bandwidth_roof(run(device, **asked, shared_prefix=False))
-    assert copied.seconds >= seconds * (1 - 1e-9)
 
 
 def test_report_shows_the_numbers_of_the_plan():
