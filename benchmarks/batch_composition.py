@@ -48,8 +48,8 @@ class WithLogits(SampledLM):
 
     def _sample(self, group: SamplingGroup) -> Iterator[Sampled]:
         for done in super()._sample(group):
-            rows = self._rows_of_request[group.attempts[done.place]]
-            self.logits[done.place] = self._logits.take(rows)
+            rows = self._rows_of_request[group.attempts[done.index]]
+            self.logits[done.index] = self._logits.take(rows)
             yield done
         self._logits.clear()
 

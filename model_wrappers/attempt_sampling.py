@@ -19,9 +19,7 @@ from lm_eval_ext.engine.attempt_texts import (
     open_thought,
     read_tag,
     read_thinking_budget,
-    response_text,
     thought_formats,
-    visible_text,
     with_thinking_budget,
     with_thought,
 )
@@ -37,7 +35,11 @@ from lm_eval_ext.errors import UserError
 from lm_eval_ext.harness import requests as harness
 from lm_eval_ext.harness.requests import GenerationRequest
 from lm_eval_ext.methods.calibrator import calibrated, read_attempt_calibrator
-from lm_eval_ext.methods.self_evaluation.conclusion import Conclusion, Texts, read_conclusion
+from lm_eval_ext.methods.self_evaluation.finishing import (
+    AttemptFinisher,
+    GroupFinisher,
+    read_finisher_settings,
+)
 from lm_eval_ext.models.generation import Generation
 from lm_eval_ext.store.argument_effects import SAMPLED_ARGUMENTS, KeyedArguments
 from lm_eval_ext.store.attempt_store import AttemptStore
@@ -133,11 +135,11 @@ class AttemptSampling(KeyedArguments, ABC):
         **model_arguments: Any,
     ) -> None:
         self.seed = whole_number("seed", torch.initial_seed() if seed is None else seed)
-        conclusion = read_conclusion(
-            self_eval,
-            prompt=self_eval_prompt,
-            labels=self_eval_labels,
-            temperature=calibration_temperature,
+        finishing = read_finisher_settings(
+            self_eval=self_eval,
+            self_eval_prompt=self_eval_prompt,
+            self_eval_labels=self_eval_labels,
+            calibration_temperature=calibration_temperature,
             box_completion=box_completion,
         )
         self._calibrator = read_attempt_calibrator(calibrator)
@@ -148,7 +150,7 @@ class AttemptSampling(KeyedArguments, ABC):
         self.load(pretrained, **model_arguments)
         self._timing = Timing()
         self._settings_used: list[dict[str, Any]] = []
-        self._conclusion = Conclusion(conclusion, self.tokenizer, max_length=int(self.max_length))
+        self._finisher = AttemptFinisher(finishing, self.tokenizer, max_length=int(self.max_length))
         if self.store is not None:  # before a wrapper touches the model
             self.fingerprints = self.model_fingerprints()
             announce_at_failure(self.store)
@@ -222,11 +224,11 @@ class AttemptSampling(KeyedArguments, ABC):
                     group = self._group([wanted[i] for i in indices])
                     progress.expect(group.attempts)
                     for done in self._answered(group):
-                        i = indices[done.place]
+                        i = indices[done.index]
                         generations[i] = done.generation
-                        self._conclusion.count(done.tally)
+                        self._finisher.count(done.tally)
                         progress.ended(wanted[i], done.generation, was_kept=done.was_kept)
-            self._conclusion.report()
+            self._finisher.report()
             if self.annotates and self.store is None:
                 generations = self._timed_annotate(wanted, generations)
         if not disable_tqdm and self.rank == 0:
@@ -261,8 +263,8 @@ class AttemptSampling(KeyedArguments, ABC):
             self, self.store, group, sample=self._sample, annotate=self._timed_annotate
         )
         for done in stored.run(self.max_rows(group.attempts, group.settings)):
-            opened = group.attempts[done.place].opened
-            yield done._replace(generation=with_thought(self, done.generation, opened))
+            opened = group.attempts[done.index].opened
+            yield replace(done, generation=with_thought(self, done.generation, opened))
 
     def attempt_request(
         self, prompt: str, token_ids: Sequence[int], attempt: int
@@ -323,28 +325,19 @@ class AttemptSampling(KeyedArguments, ABC):
         return SamplingGroup(requests, attempts, settings, truncated)
 
     def _sample(self, group: SamplingGroup) -> Iterator[Sampled]:
-        """Yield attempts as they end."""
-        texts = Texts(
-            lambda ids, opened: visible_text(self, ids, group.settings.stop, opened),
-            lambda ids, opened: response_text(self, ids, group.settings.stop, opened),
-        )
+        """Yield attempts as they end, judged and with boxes completed where that was asked for."""
+        finisher = GroupFinisher(self._finisher, self, group)
         stop = StopStrings(self.tokenizer, group.settings.stop, thought_formats(self))
-
-        for done in self._conclusion.run(self._decode, group.attempts, group.settings, stop, texts):
-            generation = Generation(done.text, group.record(done.place, done.result))
-            generation = with_thought(self, generation, group.attempts[done.place].opened)
-            generation = self._conclusion.annotated(generation, done.result)
-            yield Sampled(done.place, generation, done.tally)
-
-    def _decode(
-        self,
-        requests: Sequence[AttemptRequest],
-        settings: SamplingSettings,
-        stop: StopStrings,
-        follow_up: FollowUp | None,
-    ) -> Iterator[tuple[int, AttemptResult]]:
-        if requests:
-            yield from self.decode(requests, settings, stop=stop, follow_up=follow_up)
+        named: dict[str, Any] = {"stop": stop, "follow_up": finisher.follow_up}
+        for i, result in self.decode(group.attempts, group.settings, **named):
+            done = finisher.finish(i, result)
+            if done is not None:
+                yield done
+        requests, boxes = finisher.completions(), self._finisher.boxes
+        if boxes is not None and requests:
+            settings, named["stop"] = boxes.settings(group.settings), boxes.stop
+            for i, result in self.decode(requests, settings, **named):
+                yield finisher.complete(requests[i], result)
 
     @property
     def eos_token_ids(self) -> list[int]:
@@ -365,7 +358,7 @@ class AttemptSampling(KeyedArguments, ABC):
             "version": __version__,
             "seed": self.seed,
             "sampling": self._settings_used,
-            **self._conclusion.record(),
+            **self._finisher.record(),
             **({} if self._calibrator is None else {"calibrator": self._calibrator.path}),
         }
 
@@ -379,5 +372,5 @@ class AttemptSampling(KeyedArguments, ABC):
             "eos_token_ids": sorted(self.eos_token_ids),
             "think_end_token": self.think_end_token,
             **({"think_start_token": opening} if opening else {}),
-            **self._conclusion.settings(),
+            **self._finisher.key_settings(),
         }

@@ -198,7 +198,7 @@ class DraftEU(SampledLM):
             self._report_memory(len(group.requests), group.settings.max_new_tokens)
             self._memory_reported = True
         for sampled in super()._sample(group):
-            rows = self._kept_by_request.pop(group.attempts[sampled.place], None)
+            rows = self._kept_by_request.pop(group.attempts[sampled.index], None)
             if rows is not None:
                 self._kept_by_generation[id(sampled.generation)] = rows
             yield sampled

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, NamedTuple
+from typing import Any
 
 from lm_eval_ext.engine.request import AttemptRequest, AttemptResult
 from lm_eval_ext.engine.sampling_settings import SamplingSettings, resolve_settings
@@ -37,45 +37,45 @@ class SamplingGroup:
     settings: SamplingSettings
     n_truncated: Mapping[str, int]
 
-    def subset(self, places: Sequence[int]) -> SamplingGroup:
+    def subset(self, indices: Sequence[int]) -> SamplingGroup:
         """Return some of the requests."""
         return SamplingGroup(
-            [self.requests[i] for i in places],
-            [self.attempts[i] for i in places],
+            [self.requests[i] for i in indices],
+            [self.attempts[i] for i in indices],
             self.settings,
             self.n_truncated,
         )
 
-    def record(self, place: int, result: AttemptResult) -> GenerationRecord:
+    def record(self, index: int, result: AttemptResult) -> GenerationRecord:
         """Return what is known of an attempt once its tokens are there."""
-        request = self.requests[place]
+        request = self.requests[index]
         return GenerationRecord(
             attempt=request.attempt,
             token_ids=result.token_ids,
             finish_reason=result.finish_reason,
-            n_prompt_tokens=len(self.attempts[place].prompt_ids),
+            n_prompt_tokens=len(self.attempts[index].prompt_ids),
             n_truncated_prompt_tokens=self.n_truncated[request.prompt],
             statistics=result.statistics,
         )
 
 
-class Sampled(NamedTuple):
+@dataclass(frozen=True)
+class Sampled:
     """An attempt that has ended.
 
     Parameters
     ----------
-    place
-        Place of its request in the group.
+    index
+        Of its request in the group.
     generation
         Its text and record.
     tally
-        What it adds to the counts of the run; see
-        `lm_eval_ext.methods.self_evaluation.conclusion.Conclusion`.
+        What it adds to the counts of the run, by the part of the run and the name of the count.
     was_kept
         Whether a store had it.
     """
 
-    place: int
+    index: int
     generation: Generation
     tally: dict[str, dict[str, int]]
     was_kept: bool = False

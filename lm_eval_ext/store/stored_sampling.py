@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import replace
 from typing import NamedTuple
 
 from lm_eval_ext.harness.requests import GenerationRequest
@@ -128,7 +129,7 @@ class StoredSampling:
                 missing.append(indices[0])
                 continue
             for answer in self._answers(key, stored):
-                yield answer._replace(was_kept=True)
+                yield replace(answer, was_kept=True)
         logger.warning(  # which lm-eval's command line shows of other packages
             "store=%s: %d of %d attempts are to be generated",
             self._store.folder,
@@ -149,7 +150,7 @@ class StoredSampling:
     def _sampled(self, batch: list[int], rows: int) -> Iterator[tuple[int, StoredAttempt]]:
         """Sample attempts, keep each, and yield it."""
         for sampled in self._sample(self._group.subset(batch)) if batch else ():
-            i = batch[sampled.place]
+            i = batch[sampled.index]
             attempt = StoredAttempt(sampled.generation, sampled.tally)
             self._store.append(self._contexts[i].text, self._text[i], attempt)
             self._store.sync_if_due(rows)  # a batch takes long

@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from lm_eval_ext.errors import UserError
+from lm_eval_ext.methods.self_evaluation import finishing
 from lm_eval_ext.methods.self_evaluation.box_completion import LEAD_IN, has_closed_box
 from lm_eval_ext.model_wrappers.draft_eu import DraftEU
 from lm_eval_ext.model_wrappers.epicar import EpiCaRLM
@@ -206,10 +207,10 @@ def test_completion_belongs_to_the_attempt(make_lm, make_requests):
     assert not fewer[0].record.probabilities
 
 
-def test_closed_boxes_are_left_alone(make_lm, make_requests):
+def test_closed_boxes_are_left_alone(make_lm, make_requests, monkeypatch):
     lm = make_lm(box_completion=True)
     plain = make_lm()
-    lm._conclusion._has_open_box = lambda text: False
+    monkeypatch.setattr(finishing, "has_closed_box", lambda text: True)
     requests = make_requests(n_attempts=2)
     ours, expected = lm.generate_until(requests, True), plain.generate_until(requests, True)
     assert ours == expected

@@ -236,7 +236,7 @@ def run(single_thread, make_lm, complete, encoded, tmp_path):
                 yield one
 
         lm._sample = counted
-        for part in (lm._conclusion.evaluation,):
+        for part in (lm._finisher.evaluation,):
             if part is not None:
                 part.counts.clear()
         attempts = encoded(complete(lm, N_ATTEMPTS, **SETTINGS))

@@ -54,12 +54,15 @@ def rsp():
 @pytest.fixture(scope="session")
 def varied():
     """Return a function that gives the same model, loaded once, with other settings."""
-    from lm_eval_ext.methods.self_evaluation.conclusion import Conclusion, read_conclusion
+    from lm_eval_ext.methods.self_evaluation.finishing import (
+        AttemptFinisher,
+        read_finisher_settings,
+    )
 
     def vary(lm, *, self_eval=False, box_completion=False, **attributes):
         other = copy.copy(lm)
-        conclusion = read_conclusion(self_eval, box_completion=box_completion)
-        other._conclusion = Conclusion(conclusion, lm.tokenizer, max_length=lm.max_length)
+        settings = read_finisher_settings(self_eval=self_eval, box_completion=box_completion)
+        other._finisher = AttemptFinisher(settings, lm.tokenizer, max_length=lm.max_length)
         other._last_turn = (None, None)
         for name, value in attributes.items():
             setattr(other, name, value)

@@ -11,11 +11,12 @@ import logging
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from lm_eval_ext.engine.request import AttemptRequest, AttemptResult
+from lm_eval_ext.engine.sampling_settings import SamplingSettings
 from lm_eval_ext.engine.stop_strings import StopStrings
 from lm_eval_ext.methods.self_evaluation.layout import cut_from_left
 from lm_eval_ext.models.boxes import box_end, find_boxes
@@ -31,30 +32,6 @@ LEAD_IN = "\nThe final answer is \\boxed{"
 MAX_NEW_TOKENS = 32
 MAX_LENGTH = 400
 """Characters in which a box has to be closed."""
-
-
-class OpenAttempt(NamedTuple):
-    """An attempt without a closed box.
-
-    Parameters
-    ----------
-    place
-        Place of its request.
-    asked
-        The request.
-    result
-        What was generated.
-    response
-        Its text, without end-of-sequence token and stop string.
-    text
-        The part of it that is graded.
-    """
-
-    place: int
-    asked: AttemptRequest
-    result: AttemptResult
-    response: str
-    text: str
 
 
 class BoxCompletion:
@@ -75,15 +52,20 @@ class BoxCompletion:
         self._tokenizer = tokenizer
         self._max_length = max_length
 
-    def request(self, attempt: OpenAttempt) -> AttemptRequest:
+    def request(self, asked: AttemptRequest, response: str) -> AttemptRequest:
         """Return what the model reads before the content of the box.
 
         The attempt's random stream continues, so the completion belongs to the attempt like the
         rest of its text. Too long a context is cut from the left.
+
+        Parameters
+        ----------
+        asked
+            The attempt.
+        response
+            What it wrote, without end-of-sequence token and stop string.
         """
-        text = attempt.response + LEAD_IN
-        ids = self._tokenizer(text, add_special_tokens=False)["input_ids"]
-        asked = attempt.asked
+        ids = self._tokenizer(response + LEAD_IN, add_special_tokens=False)["input_ids"]
         whole = replace(asked, private_ids=(*asked.private_ids, *map(int, ids)))
         n_positions = len(whole.shared_ids) + whole.private_length + MAX_NEW_TOKENS
         return cut_from_left(whole, max(0, n_positions - self._max_length))
@@ -102,9 +84,17 @@ class BoxCompletion:
             self.counts,
         )
 
+    def settings(self, sampling: SamplingSettings) -> SamplingSettings:
+        """Return how a completion is sampled, given how the attempt was."""
+        return replace(sampling, max_new_tokens=MAX_NEW_TOKENS, stop=("}",), thinking_budget=None)
+
+    def key_settings(self) -> dict[str, Any]:
+        """Return what decides a completion, for the keys of a store."""
+        return {"lead_in": LEAD_IN, "max_new_tokens": MAX_NEW_TOKENS}
+
     def record(self) -> dict[str, Any]:
         """Return the settings and the counts, for the record of the run."""
-        return {"lead_in": LEAD_IN, "max_new_tokens": MAX_NEW_TOKENS, **self.counts}
+        return {**self.key_settings(), **self.counts}
 
 
 class ClosingBrace(StopStrings):

@@ -147,8 +147,8 @@ class RolloutLM(RSP):
                 log_probs = None
                 if keeps_log_probs and record.statistics is not None:
                     log_probs = tuple(record.statistics.log_prob.tolist())
-                rollouts[done.place] = Rollout(
-                    self._read[numbers[done.place]],
+                rollouts[done.index] = Rollout(
+                    self._read[numbers[done.index]],
                     record.token_ids,
                     record.finish_reason,
                     str(done.generation),

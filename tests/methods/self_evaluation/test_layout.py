@@ -7,8 +7,8 @@ import pytest
 
 from lm_eval_ext.engine.request import AttemptRequest, Vectors
 from lm_eval_ext.errors import UserError
-from lm_eval_ext.methods.self_evaluation.conclusion import read_conclusion
 from lm_eval_ext.methods.self_evaluation.confidence import confidence
+from lm_eval_ext.methods.self_evaluation.finishing import read_finisher_settings
 from lm_eval_ext.methods.self_evaluation.layout import SelfEvalLayout, cut_from_left
 from lm_eval_ext.methods.self_evaluation.template import (
     SelfEvalTemplate,
@@ -92,19 +92,25 @@ def test_a_template_without_room_for_a_response_is_refused(make_layout):
 
 
 @pytest.mark.parametrize(
-    "stated", [{"prompt": "Right?"}, {"labels": "a+b"}, {"temperature": 2.0}], ids=str
+    "argument",
+    [
+        {"self_eval_prompt": "Right?"},
+        {"self_eval_labels": "a+b"},
+        {"calibration_temperature": 2.0},
+    ],
+    ids=str,
 )
-def test_settings_without_effect_are_refused(stated):
+def test_settings_without_effect_are_refused(argument):
     with pytest.raises(UserError, match="has no effect without self_eval=true"):
-        read_conclusion(False, **stated)
-    assert read_conclusion(True, **stated).template is not None
+        read_finisher_settings(self_eval=False, **argument)
+    assert read_finisher_settings(self_eval=True, **argument).template is not None
 
 
 def test_switches_are_switches():
     with pytest.raises(UserError, match="self_eval='yes' must be true or false"):
-        read_conclusion("yes")
+        read_finisher_settings(self_eval="yes")
     with pytest.raises(UserError, match="box_completion=1 must be true or false"):
-        read_conclusion(False, box_completion=1)
+        read_finisher_settings(self_eval=False, box_completion=1)
 
 
 def test_confidence_is_the_share_of_the_first_label():

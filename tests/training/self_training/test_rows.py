@@ -29,7 +29,7 @@ def test_training_rows_are_what_the_wrapper_reads(
 ):
     named = {"box_completion": True} if completes_boxes else {}
     lm = EpiCaRLM(str(model_folder), seed=1, max_length=max_length, **named)
-    layout = lm._conclusion.evaluation.layout
+    layout = lm._finisher.evaluation.layout
     read, plain = set(), layout.request
 
     def recording(asked, response_ids):
