@@ -7,6 +7,7 @@ from abc import ABC, abstractmethod
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -19,6 +20,7 @@ from lm_eval_ext.engine.attempt_texts import (
     open_thought,
     read_tag,
     read_thinking_budget,
+    stopped_inside_thought,
     thought_formats,
     with_thinking_budget,
     with_thought,
@@ -44,13 +46,14 @@ from lm_eval_ext.models.generation import Generation
 from lm_eval_ext.store.argument_effects import SAMPLED_ARGUMENTS, KeyedArguments
 from lm_eval_ext.store.attempt_store import AttemptStore
 from lm_eval_ext.store.interruption import announce_at_failure, stopped_cleanly
-from lm_eval_ext.store.run_contexts import stored_sampling
+from lm_eval_ext.store.run_contexts import run_contexts
 from lm_eval_ext.store.sampling_group import (
     Sampled,
     SamplingGroup,
     fitted_prompts,
     resolved_settings,
 )
+from lm_eval_ext.store.stored_sampling import StoredSampling
 
 if TYPE_CHECKING:
     from lm_eval.api.instance import Instance
@@ -259,8 +262,13 @@ class AttemptSampling(KeyedArguments, ABC):
         if self.store is None:
             yield from self._sample(group)
             return
-        stored = stored_sampling(
-            self, self.store, group, sample=self._sample, annotate=self._timed_annotate
+        stored = StoredSampling(
+            self.store,
+            group,
+            run_contexts(self, group.settings),
+            is_outdated=partial(stopped_inside_thought, self),
+            sample=self._sample,
+            annotate=self._timed_annotate,
         )
         for done in stored.run(self.max_rows(group.attempts, group.settings)):
             opened = group.attempts[done.index].opened

@@ -28,6 +28,7 @@ Resample = Literal["attempt", "question", "run"]
 Distribution = Literal["scalar", "per_dim"]
 Control = Literal["none", "mean", "zero", "real_tokens", "placeholder", "shared"]
 
+_SETTINGS = ("length", "scale", "position", "resample", "distribution", "control")
 _LM = TypeVar("_LM", bound="RandomSoftPrompts")
 
 
@@ -75,10 +76,7 @@ class RandomSoftPrompts(AttemptSampling):
     """
 
     argument_effects: ClassVar = {
-        **dict.fromkeys(
-            ("length", "scale", "position", "resample", "distribution", "control"),
-            Effect("text", "soft_prompt"),
-        ),
+        **dict.fromkeys(_SETTINGS, Effect("text", "soft_prompt")),
         "loglikelihood": NO_EFFECT,
     }
 
@@ -228,10 +226,10 @@ class RandomSoftPrompts(AttemptSampling):
 
     def key_settings(self) -> dict[str, Any]:
         """Return what the vectors are drawn by; the table itself is part of the model."""
-        if self.length == 0:
-            return {}
-        names = ("length", "scale", "position", "resample", "distribution", "control")
-        return {"soft_prompt": {name: getattr(self, name) for name in names}}
+        return {"soft_prompt": self._soft_prompt()} if self.length else {}
+
+    def _soft_prompt(self) -> dict[str, Any]:
+        return {name: getattr(self, name) for name in _SETTINGS}
 
     def run_record(self) -> dict[str, Any]:
         """Add the injection to the record of the run."""
@@ -239,13 +237,8 @@ class RandomSoftPrompts(AttemptSampling):
         return {
             **super().run_record(),
             "soft_prompt": {
-                "length": self.length,
-                "scale": self.scale,
-                "position": self.position,
+                **self._soft_prompt(),
                 "positions_used": sorted(self._positions_used),
-                "resample": self.resample,
-                "distribution": self.distribution,
-                "control": self.control,
                 "seed": self.seed,
                 "mu": statistics.mean,
                 "sigma": statistics.std,

@@ -139,7 +139,7 @@ class SampledVLLM(AttemptSampling, VLLM):
 
     def max_rows(self, requests: Sequence[AttemptRequest], settings: SamplingSettings) -> int:
         """Return how many attempts are under way at once, in vLLM and waiting for it."""
-        return self.engine.most_in_flight
+        return self.engine.max_in_flight
 
     def _model_generate(self, *arguments: Any, **named: Any) -> Any:
         """Answer loglikelihood requests as lm-eval does."""

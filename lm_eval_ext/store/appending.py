@@ -37,51 +37,12 @@ def sync_folder(folder: Path) -> None:
         os.close(fd)
 
 
-class Place(NamedTuple):
-    """Where a line is.
-
-    Parameters
-    ----------
-    path
-        File.
-    offset, length
-        Of its bytes, without the end of the line.
-    """
+class FileSpan(NamedTuple):
+    """The bytes of a line, without its end."""
 
     path: Path
     offset: int
     length: int
-
-
-class WholeLines:
-    """A file that takes a line at a time, and takes it back where there is no room.
-
-    Parameters
-    ----------
-    path
-        A file that is not there yet.
-    """
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-        self.size = 0
-        self._fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_APPEND, 0o644)
-        weakref.finalize(self, os.close, self._fd)
-
-    def write(self, line: bytes) -> None:
-        """Write a line, or raise an `OSError` and leave the file as it was."""
-        rest = memoryview(line)
-        try:
-            while rest:  # one call, unless the disk is almost full
-                rest = rest[os.write(self._fd, rest) :]
-        except OSError:
-            os.ftruncate(self._fd, self.size)
-            raise
-        self.size += len(line)
-
-    def sync(self) -> None:
-        """Wait until everything is on the disk."""
-        os.fsync(self._fd)
 
 
 class AttemptFile:
@@ -89,45 +50,47 @@ class AttemptFile:
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
-        self._contexts: set[str] = set()
-        self._pid = os.getpid()
-        self._file: WholeLines | None = None
+        self._pid: int | None = None
 
-    def append(self, context: Context, name: str, value: Any) -> Place:
-        """Write an attempt, and return where.
-
-        Parameters
-        ----------
-        context
-            Its context, written before its first attempt.
-        name
-            Its key.
-        value
-            Its record, as plain JSON values.
+    def append(self, context: Context, name: str, value: Any) -> FileSpan:
+        """Write the record of an attempt under its key, and its context before the first of them.
 
         Raises
         ------
         OSError
             If it cannot be written; the file ends with the last whole line.
         """
-        file = self._open()
+        if self._pid != os.getpid():  # a fork has a file of its own
+            self._open()
         if context.name not in self._contexts:
             described = {"settings": context.settings, "about": context.about}
-            file.write(encode_line("context", context.name, described))
+            self._write(encode_line("context", context.name, described))
             self._contexts.add(context.name)
-        start = file.size
-        file.write(encode_line("key", name, value))
-        return Place(file.path, start, file.size - start - 1)
+        start = self._size
+        self._write(encode_line("key", name, value))
+        return FileSpan(self._path, start, self._size - start - 1)
 
-    def _open(self) -> WholeLines:
-        if self._pid != os.getpid():  # a fork has a file of its own
-            self._pid, self._file, self._contexts = os.getpid(), None, set()
-        if self._file is None:
-            self._file = WholeLines(self._folder / new_file_name())
-            sync_folder(self._folder)
-        return self._file
+    def _open(self) -> None:
+        self._path, self._size = self._folder / new_file_name(), 0
+        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_APPEND
+        self._fd = os.open(self._path, flags, 0o644)
+        weakref.finalize(self, os.close, self._fd)
+        self._contexts: set[str] = set()
+        self._pid = os.getpid()
+        sync_folder(self._folder)
+
+    def _write(self, line: bytes) -> None:
+        """Write a line, or raise an `OSError` and leave the file as it was."""
+        rest = memoryview(line)
+        try:
+            while rest:  # one call, unless the disk is almost full
+                rest = rest[os.write(self._fd, rest) :]
+        except OSError:
+            os.ftruncate(self._fd, self._size)
+            raise
+        self._size += len(line)
 
     def sync(self) -> None:
         """Wait until everything is on the disk."""
-        if self._file is not None:
-            self._file.sync()
+        if self._pid is not None:
+            os.fsync(self._fd)

@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 from lm_eval_ext.errors import UserError
 from lm_eval_ext.models.generation import Generation
-from lm_eval_ext.store.appending import PATTERN, AttemptFile, Place
+from lm_eval_ext.store.appending import PATTERN, AttemptFile, FileSpan
 from lm_eval_ext.store.encoding import decode_generation, encode_generation
 from lm_eval_ext.store.key import AttemptKey, Context
 from lm_eval_ext.store.lines import decode_line, read_lines
@@ -33,15 +33,7 @@ Tally = dict[str, dict[str, int]]
 
 
 class StoredAttempt(NamedTuple):
-    """What a store holds of an attempt.
-
-    Parameters
-    ----------
-    generation
-        Text and record.
-    tally
-        What it adds to the counts of the run.
-    """
+    """What a store holds of an attempt: text and record, and what it adds to the run's counts."""
 
     generation: Generation
     tally: Tally
@@ -69,14 +61,14 @@ class AttemptStore:
         self.folder = Path(str(folder))
         self.n_appended = 0
         self._file = AttemptFile(self.folder)
-        self._places: dict[str, Place] = {}
+        self._spans: dict[str, FileSpan] = {}
         self._n_unsynced, self._synced_at = 0, time.monotonic()
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
             self._read_index()
         except OSError as error:
             raise UserError(f"store={folder}: {error.strerror}; give a folder") from error
-        if not self._places:  # what there is may be read where nothing can be written
+        if not self._spans:  # what there is may be read where nothing can be written
             self.require_writable()
 
     def require_writable(self) -> None:
@@ -107,32 +99,32 @@ class AttemptStore:
                 elif line.data.startswith(_BEGINNING):
                     start = len(_BEGINNING)
                     key = line.data[start : start + _KEY_LENGTH].decode("ascii", "replace")
-                    place = Place(path, line.offset, len(line.data))
-                    self._places.setdefault(key, place)
+                    span = FileSpan(path, line.offset, len(line.data))
+                    self._spans.setdefault(key, span)
 
     def __len__(self) -> int:
         """Return the number of attempts."""
-        return len(self._places)
+        return len(self._spans)
 
     def __contains__(self, key: AttemptKey) -> bool:
-        return key.name in self._places
+        return key.name in self._spans
 
     def get(self, key: AttemptKey) -> StoredAttempt | None:
         """Return an attempt, or None where it is missing or its line is damaged."""
-        place = self._places.get(key.name)
-        if place is None:
+        span = self._spans.get(key.name)
+        if span is None:
             return None
         try:
-            with place.path.open("rb") as file:
-                file.seek(place.offset)
-                value = decode_line(file.read(place.length))[2]
+            with span.path.open("rb") as file:
+                file.seek(span.offset)
+                value = decode_line(file.read(span.length))[2]
             return StoredAttempt(decode_generation(value["record"]), value["tally"])
         except (OSError, ValueError, KeyError, TypeError):
-            del self._places[key.name]
+            del self._spans[key.name]
             logger.warning(
                 "%s: the line at byte %d is damaged; its attempt is generated again",
-                place.path,
-                place.offset,
+                span.path,
+                span.offset,
             )
             return None
 
@@ -152,20 +144,15 @@ class AttemptStore:
         if not self._n_unsynced:
             self._synced_at = time.monotonic()
         try:
-            place = self._file.append(context, key.name, value)
+            span = self._file.append(context, key.name, value)
         except OSError as error:
             raise self._cannot_write(error) from error
-        self._places.setdefault(key.name, place)
+        self._spans.setdefault(key.name, span)
         self.n_appended += 1
         self._n_unsynced += 1
 
     def sync_if_due(self, rows: int) -> None:
         """Sync where this many attempts are not on the disk yet, or after five seconds.
-
-        Parameters
-        ----------
-        rows
-            The most attempts that a power cut can lose.
 
         Raises
         ------
@@ -194,7 +181,7 @@ class AttemptStore:
 
     def _cannot_write(self, error: OSError) -> UserError:
         what = f"store={self.folder}: {error.strerror}; "
-        if not self._places:
+        if not self._spans:
             remedy = "make room" if error.errno in _NO_ROOM else "give a folder that can be written"
             return UserError(what + remedy)
         what += f"the {len(self)} attempts written before are kept: "

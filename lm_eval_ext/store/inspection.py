@@ -6,7 +6,7 @@ from collections import defaultdict
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 from lm_eval_ext.errors import UserError
 from lm_eval_ext.models.digests import canonical, digest
@@ -80,29 +80,8 @@ def store_files(folder: Path) -> list[Path]:
     return files
 
 
-class SoundLine(NamedTuple):
-    """A line that has been checked.
-
-    Parameters
-    ----------
-    kind
-        One of `lm_eval_ext.store.lines.KINDS`.
-    name
-        Name of what it holds.
-    value
-        The value.
-    context
-        Name of the context of an attempt; None for other lines.
-    """
-
-    kind: str
-    name: str
-    value: dict[str, Any]
-    context: str | None
-
-
-def checked(data: bytes) -> SoundLine:
-    """Return what a line holds if it is sound.
+def checked(data: bytes) -> tuple[str, str, Any]:
+    """Return (kind, name, value) of a line that is sound.
 
     A line is sound if its checksum holds, an attempt's key follows from what the line says, and a
     context's name from its settings.
@@ -121,8 +100,7 @@ def checked(data: bytes) -> SoundLine:
         if key.name != name:
             raise ValueError("the key is not that of the attempt")
         decode_generation(value["record"])
-        return SoundLine(kind, name, value, key.context)
-    return SoundLine(kind, name, value, None)
+    return kind, name, value
 
 
 def inspect(folder: Path) -> StoreContents:
@@ -143,19 +121,21 @@ def inspect(folder: Path) -> StoreContents:
                 found.cut_off.append(path)
                 continue
             try:
-                sound = checked(line.data)
-                if sound.kind == "context":
-                    found.contexts.setdefault(sound.name, sound.value)
-                elif sound.context is not None:
-                    _add_attempt(found, sound, texts)
+                kind, name, value = checked(line.data)
+                if kind == "context":
+                    found.contexts.setdefault(name, value)
+                elif kind == "key":
+                    _add_attempt(found, name, value, texts)
             except (ValueError, KeyError, TypeError) as error:
                 found.damaged.append(f"{where}: {error or type(error).__name__}")
     return found
 
 
-def _add_attempt(found: StoreContents, line: SoundLine, texts: dict[str, str]) -> None:
-    value, text = line.value, line.value["record"]["text"]
-    if texts.setdefault(line.name, text) != text:
+def _add_attempt(
+    found: StoreContents, name: str, value: dict[str, Any], texts: dict[str, str]
+) -> None:
+    text = value["record"]["text"]
+    if texts.setdefault(name, text) != text:
         raise ValueError("another text than an earlier line with the same key")
     prompts = found.attempts.setdefault(value["context"], defaultdict(set))
     if value["attempt"] in prompts[value["prompt"]]:

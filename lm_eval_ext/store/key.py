@@ -29,16 +29,9 @@ package's version once.
 
 
 class Context(NamedTuple):
-    """What attempts have in common.
+    """What attempts have in common: the settings, as plain JSON values, and a hash of them.
 
-    Parameters
-    ----------
-    name
-        Hash of the settings.
-    settings
-        The settings, as plain JSON values.
-    about
-        What a reader wants to know and the key must not depend on, such as the model's path.
+    `about` is what a reader wants to know and the key must not depend on, as the model's path.
     """
 
     name: str
@@ -47,15 +40,7 @@ class Context(NamedTuple):
 
 
 def make_context(settings: Mapping[str, Any], about: Mapping[str, Any]) -> Context:
-    """Return the context of some settings.
-
-    Parameters
-    ----------
-    settings
-        Everything that decides the attempts beside prompt and number.
-    about
-        What does not.
-    """
+    """Return the context of everything that decides attempts beside prompt and number."""
     text = canonical({"format": FORMAT, **settings})
     return Context(digest("context", text), json.loads(text), json.loads(canonical(about)))
 
@@ -70,7 +55,7 @@ class AttemptKey(NamedTuple):
     prompt
         Hash of the prompt's text.
     read
-        Hash of the tokens that the model reads; see `read_digest`.
+        Hash of what the model reads; see `hash_input`.
     attempt
         Its number.
     """
@@ -86,8 +71,8 @@ class AttemptKey(NamedTuple):
         return digest("attempt", self.context, self.prompt, self.read, str(self.attempt))
 
 
-def read_digest(request: AttemptRequest) -> str:
-    """Return a hash of what the model reads for an attempt: tokens and the place of vectors."""
+def hash_input(request: AttemptRequest) -> str:
+    """Return a hash of what the model reads for an attempt: tokens, and where vectors are."""
     parts = (request.shared_ids, request.private_ids)
     return digest(
         *(np.asarray(ids, dtype="<i8").tobytes() for ids in parts), str(request.n_vectors)

@@ -21,19 +21,7 @@ KINDS = ("key", "context", "group")
 
 
 class Line(NamedTuple):
-    """A line of a file, without its end.
-
-    Parameters
-    ----------
-    number
-        From 1.
-    offset
-        Of its first byte.
-    data
-        Its bytes.
-    complete
-        False for a last line without an end.
-    """
+    """A line of a file: its number from 1, and its bytes without the end, where it has one."""
 
     number: int
     offset: int
@@ -42,13 +30,7 @@ class Line(NamedTuple):
 
 
 def read_lines(path: Path) -> Iterator[Line]:
-    """Yield the lines of a file, a cut-off last one too.
-
-    Parameters
-    ----------
-    path
-        The file; it may be growing.
-    """
+    """Yield the lines of a file, which may be growing, a cut-off last one too."""
     offset = 0
     with path.open("rb") as file:
         for number, data in enumerate(file, start=1):
@@ -90,16 +72,9 @@ def drop_unfinished_line(path: Path, *, what: str = "what it held") -> bool:
 
 
 def encode_line(kind: str, name: str, value: Any) -> bytes:
-    """Return a line with its end: a name and a value with its checksum.
+    """Return a line with its end: a name, and plain JSON values with their checksum.
 
-    Parameters
-    ----------
-    kind
-        One of `KINDS`; it comes first, so that a line is recognized by its beginning.
-    name
-        Of the value.
-    value
-        Plain JSON values.
+    The kind, one of `KINDS`, comes first, so that a line is recognized by its beginning.
     """
     line = {kind: name, "sum": digest(_dumps(value))[:16], "value": value}
     return _dumps(line).encode("ascii") + b"\n"

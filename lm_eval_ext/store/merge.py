@@ -118,10 +118,10 @@ def _contexts(files: list[Path]) -> dict[str, Any]:
         for line in read_lines(path):
             if line.complete and line.data.startswith(_CONTEXT):
                 try:
-                    sound = checked(line.data)
+                    _, name, value = checked(line.data)
                 except (ValueError, KeyError, TypeError):
                     continue  # counted where all lines are read
-                found.setdefault(sound.name, sound.value)
+                found.setdefault(name, value)
     return found
 
 
@@ -135,16 +135,17 @@ def _write(files: list[Path], contexts: dict[str, Any], output: BinaryIO) -> Mer
                 done.cut_off.append(path)
                 continue
             try:
-                kind, name, value, context = checked(line.data)
+                kind, name, value = checked(line.data)
             except (ValueError, KeyError, TypeError) as error:
                 done.damaged.append(f"{path}, line {line.number}: {error or type(error).__name__}")
                 continue
-            if context is None:
-                continue  # a context: written with the first attempt
+            if kind != "key":
+                continue  # a context is written with its first attempt
             if name in seen:
                 done.n_repeated += 1
                 continue
             seen.add(name)
+            context = value["context"]
             done.n_attempts += 1
             done.n_undescribed += context not in contexts
             if context in contexts and context not in seen:

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 from dataclasses import asdict
-from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
-from lm_eval_ext.engine.attempt_texts import stopped_inside_thought
 from lm_eval_ext.engine.sampling_settings import SamplingSettings
 from lm_eval_ext.store.argument_effects import KeyedArguments
-from lm_eval_ext.store.attempt_store import AttemptStore
-from lm_eval_ext.store.key import TEXT_FORMAT, make_context
-from lm_eval_ext.store.sampling_group import SamplingGroup
-from lm_eval_ext.store.stored_sampling import Annotate, Contexts, Sample, StoredSampling
+from lm_eval_ext.store.key import TEXT_FORMAT, Context, make_context
+
+
+class Contexts(NamedTuple):
+    """The contexts of sampled attempts, and of annotated ones; equal where none are annotated."""
+
+    text: Context
+    final: Context
 
 
 def run_contexts(lm: KeyedArguments, settings: SamplingSettings) -> Contexts:
@@ -59,24 +61,3 @@ def after_thought(contexts: Contexts) -> Contexts:
 
 def _if_any(name: str, value: Any) -> dict[str, Any]:
     return {name: value} if value else {}
-
-
-def stored_sampling(
-    lm: KeyedArguments,
-    store: AttemptStore,
-    group: SamplingGroup,
-    *,
-    sample: Sample,
-    annotate: Annotate,
-) -> StoredSampling:
-    """Return what answers the requests of a group from a store and the model."""
-    contexts = run_contexts(lm, group.settings)
-    return StoredSampling(
-        store,
-        group,
-        contexts,
-        again=after_thought(contexts),
-        is_outdated=partial(stopped_inside_thought, lm),
-        sample=sample,
-        annotate=annotate,
-    )

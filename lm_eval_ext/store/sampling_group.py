@@ -18,18 +18,10 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True, eq=False)
 class SamplingGroup:
-    """Requests under one set of sampling settings.
+    """Requests of lm-eval under one set of sampling settings.
 
-    Parameters
-    ----------
-    requests
-        What lm-eval asks for.
-    attempts
-        What the model reads for each.
-    settings
-        Of the sampling.
-    n_truncated
-        Tokens cut from the left of each prompt.
+    `attempts` are what the model reads for each, and `n_truncated` how many tokens were cut from
+    the left of each prompt.
     """
 
     requests: Sequence[GenerationRequest]
@@ -68,7 +60,7 @@ class Sampled:
     index
         Of its request in the group.
     generation
-        Its text and record.
+        Text and record.
     tally
         What it adds to the counts of the run, by the part of the run and the name of the count.
     was_kept
@@ -104,16 +96,7 @@ def resolved_settings(model_defaults: Any, request: GenerationRequest) -> Sampli
 def fitted_prompts(
     prompts: Sequence[str], tokenize: Callable[[str], list[int]], *, room: int
 ) -> tuple[dict[str, list[int]], dict[str, int]]:
-    """Return each distinct prompt's tokens, cut from the left, and how many were cut.
-
-    Parameters
-    ----------
-    prompts
-        The prompts.
-    tokenize
-        Gives the tokens of one, BOS included.
-    room
-        Most tokens of one, from 1 up.
+    """Return each distinct prompt's tokens, cut from the left to `room`, and how many were cut.
 
     Raises
     ------

@@ -10,31 +10,15 @@ import logging
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
-from typing import NamedTuple
 
 from lm_eval_ext.harness.requests import GenerationRequest
 from lm_eval_ext.models.digests import digest
 from lm_eval_ext.models.generation import Generation, GenerationRecord
 from lm_eval_ext.models.thoughts import ThoughtTags
 from lm_eval_ext.store.attempt_store import AttemptStore, StoredAttempt
-from lm_eval_ext.store.key import AttemptKey, Context, read_digest
+from lm_eval_ext.store.key import AttemptKey, hash_input
+from lm_eval_ext.store.run_contexts import Contexts, after_thought
 from lm_eval_ext.store.sampling_group import Sampled, SamplingGroup
-
-
-class Contexts(NamedTuple):
-    """The contexts of a group of attempts.
-
-    Parameters
-    ----------
-    text
-        Of the sampled attempts.
-    final
-        Of the annotated ones; the same where nothing is annotated after sampling.
-    """
-
-    text: Context
-    final: Context
-
 
 logger = logging.getLogger(__name__)
 
@@ -58,10 +42,9 @@ class StoredSampling:
         The requests.
     contexts
         Their contexts.
-    again
-        The contexts of attempts that are drawn again because what is kept is outdated.
     is_outdated
-        Returns whether a record is, given the tags of a thought that the prompt opens.
+        Returns whether what is kept of an attempt must be drawn again, given the tags of a thought
+        that its prompt opens.
     sample
         Samples some of the requests.
     annotate
@@ -74,7 +57,6 @@ class StoredSampling:
         group: SamplingGroup,
         contexts: Contexts,
         *,
-        again: Contexts,
         is_outdated: IsOutdated,
         sample: Sample,
         annotate: Annotate,
@@ -86,6 +68,7 @@ class StoredSampling:
         self._text, self._final = self._keys()
         outdated = [self._holds(i, is_outdated) for i in range(len(group.requests))]
         if any(outdated):
+            again = after_thought(contexts)
             self._contexts = [again if old else contexts for old in outdated]
             self._text, self._final = self._keys()
         # Requests with the same prompt and number are one attempt.
@@ -98,7 +81,7 @@ class StoredSampling:
         prompts = {r.prompt: digest("prompt", r.prompt) for r in self._group.requests}
         asked = zip(self._contexts, self._group.requests, self._group.attempts, strict=True)
         text = [
-            AttemptKey(c.text.name, prompts[request.prompt], read_digest(attempt), request.attempt)
+            AttemptKey(c.text.name, prompts[request.prompt], hash_input(attempt), request.attempt)
             for c, request, attempt in asked
         ]
         final = [

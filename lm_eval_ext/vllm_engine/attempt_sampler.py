@@ -2,8 +2,8 @@
 
 vLLM's own per-request seeds begin a generator whose draws depend on how its sampler is built, and
 which its CPU build cannot rewind after a preemption. This logits processor chooses the token as
-`lm_eval_ext.engine` does, from the uniform number that belongs to its place, and leaves nothing but
-that token possible. The place is how many tokens the request has so far, so what is computed twice,
+`lm_eval_ext.engine` does, from the uniform number of its position, and leaves nothing but that
+token possible. The position is how many tokens the request has so far, so what is computed twice,
 after a preemption or while a long prompt is read in parts, comes out the same.
 
 Statistics of the chosen tokens and logits that were asked for stay here until they are taken.
@@ -25,7 +25,7 @@ from lm_eval_ext.engine.sampling import Sampler, padded_contexts
 from lm_eval_ext.engine.sampling_settings import SamplingSettings
 from lm_eval_ext.vllm_engine.instructions import NAME, read_settings, restored_stream
 
-# Uniforms are drawn so many at a time.
+# How many uniforms are drawn at a time.
 _DRAWS = 64
 
 
@@ -40,18 +40,18 @@ class _Attempt:
         self._stream = restored_stream(instruction["stream"])
         self._uniforms: list[float] = []
 
-    def uniform(self, place: int) -> float:
-        while len(self._uniforms) <= place:
+    def uniform(self, position: int) -> float:
+        while len(self._uniforms) <= position:
             self._uniforms += self._stream.random(_DRAWS).tolist()
-        return self._uniforms[place]
+        return self._uniforms[position]
 
-    def context(self, place: int) -> list[int]:
-        return [*self.prompt_ids, *self.token_ids[:place]]
+    def context(self, position: int) -> list[int]:
+        return [*self.prompt_ids, *self.token_ids[:position]]
 
-    def note(self, place: int, token_id: int, statistics: NDArray[np.float32]) -> None:
+    def note(self, position: int, token_id: int, statistics: NDArray[np.float32]) -> None:
         # What stood here was chosen before all of the prompt had been read, or is the same.
-        self.token_ids[place:] = [token_id]
-        self.statistics[place:] = [statistics]
+        self.token_ids[position:] = [token_id]
+        self.statistics[position:] = [statistics]
 
     def packed(self) -> bytes:
         return np.stack(self.statistics).astype(np.float32).tobytes() if self.statistics else b""
@@ -102,13 +102,7 @@ class AttemptSampler(LogitsProcessor):
         return _Row(self._known[key], output_ids)
 
     def apply(self, logits: torch.Tensor) -> torch.Tensor:
-        """Choose a token for every row with an instruction.
-
-        Parameters
-        ----------
-        logits
-            Shape (n_rows, vocabulary), float32.
-        """
+        """Choose a token for every row with an instruction; float32, (n_rows, vocabulary)."""
         attempts: dict[SamplingSettings, list[tuple[int, _Attempt, int]]] = defaultdict(list)
         for index, (what, output_ids) in self._rows.items():
             if isinstance(what, _Readout):
@@ -128,31 +122,23 @@ class AttemptSampler(LogitsProcessor):
         sampler = self._samplers.setdefault(settings, Sampler(settings))
         indices = torch.tensor([index for index, _, _ in rows], device=logits.device)
         uniforms = torch.tensor(
-            [attempt.uniform(place) for _, attempt, place in rows], dtype=torch.float64
+            [attempt.uniform(position) for _, attempt, position in rows], dtype=torch.float64
         )
         context = None
         if sampler.needs_context:
-            context = padded_contexts([attempt.context(place) for _, attempt, place in rows])
+            context = padded_contexts([attempt.context(position) for _, attempt, position in rows])
         token_ids, statistics = sampler(logits[indices], uniforms, context)
         logits[indices] = -torch.inf
         logits[indices, token_ids.to(logits.device)] = 0.0
-        for (_, attempt, place), token_id, values in zip(
+        for (_, attempt, position), token_id, values in zip(
             rows, token_ids.tolist(), statistics.numpy(), strict=True
         ):
-            attempt.note(place, token_id, values)
+            attempt.note(position, token_id, values)
 
     def take(self, keys: Iterable[str]) -> dict[str, bytes]:
-        """Return and forget what is known of attempts and readings.
+        """Return and forget what is known of attempts and readings; unknown keys are left out.
 
-        Parameters
-        ----------
-        keys
-            Their names; unknown ones are left out.
-
-        Returns
-        -------
-        dict
-            float32: of an attempt the four statistics of each token, of a reading its logits.
+        All are float32: of an attempt four statistics of each token, of a reading its logits.
         """
         found = {key: self._known.pop(key) for key in keys if key in self._known}
         return {key: what.packed() for key, what in found.items()}

@@ -35,17 +35,7 @@ _NO_COLUMNS = np.empty((0, 4), dtype=np.float32)
 
 
 class Ending(NamedTuple):
-    """When attempts end.
-
-    Parameters
-    ----------
-    stop
-        Detects stop strings.
-    eos_token_ids
-        Tokens that end an attempt.
-    budget
-        Ends thoughts that take too long, or None.
-    """
+    """When attempts end: at stop strings, at tokens; `budget` ends thoughts that take too long."""
 
     stop: StopStrings
     eos_token_ids: Sequence[int]
@@ -55,11 +45,11 @@ class Ending(NamedTuple):
 class _Attempt(NamedTuple):
     """A request in vLLM that samples an attempt, or the rest of one.
 
-    `token_ids` and `columns` are what there is of it already, and `due` is the number of tokens at
-    which the budget of its thought is looked at.
+    `number` is that of its request; `token_ids` and `columns` are what there is of it already, and
+    `due` is the number of tokens at which the budget of its thought is looked at.
     """
 
-    place: int
+    number: int
     request: AttemptRequest
     due: int
     token_ids: tuple[int, ...] = ()
@@ -91,12 +81,6 @@ class VLLMDecoder:
 
     Parameters
     ----------
-    engine
-        What decodes.
-    settings
-        How tokens are chosen.
-    ending
-        When attempts end.
     follow_up
         What to read after each attempt once it has ended, or None.
     timing
@@ -124,29 +108,23 @@ class VLLMDecoder:
         self._unread: dict[Hashable, list[tuple[int, AttemptResult]]] = {}
 
     def run(self, requests: Sequence[AttemptRequest]) -> Iterator[tuple[int, AttemptResult]]:
-        """Yield (place of the request, result) as attempts finish.
-
-        Parameters
-        ----------
-        requests
-            The attempts. Attempts of a prompt go together, so that its keys are in vLLM's cache.
-        """
+        """Yield (index of the request, result) as attempts finish."""
+        # Attempts of a prompt go together, so that its keys are in vLLM's cache.
         order = sorted(
             range(len(requests)),
             key=lambda i: (-len(requests[i].shared_ids), requests[i].shared_ids),
         )
-        most_tokens, budget = self._settings.max_new_tokens, self._ending.budget
-        due = most_tokens if budget is None else budget.n_tokens
+        budget = self._ending.budget
+        due = self._settings.max_new_tokens if budget is None else budget.n_tokens
         self._waiting.extend(_Attempt(i, requests[i], due) for i in order)
-        most = self._engine.most_in_flight
         try:
             while self._waiting or self._in_flight:
                 new = []
-                while self._waiting and len(self._in_flight) < most:
+                while self._waiting and len(self._in_flight) < self._engine.max_in_flight:
                     new.append(self._job(self._waiting.popleft()))
                 with self._timing.part("vllm"):
                     finished = self._engine.advance(new)
-                yield from self._conclude(finished)
+                yield from self._ended(finished)
         finally:
             # Also where the caller stops asking, or is interrupted.
             self._engine.drop()
@@ -159,8 +137,8 @@ class VLLMDecoder:
             instruction = sampling_instruction(
                 key, self._settings, request.stream, request.prompt_ids
             )
-            most = min(what.due, self._settings.max_new_tokens) - len(what.token_ids)
-            params = self._sampling_params(instruction, most)
+            n_tokens = min(what.due, self._settings.max_new_tokens) - len(what.token_ids)
+            params = self._sampling_params(instruction, max_tokens=n_tokens)
         else:
             request = what.request
             assert self._follow_up is not None
@@ -170,7 +148,7 @@ class VLLMDecoder:
             )
         return Job(key, self._engine_input(request), params)
 
-    def _sampling_params(self, instruction: dict[str, Any], max_tokens: int) -> SamplingParams:
+    def _sampling_params(self, instruction: dict[str, Any], *, max_tokens: int) -> SamplingParams:
         stop = list(self._settings.stop) if self._vllm_finds_stops else None
         return SamplingParams(
             # Our logits processor leaves one token to choose from.
@@ -203,7 +181,7 @@ class VLLMDecoder:
         is_token = [not first <= i < first + n for i in range(len(token_ids))]
         return embeds_input(rows, prompt_token_ids=token_ids, is_token_ids=is_token)
 
-    def _conclude(self, finished: Sequence[Finished]) -> Iterator[tuple[int, AttemptResult]]:
+    def _ended(self, finished: Sequence[Finished]) -> Iterator[tuple[int, AttemptResult]]:
         """Yield the attempts among finished requests that wait for nothing more."""
         results: list[tuple[_Attempt, AttemptResult]] = []
         for output in finished:
@@ -222,7 +200,7 @@ class VLLMDecoder:
             else:
                 yield from self._answered(what.name, tuple(values.tolist()))
         if self._follow_up is None:
-            yield from ((job.place, result) for job, result in results)
+            yield from ((job.number, result) for job, result in results)
         else:
             yield from self._ask(self._follow_up, results)
 
@@ -273,21 +251,21 @@ class VLLMDecoder:
         )
         for (job, result), request in zip(results, asked, strict=True):
             if request is None:
-                yield job.place, result
+                yield job.number, result
                 continue
             name = _name(request)
             if name in self._readouts:
-                yield job.place, _with_readout(result, self._readouts[name])
+                yield job.number, _with_readout(result, self._readouts[name])
                 continue
             if name not in self._unread:
                 # In front, while the attempt's keys are still in vLLM's cache.
                 self._waiting.appendleft(_Reading(name, request))
-            self._unread.setdefault(name, []).append((job.place, result))
+            self._unread.setdefault(name, []).append((job.number, result))
 
     def _answered(self, name: Hashable, readout: Readout) -> Iterator[tuple[int, AttemptResult]]:
         self._readouts[name] = readout
-        for place, result in self._unread.pop(name):
-            yield place, _with_readout(result, readout)
+        for number, result in self._unread.pop(name):
+            yield number, _with_readout(result, readout)
 
 
 def _name(request: AttemptRequest) -> Hashable:

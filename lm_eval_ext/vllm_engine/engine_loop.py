@@ -10,22 +10,12 @@ from vllm.sampling_params import RequestOutputKind, SamplingParams
 from lm_eval_ext.models.digests import canonical
 from lm_eval_ext.vllm_engine.worker_fingerprint import model_settings
 
-# Annotations of so many finished requests are fetched at once.
+# How many finished requests' values are fetched at once.
 _FETCHED_TOGETHER = 32
 
 
 class Job(NamedTuple):
-    """A request for vLLM.
-
-    Parameters
-    ----------
-    key
-        Its name, that of its instruction too.
-    engine_input
-        What vLLM reads, as ``vllm.inputs`` makes it.
-    params
-        How it is sampled.
-    """
+    """A request for vLLM; its instruction has the same key."""
 
     key: str
     engine_input: Any
@@ -33,19 +23,7 @@ class Job(NamedTuple):
 
 
 class Finished(NamedTuple):
-    """A request that has ended.
-
-    Parameters
-    ----------
-    key
-        Its name.
-    token_ids
-        What was generated.
-    finish_reason, stop_reason
-        As vLLM gives them.
-    values
-        What `AttemptSampler.take` returns for it.
-    """
+    """A request that has ended; `values` is what `AttemptSampler.take` returns for it."""
 
     key: str
     token_ids: tuple[int, ...]
@@ -55,18 +33,11 @@ class Finished(NamedTuple):
 
 
 class EngineLoop:
-    """Feeds an engine and collects what it finishes.
-
-    Parameters
-    ----------
-    llm
-        A ``vllm.LLM`` with our logits processor and worker extension.
-    lora_request
-        vLLM's adapter for every request, or None.
+    """Feeds a ``vllm.LLM`` that has our logits processor, and collects what it finishes.
 
     Attributes
     ----------
-    most_in_flight
+    max_in_flight
         Requests it takes at once: some wait inside vLLM, so that it never runs dry.
     """
 
@@ -75,34 +46,21 @@ class EngineLoop:
         self._lora_request = lora_request
         self._in_flight: set[str] = set()
         rows = int(self._engine.vllm_config.scheduler_config.max_num_seqs)
-        self.most_in_flight = rows + max(1, rows // 4)
+        self.max_in_flight = rows + max(1, rows // 4)
 
     def facts(self) -> dict[str, Any]:
-        """Return facts about the model, and ``most_in_flight``.
-
-        Returns
-        -------
-        dict
-            ``dtype`` and ``vocab_size``; ``model_settings`` as canonical JSON, see
-            `lm_eval_ext.vllm_engine.worker_fingerprint.model_settings`.
-        """
+        """Return ``dtype``, ``vocab_size``, ``max_in_flight`` and `model_settings` of the model."""
         config = self._engine.vllm_config.model_config
         return {
             "dtype": str(config.dtype).removeprefix("torch."),
             "vocab_size": int(config.get_vocab_size()),
-            "most_in_flight": self.most_in_flight,
+            "max_in_flight": self.max_in_flight,
             # As text: what a configuration may hold need not go through Ray.
             "model_settings": canonical(model_settings(self._engine.vllm_config)),
         }
 
     def advance(self, jobs: Sequence[Job]) -> list[Finished]:
-        """Take requests in and run until some are finished, or all.
-
-        Parameters
-        ----------
-        jobs
-            New requests; with none it runs those it has.
-        """
+        """Take new requests in, if any, and run until some are finished, or all."""
         for job in jobs:
             job.params.output_kind = RequestOutputKind.FINAL_ONLY
             self._engine.add_request(
@@ -132,6 +90,6 @@ class EngineLoop:
 
 
 def _finished(output: Any, values: bytes) -> Finished:
-    one = output.outputs[0]
-    token_ids = tuple(int(i) for i in one.token_ids)
-    return Finished(output.request_id, token_ids, one.finish_reason, one.stop_reason, values)
+    sample = output.outputs[0]
+    token_ids = tuple(int(i) for i in sample.token_ids)
+    return Finished(output.request_id, token_ids, sample.finish_reason, sample.stop_reason, values)

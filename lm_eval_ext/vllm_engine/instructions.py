@@ -24,18 +24,10 @@ def sampling_instruction(
     stream: np.random.Generator,
     prompt_ids: Sequence[int],
 ) -> dict[str, Any]:
-    """Return the instruction to sample an attempt.
+    """Return the instruction to sample an attempt from the present state of its random stream.
 
-    Parameters
-    ----------
-    key
-        Names the attempt.
-    settings
-        How its tokens are chosen; stop strings are vLLM's to find.
-    stream
-        Its random stream, in its present state.
-    prompt_ids
-        Tokens of its prompt, sent only where a repetition penalty looks at them.
+    Stop strings are vLLM's to find, and the prompt's tokens are sent only where a repetition
+    penalty looks at them.
     """
     how = asdict(settings)
     del how["stop"]

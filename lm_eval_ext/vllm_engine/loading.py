@@ -85,9 +85,9 @@ def check_head_size(pretrained: str, **config_arguments: Any) -> None:
 
 
 def _head_size(config: PretrainedConfig) -> int | None:
-    stated = getattr(config, "head_dim", None)
-    if stated:
-        return int(stated)
+    size = getattr(config, "head_dim", None)
+    if size:
+        return int(size)
     heads = getattr(config, "num_attention_heads", None)
     return int(config.hidden_size) // int(heads) if heads else None
 
@@ -95,17 +95,7 @@ def _head_size(config: PretrainedConfig) -> int | None:
 def generation_defaults(
     pretrained: str, config: PretrainedConfig, revision: str | None
 ) -> GenerationConfig:
-    """Return the model's own generation settings, as transformers' models have them.
-
-    Parameters
-    ----------
-    pretrained
-        Hub id or folder.
-    config
-        Configuration of the model, for models without a ``generation_config.json``.
-    revision
-        Of the model, or None.
-    """
+    """Return the model's own generation settings, from its configuration where no file has them."""
     from transformers import GenerationConfig
 
     try:

@@ -17,17 +17,7 @@ _OF_A_GROUP = ("VLLM_DP_RANK", "VLLM_DP_RANK_LOCAL", "VLLM_DP_SIZE", "VLLM_DP_MA
 
 
 class Replicas:
-    """Engines in Ray actors, with the methods of one `EngineLoop`.
-
-    Parameters
-    ----------
-    count
-        How many.
-    model_args
-        Arguments of ``vllm.LLM``.
-    lora_request
-        vLLM's adapter for every request, or None.
-    """
+    """Engines in Ray actors, made with `model_args`, with the methods of one `EngineLoop`."""
 
     def __init__(self, count: int, model_args: Mapping[str, Any], lora_request: Any = None) -> None:
         # A replica inside a Ray actor chooses its own executor: Ray's would wait for its actor.
@@ -44,13 +34,13 @@ class Replicas:
     def facts(self) -> dict[str, Any]:
         """Return `EngineLoop.facts` for all of them together."""
         self._start()
-        return {**self._facts, "most_in_flight": self.most_in_flight}
+        return {**self._facts, "max_in_flight": self.max_in_flight}
 
     @property
-    def most_in_flight(self) -> int:
+    def max_in_flight(self) -> int:
         """Requests they take at once."""
         self._start()
-        return self._count * int(self._facts["most_in_flight"])
+        return self._count * int(self._facts["max_in_flight"])
 
     def advance(self, jobs: Sequence[Job]) -> list[Finished]:
         """Take requests in and run until some are finished; see `EngineLoop.advance`."""

@@ -1,8 +1,8 @@
 """Widen the attention heads of a Llama without changing what it computes.
 
 Some attention kernels have no heads of 16, which the shipped models have: that of vLLM's CPU build
-begins at 32. With zeros in the new dimensions queries, keys and values say what they said before;
-rotary pairs move to the places where the wider head turns them by the same angle.
+begins at 32. With zeros in the new dimensions queries, keys and values compute what they did;
+rotary pairs move to the dimensions where the wider head turns them by the same angle.
 """
 
 from __future__ import annotations
@@ -22,15 +22,8 @@ HEAD_DIM = 64
 def write_widened(source: str | Path, folder: str | Path, *, head_dim: int = HEAD_DIM) -> Path:
     """Write a copy of a Llama with wider heads and the same logits, tokenizer included.
 
-    Parameters
-    ----------
-    source
-        Folder of the model.
-    folder
-        Where the copy goes.
-    head_dim
-        Width of its heads, a multiple of what it was. Where the ratio is a power of 4 the copy's
-        weights are exact; elsewhere those of queries are rounded.
+    Where the ratio of the widths is a power of 4 the copy's weights are exact; elsewhere those of
+    queries are rounded.
 
     Raises
     ------
@@ -72,7 +65,7 @@ def _widened(name: str, weight: torch.Tensor, old: int, new: int) -> torch.Tenso
 
 
 def _spread(rows: torch.Tensor, old: int, new: int) -> torch.Tensor:
-    """Give each head's rows their places among as many as it will have, zeros elsewhere."""
+    """Spread each head's rows over as many as it will have, zeros elsewhere."""
     n_heads = len(rows) // old
     wide = rows.new_zeros(n_heads, new, rows.shape[1])
     # Pair i of a head turns by theta^(-2i / width), and stands at i and i + width / 2.

@@ -43,16 +43,8 @@ class Engine(Protocol):
 def model_settings(vllm_config: Any) -> dict[str, Any]:
     """Return what vLLM computes, as far as it is not in the weights.
 
-    Parameters
-    ----------
-    vllm_config
-        vLLM's ``VllmConfig`` of the engine: the configuration in it is the one that is run, with
-        ``hf_overrides`` and the like applied.
-
-    Returns
-    -------
-    dict
-        The model's configuration, and settings of the model and of the cache.
+    The configuration in an engine's ``VllmConfig`` is the one that is run, with ``hf_overrides``
+    and the like applied.
     """
     model, cache = vllm_config.model_config, vllm_config.cache_config
     return {

@@ -1,4 +1,4 @@
-r"""Give attempts that end without a closed ``\boxed{}`` one more chance to state their answer.
+r"""Give attempts that end without a closed ``\boxed{}`` one more chance to give their answer.
 
 A short lead-in that ends in ``\boxed{`` is appended, and a few more tokens are decoded: a practical
 form of the adaptive injection decoding that EpiCaR (arXiv:2601.06786) uses. It keeps a slip of
@@ -57,13 +57,6 @@ class BoxCompletion:
 
         The attempt's random stream continues, so the completion belongs to the attempt like the
         rest of its text. Too long a context is cut from the left.
-
-        Parameters
-        ----------
-        asked
-            The attempt.
-        response
-            What it wrote, without end-of-sequence token and stop string.
         """
         ids = self._tokenizer(response + LEAD_IN, add_special_tokens=False)["input_ids"]
         whole = replace(asked, private_ids=(*asked.private_ids, *map(int, ids)))
@@ -126,12 +119,7 @@ def has_closed_box(text: str) -> bool:
 def joined(first: AttemptResult, completion: AttemptResult) -> AttemptResult:
     """Return an attempt with its completion: tokens and statistics of both, the latter's end.
 
-    Parameters
-    ----------
-    first
-        The attempt without a closed box.
-    completion
-        What followed the lead-in, whose own tokens are in neither: the model did not choose them.
+    The tokens of the lead-in are in neither: the model did not choose them.
     """
     statistics = (
         np.concatenate(parts) for parts in zip(first.statistics, completion.statistics, strict=True)

@@ -15,15 +15,7 @@ FILE_NAME = "temperature.json"
 
 
 class Temperature(NamedTuple):
-    """A temperature of the confidence.
-
-    Parameters
-    ----------
-    value
-        Above 0; 1 changes nothing.
-    source
-        File it was read from, or None.
-    """
+    """A temperature of the confidence, above 0; 1 changes nothing. `source` is its file, if any."""
 
     value: float
     source: str | None = None
@@ -32,12 +24,7 @@ class Temperature(NamedTuple):
 def confidence(logit_yes: float, logit_no: float, temperature: float = 1.0) -> float:
     r"""Return :math:`\sigma((z_A - z_B) / T)`: P(A) / (P(A) + P(B)) of the model at temperature T.
 
-    Parameters
-    ----------
-    logit_yes, logit_no
-        Logits of the labels of a correct and of a wrong answer.
-    temperature
-        T, above 0.
+    The logits are those of the labels of a correct and of a wrong answer.
 
     Examples
     --------
@@ -50,41 +37,32 @@ def confidence(logit_yes: float, logit_no: float, temperature: float = 1.0) -> f
     return (1.0 if x >= 0 else small) / (1 + small)
 
 
-def read_temperature(stated: float | str | Path | None) -> Temperature | None:
-    """Read the argument ``calibration_temperature``.
-
-    Parameters
-    ----------
-    stated
-        A number, or a file or folder of ``lm-eval-ext train temperature``.
+def read_temperature(value: float | str | Path | None) -> Temperature | None:
+    """Read ``calibration_temperature``: a number, or what ``lm-eval-ext train temperature`` wrote.
 
     Raises
     ------
     UserError
         For a number that is not above 0, or a file without one.
     """
-    if stated is None:
+    if value is None:
         return None
-    if not isinstance(stated, (str, Path)):
-        return Temperature(_above_zero(stated, f"calibration_temperature={stated!r}"))
-    path = Path(stated)
+    if not isinstance(value, (str, Path)):
+        return Temperature(_above_zero(value, f"calibration_temperature={value!r}"))
+    path, name = Path(value), f"calibration_temperature={value}"
     if path.is_dir():
         path = path / FILE_NAME
     try:
-        found = json.loads(path.read_text(encoding="utf-8"))
-        value = found["temperature"]
+        found = json.loads(path.read_text(encoding="utf-8"))["temperature"]
     except OSError as error:
         raise UserError(
-            f"calibration_temperature={stated}: no such file; give a number, or the output of "
-            "lm-eval-ext train temperature"
+            f"{name}: no such file; give a number, or the output of lm-eval-ext train temperature"
         ) from error
     except (ValueError, KeyError, TypeError) as error:
         raise UserError(
-            f"calibration_temperature={stated}: {path.name} holds no temperature; write it with "
-            "lm-eval-ext train temperature"
+            f"{name}: {path.name} holds no temperature; write it with lm-eval-ext train temperature"
         ) from error
-    name = f"calibration_temperature={stated}: temperature={value!r}"
-    return Temperature(_above_zero(value, name), str(path))
+    return Temperature(_above_zero(found, f"{name}: temperature={found!r}"), str(path))
 
 
 def _above_zero(value: object, name: str) -> float:

@@ -30,17 +30,7 @@ if TYPE_CHECKING:
 
 
 class FinisherSettings(NamedTuple):
-    """The arguments of a model, read.
-
-    Parameters
-    ----------
-    template
-        The question about an attempt, or None where attempts are not judged.
-    temperature
-        Of the confidence, or None.
-    completes_boxes
-        Whether boxes are completed.
-    """
+    """The arguments of a model, read; without a template attempts are not judged."""
 
     template: SelfEvalTemplate | None = None
     temperature: Temperature | None = None
@@ -80,14 +70,7 @@ def read_finisher_settings(
 
 
 class AttemptFinisher:
-    """Finishes the attempts of a model, and counts what it did.
-
-    Attributes
-    ----------
-    evaluation
-        Judges attempts, or None.
-    boxes
-        Completes boxes, or None.
+    """Finishes the attempts of a model: judges them, completes their boxes, and counts both.
 
     Raises
     ------
@@ -105,13 +88,13 @@ class AttemptFinisher:
             self.evaluation = SelfEvaluation(layout, settings.temperature)
         if settings.completes_boxes:
             self.boxes = BoxCompletion(tokenizer, max_length=max_length)
+        parts = {"self_evaluation": self.evaluation, "box_completion": self.boxes}
+        self._parts = {name: part for name, part in parts.items() if part is not None}
 
     def count(self, tally: Mapping[str, Mapping[str, int]]) -> None:
         """Count an attempt; kept with it, its tally is the same when it is read from a store."""
-        if self.evaluation is not None:
-            self.evaluation.counts.update(tally["self_evaluation"])
-        if self.boxes is not None:
-            self.boxes.counts.update(tally["box_completion"])
+        for name, part in self._parts.items():
+            part.counts.update(tally[name])
 
     def report(self) -> None:
         """Say how many boxes were completed so far."""
@@ -120,13 +103,11 @@ class AttemptFinisher:
 
     def key_settings(self) -> dict[str, Any]:
         """Return what decides texts and confidences, for the keys of a store."""
-        parts = {"self_evaluation": self.evaluation, "box_completion": self.boxes}
-        return {name: part.key_settings() for name, part in parts.items() if part is not None}
+        return {name: part.key_settings() for name, part in self._parts.items()}
 
     def record(self) -> dict[str, Any]:
         """Return the settings and counts, for the record of the run."""
-        parts = {"self_evaluation": self.evaluation, "box_completion": self.boxes}
-        return {name: part.record() for name, part in parts.items() if part is not None}
+        return {name: part.record() for name, part in self._parts.items()}
 
 
 @dataclass(frozen=True)
@@ -147,15 +128,6 @@ class GroupFinisher:
 
     It is an `lm_eval_ext.engine.epilogue.Epilogue` too: the engine asks it what to read after an
     attempt, while the attempt's cache is there, and the result brings the logits along.
-
-    Parameters
-    ----------
-    finisher
-        What is done.
-    lm
-        The model, for its tokenizer and the tags of its thoughts.
-    group
-        The attempts.
     """
 
     def __init__(self, finisher: AttemptFinisher, lm: HFLM, group: SamplingGroup) -> None:

@@ -18,14 +18,7 @@ UNTUNED = "self_eval_untuned"
 
 
 class SelfEvaluation:
-    """Judges attempts: where the question's tokens are, and what its logits say.
-
-    Parameters
-    ----------
-    layout
-        The tokens that are read after an attempt.
-    temperature
-        Of the confidence, or None.
+    """Judges attempts: what is read after them, and what the labels' logits say.
 
     Attributes
     ----------

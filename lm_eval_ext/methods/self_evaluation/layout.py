@@ -1,4 +1,4 @@
-"""Where the tokens of a self-evaluation stand: one definition for training and for the test.
+"""The order of the tokens of a self-evaluation: one definition for training and for the test.
 
     prompt tokens, tokens of the response's text, tokens of the template, label
 
@@ -28,12 +28,8 @@ if TYPE_CHECKING:
 class SelfEvalLayout:
     """Lays out prompts, responses and the question about them.
 
-    Attributes
-    ----------
-    template_ids
-        Tokens between the response and the label.
-    label_ids
-        Tokens of the labels: of a correct answer, of a wrong one.
+    `template_ids` are the tokens between the response and the label; `label_ids` those of the
+    labels of a correct and of a wrong answer.
 
     Raises
     ------
@@ -60,26 +56,12 @@ class SelfEvalLayout:
             )
 
     def response_ids(self, responses: Sequence[str]) -> list[tuple[int, ...]]:
-        """Return the tokens of responses.
-
-        Parameters
-        ----------
-        responses
-            Texts without end-of-sequence token and stop string.
-        """
+        """Return the tokens of responses, texts without end-of-sequence token and stop string."""
         # A tokenizer takes no empty list.
         return self._tokens(responses) if responses else []
 
     def context_ids(self, prompt_ids: Sequence[int], response: str) -> tuple[int, ...]:
-        """Return all that stands before the label, cut from the left.
-
-        Parameters
-        ----------
-        prompt_ids
-            Tokens of the prompt as the model was given it.
-        response
-            Text of the response.
-        """
+        """Return all that comes before the label, cut from the left."""
         (response_ids,) = self.response_ids([response])
         ids = (*prompt_ids, *response_ids, *self.template_ids)
         return ids[self.n_over(len(ids)) :]
@@ -103,15 +85,7 @@ class SelfEvalLayout:
 
 
 def cut_from_left(request: AttemptRequest, n: int) -> AttemptRequest:
-    """Return a request without its first positions; injected vectors are cut all or none.
-
-    Parameters
-    ----------
-    request
-        The request.
-    n
-        At least so many positions are cut, and no more unless vectors are among them.
-    """
+    """Return a request without its first `n` positions; injected vectors are cut all or none."""
     n_shared = len(request.shared_ids)
     if n <= n_shared:
         return replace(request, shared_ids=request.shared_ids[n:])

@@ -15,20 +15,15 @@ DEFAULT_PROMPT = "Is the answer correct? Choose ONLY one letter. A) Yes B) No. Y
 DEFAULT_LABELS = (" A", " B")
 
 SEPARATOR = "\n"
-"""Stands between a response and the question about it."""
+"""Between a response and the question about it."""
 
 
 @dataclass(frozen=True)
 class SelfEvalTemplate:
-    """The question and its labels.
+    """The question, and the labels of a correct and of a wrong answer, each one token.
 
-    Parameters
-    ----------
-    prompt
-        Follows the response after a newline. It continues the model's own turn; one that is to be
-        another turn brings the markup of the chat template along.
-    labels
-        The label of a correct and of a wrong answer, each one token of the tokenizer.
+    The question follows the response after a newline. It continues the model's own turn; one that
+    is to be another turn brings the markup of the chat template along.
 
     Examples
     --------
@@ -50,13 +45,7 @@ def read_template(
 ) -> SelfEvalTemplate:
     """Read the template from the arguments of a model.
 
-    Parameters
-    ----------
-    prompt
-        Argument ``self_eval_prompt``; None is the default.
-    labels
-        Argument ``self_eval_labels``: two labels joined by ``+``, or a list of them; None is the
-        default.
+    Labels are joined by ``+``, or a list; None is the default.
 
     Raises
     ------
@@ -70,8 +59,8 @@ def read_template(
     """
     if prompt is not None and (not isinstance(prompt, str) or not prompt.strip()):
         raise UserError(f"self_eval_prompt={prompt!r} must be a question, or be left out")
-    stated = DEFAULT_LABELS if labels is None else labels
-    parts = tuple(stated.split("+")) if isinstance(stated, str) else tuple(stated)
+    given = DEFAULT_LABELS if labels is None else labels
+    parts = tuple(given.split("+")) if isinstance(given, str) else tuple(given)
     if len(parts) != 2 or not all(isinstance(part, str) and part for part in parts):
         raise UserError(
             f"self_eval_labels={labels!r} must be two labels, that of a correct answer first, "
