@@ -1,10 +1,10 @@
-"""What the arguments of a wrapper change, and how they come into the keys of a store.
+"""What the arguments of a wrapper change, and how they enter the keys of a store.
 
-A wrapper's class declares the arguments of its constructor in ``argument_effects``, each once. What
-is declared with an entry is in the key under that entry, by its effect: pruning by the heads that
-are removed, whatever chose them. All else is in the key by its value, and an argument that nobody
-declared counts as one that changes the text: two settings of a new wrapper never share a key, even
-where its author has not thought of keys.
+A wrapper's class declares the arguments of its constructor in ``argument_effects``, each once. One
+that is declared with an entry is in the key under that entry, by its effect: pruning by the heads
+that are removed, whatever chose them. All others are in the key by their value, and an argument
+that nobody declared counts as one that changes the text: two settings of a new wrapper never share
+a key, even where its author has not thought of keys.
 """
 
 from __future__ import annotations
@@ -28,14 +28,9 @@ Kind = Literal["text", "annotation", "none"]
 
 
 class Effect(NamedTuple):
-    """What an argument changes.
+    """What an argument changes: what is sampled, what is added to it, or neither.
 
-    Parameters
-    ----------
-    kind
-        ``"text"``, what is sampled; ``"annotation"``, what is added to it; ``"none"``, neither.
-    entry
-        Name of what stands in the key for the argument; None where its value does.
+    `entry` is the name of what stands for the argument in the key; None where its value does.
     """
 
     kind: Kind
@@ -147,43 +142,31 @@ class KeyedArguments:
         UserError
             If a value cannot be written down so that it is the same in another process.
         """
-        found: dict[str, dict[str, Any]] = {}
+        values: dict[str, dict[str, Any]] = {}
         for owner, call in getattr(self, "_calls", {}).items():
             for name, value in call.values.items():
                 if self._effect(owner, name) == (kind, None):
-                    found.setdefault(owner.__qualname__, {})[name] = _plain(owner, name, value)
-        return found
+                    values.setdefault(owner.__qualname__, {})[name] = _plain(owner, name, value)
+        return values
 
     def _effect(self, owner: type, name: str) -> Effect:
         declared: Mapping[str, Effect] = vars(owner).get("argument_effects", {})
         if name in declared:
             return declared[name]
-        if self._is_passed_on(owner, name):
+        order, call = type(self).__mro__, self._calls[owner]
+        further = (
+            self._calls[kind] for kind in order[order.index(owner) + 1 :] if kind in self._calls
+        )
+        if any(name in other.given for other in further):
             return NO_EFFECT  # the class it is passed to declares it
-        call = self._calls[owner]
-        if call.rest is None or name not in call.in_rest:
-            return UNDECLARED
-        return declared.get(call.rest, UNDECLARED)
-
-    def _is_passed_on(self, owner: type, name: str) -> bool:
-        order = type(self).__mro__
-        further = order[order.index(owner) + 1 :]
-        return any(name in self._calls[kind].given for kind in further if kind in self._calls)
+        return declared.get(str(call.rest), UNDECLARED) if name in call.in_rest else UNDECLARED
 
 
 class _Call(NamedTuple):
     """What one class's constructor was called with.
 
-    Parameters
-    ----------
-    values
-        By argument, defaults included.
-    given
-        Names of those that were passed.
-    rest
-        Name of ``**arguments``, or None.
-    in_rest
-        Names of those in it.
+    `values` are by argument, defaults included, `given` those that were passed, and `in_rest` those
+    in ``**arguments``, whose name is `rest`.
     """
 
     values: dict[str, Any]
@@ -204,14 +187,12 @@ def _recorded(owner: type, init: Callable[..., None]) -> Callable[..., None]:
         except TypeError:
             init(self, *positional, **named)  # says what is wrong
             return
-        given = [*bound.arguments][1:]
+        given = {*bound.arguments} - {rest}
         bound.apply_defaults()
         values = dict([*bound.arguments.items()][1:])
         more = dict(values.pop(rest)) if rest is not None else {}
-        passed = frozenset(name for name in given if name != rest) | more.keys()
-        calls = {**getattr(self, "_calls", {})}
-        calls[owner] = _Call({**values, **more}, passed, rest, frozenset(more))
-        self._calls = calls
+        call = _Call({**values, **more}, frozenset(given | more.keys()), rest, frozenset(more))
+        self._calls = {**getattr(self, "_calls", {}), owner: call}
         init(self, *positional, **named)
 
     return recorded

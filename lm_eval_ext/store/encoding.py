@@ -38,11 +38,6 @@ def encode_generation(generation: Generation) -> dict[str, Any]:
 def decode_generation(value: Mapping[str, Any]) -> Generation:
     """Return the generation that `encode_generation` was given.
 
-    Parameters
-    ----------
-    value
-        What it returned, possibly by way of a file.
-
     Raises
     ------
     KeyError, TypeError, ValueError
@@ -50,12 +45,12 @@ def decode_generation(value: Mapping[str, Any]) -> Generation:
     """
     # The thought is not kept: it follows from prompt and tokens.
     names = [field.name for field in fields(GenerationRecord) if field.name != "thought"]
-    known = {name: value[name] for name in names}
-    known["token_ids"] = tuple(map(int, known["token_ids"]))
-    known["token_scores"] = _decode_arrays(known["token_scores"])
-    if known["statistics"] is not None:
-        known["statistics"] = TokenStatistics(**_decode_arrays(known["statistics"]))
-    return Generation(value["text"], GenerationRecord(**known))
+    record = {name: value[name] for name in names}
+    record["token_ids"] = tuple(map(int, record["token_ids"]))
+    record["token_scores"] = _decode_arrays(record["token_scores"])
+    if record["statistics"] is not None:
+        record["statistics"] = TokenStatistics(**_decode_arrays(record["statistics"]))
+    return Generation(value["text"], GenerationRecord(**record))
 
 
 def _encode_arrays(arrays: Mapping[str, Any]) -> dict[str, Any]:

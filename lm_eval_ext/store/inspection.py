@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -25,14 +25,10 @@ class StoreContents:
 
     Parameters
     ----------
-    files
-        Its files.
-    n_bytes
-        Their size.
     contexts
         Settings and origin of each context, by name.
     attempts
-        Distinct attempts of each context: numbers by prompt.
+        Distinct attempts of each context by prompt: hash of what is read, and number.
     n_repeated
         Lines with an attempt that another line has too.
     damaged
@@ -44,7 +40,7 @@ class StoreContents:
     files: list[Path] = field(default_factory=list)
     n_bytes: int = 0
     contexts: dict[str, Mapping[str, Any]] = field(default_factory=dict)
-    attempts: dict[str, dict[str, set[int]]] = field(default_factory=dict)
+    attempts: dict[str, dict[str, set[tuple[str, int]]]] = field(default_factory=dict)
     n_repeated: int = 0
     damaged: list[str] = field(default_factory=list)
     cut_off: list[Path] = field(default_factory=list)
@@ -63,6 +59,35 @@ class StoreContents:
         """Distinct attempts."""
         return sum(len(n) for prompts in self.attempts.values() for n in prompts.values())
 
+    def sound_lines(
+        self, path: Path, *, shown: object, kind: str = ""
+    ) -> Iterator[tuple[str, str, Any]]:
+        """Yield (kind, name, value) of a file's sound lines, of one kind or all; note the others.
+
+        A line is sound if its checksum holds, an attempt's key follows from what the line says, and
+        a context's name from its settings.
+        """
+        for line in read_lines(path):
+            if not line.complete:
+                self.cut_off.append(path)
+                continue
+            if kind and not line.data.startswith(f'{{"{kind}"'.encode()):
+                continue
+            try:
+                yield _checked(line.data)
+            except (ValueError, KeyError, TypeError) as error:
+                why = error or type(error).__name__
+                self.damaged.append(f"{shown}, line {line.number}: {why}")
+
+    def add(self, value: Mapping[str, Any]) -> bool:
+        """Note an attempt, and return whether it is new."""
+        prompts = self.attempts.setdefault(value["context"], defaultdict(set))
+        known, attempt = prompts[value["prompt"]], (value["read"], value["attempt"])
+        is_new = attempt not in known
+        self.n_repeated += not is_new
+        known.add(attempt)
+        return is_new
+
 
 def store_files(folder: Path) -> list[Path]:
     """Return the files of a store, in the order in which they are read.
@@ -80,31 +105,8 @@ def store_files(folder: Path) -> list[Path]:
     return files
 
 
-def checked(data: bytes) -> tuple[str, str, Any]:
-    """Return (kind, name, value) of a line that is sound.
-
-    A line is sound if its checksum holds, an attempt's key follows from what the line says, and a
-    context's name from its settings.
-
-    Raises
-    ------
-    KeyError, TypeError, ValueError
-        If not.
-    """
-    kind, name, value = decode_line(data)
-    if kind == "context":
-        if digest("context", canonical(value["settings"])) != name:
-            raise ValueError("the settings are not those of the context's name")
-    elif kind == "key":
-        key = AttemptKey(*(value[part] for part in AttemptKey._fields))
-        if key.name != name:
-            raise ValueError("the key is not that of the attempt")
-        decode_generation(value["record"])
-    return kind, name, value
-
-
 def inspect(folder: Path) -> StoreContents:
-    """Read every line of a store and check it; see `checked`.
+    """Read every line of a store and check it.
 
     Raises
     ------
@@ -115,29 +117,22 @@ def inspect(folder: Path) -> StoreContents:
     texts: dict[str, str] = {}
     for path in found.files:
         found.n_bytes += path.stat().st_size
-        for line in read_lines(path):
-            where = f"{path.name}, line {line.number}"
-            if not line.complete:
-                found.cut_off.append(path)
-                continue
-            try:
-                kind, name, value = checked(line.data)
-                if kind == "context":
-                    found.contexts.setdefault(name, value)
-                elif kind == "key":
-                    _add_attempt(found, name, value, texts)
-            except (ValueError, KeyError, TypeError) as error:
-                found.damaged.append(f"{where}: {error or type(error).__name__}")
+        for kind, name, value in found.sound_lines(path, shown=path.name):
+            if kind == "context":
+                found.contexts.setdefault(name, value)
+            elif kind == "key" and found.add(value):
+                texts[name] = value["record"]["text"]
+            elif kind == "key" and texts[name] != value["record"]["text"]:
+                found.damaged.append(f"{path.name}: two texts with the key {name}")
     return found
 
 
-def _add_attempt(
-    found: StoreContents, name: str, value: dict[str, Any], texts: dict[str, str]
-) -> None:
-    text = value["record"]["text"]
-    if texts.setdefault(name, text) != text:
-        raise ValueError("another text than an earlier line with the same key")
-    prompts = found.attempts.setdefault(value["context"], defaultdict(set))
-    if value["attempt"] in prompts[value["prompt"]]:
-        found.n_repeated += 1
-    prompts[value["prompt"]].add(value["attempt"])
+def _checked(data: bytes) -> tuple[str, str, Any]:
+    kind, name, value = decode_line(data)
+    if kind == "context" and digest("context", canonical(value["settings"])) != name:
+        raise ValueError("the settings are not those of the context's name")
+    if kind == "key":
+        if AttemptKey(*(value[part] for part in AttemptKey._fields)).name != name:
+            raise ValueError("the key is not that of the attempt")
+        decode_generation(value["record"])
+    return kind, name, value

@@ -32,12 +32,12 @@ def announce_at_failure(store: AttemptStore) -> None:
         previous(kind, error, traceback)
         if not (isinstance(error, UserError) and str(error).startswith("store=")):
             for one in filter(lambda store: store.n_appended, _stores):
-                print(how_to_go_on(one), file=sys.stderr)
+                print(how_to_resume(one), file=sys.stderr)
 
     sys.excepthook = excepthook
 
 
-def how_to_go_on(store: AttemptStore) -> str:
+def how_to_resume(store: AttemptStore) -> str:
     """Return the line that says what is kept, and how to resume."""
     return (
         f"store={store.folder} holds {len(store)} attempts, {store.n_appended} "
@@ -49,19 +49,15 @@ def how_to_go_on(store: AttemptStore) -> str:
 def stopped_cleanly(store: AttemptStore | None) -> Iterator[None]:
     """Turn a request to terminate into an exit that says how to resume.
 
-    Schedulers, and the launcher of several processes when one of them dies, ask this way.
-
-    Parameters
-    ----------
-    store
-        The store in use, or None to leave everything as it is.
+    Schedulers, and the launcher of several processes when one of them dies, ask this way. Without a
+    store everything is left as it is.
     """
     if store is None or threading.current_thread() is not threading.main_thread():
         yield
         return
 
     def terminate(signum: int, frame: FrameType | None) -> None:
-        print(f"terminated; {how_to_go_on(store)}", file=sys.stderr, flush=True)
+        print(f"terminated; {how_to_resume(store)}", file=sys.stderr, flush=True)
         raise SystemExit(128 + signum)
 
     previous = signal.signal(signal.SIGTERM, terminate)

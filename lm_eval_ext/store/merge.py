@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import os
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -12,35 +11,8 @@ from tqdm import tqdm
 
 from lm_eval_ext.errors import UserError
 from lm_eval_ext.store.appending import PATTERN, new_file_name, sync_folder
-from lm_eval_ext.store.inspection import UNDESCRIBED, checked, store_files
-from lm_eval_ext.store.lines import encode_line, read_lines
-
-_CONTEXT = b'{"context":"'
-
-
-@dataclass
-class Merged:
-    """What became of the lines of some stores.
-
-    Parameters
-    ----------
-    n_attempts
-        Attempts written.
-    n_undescribed
-        Those of them whose settings no sound line of any store describes.
-    n_repeated
-        Lines left out because an earlier one has the attempt.
-    damaged
-        Lines left out because they are not sound, as ``"file, line 3: why"``.
-    cut_off
-        Files whose last line was left out because it has no end.
-    """
-
-    n_attempts: int = 0
-    n_undescribed: int = 0
-    n_repeated: int = 0
-    damaged: list[str] = field(default_factory=list)
-    cut_off: list[Path] = field(default_factory=list)
+from lm_eval_ext.store.inspection import UNDESCRIBED, StoreContents, store_files
+from lm_eval_ext.store.lines import encode_line
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -56,8 +28,9 @@ def run(args: argparse.Namespace) -> int:
         print(f"left out: {line}")
     for path in done.cut_off:
         print(f"left out: {path}, the last line: cut off")
-    if done.n_undescribed:
-        print(UNDESCRIBED.format(done.n_undescribed))
+    n_undescribed = sum(done.undescribed.values())
+    if n_undescribed:
+        print(UNDESCRIBED.format(n_undescribed))
     print(
         f"{args.output}: {done.n_attempts} attempts; left out: {done.n_repeated} repeated, "
         f"{len(done.damaged)} damaged and {len(done.cut_off)} cut-off lines"
@@ -65,20 +38,10 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
-def merge(stores: list[Path], output: Path) -> Merged:
+def merge(stores: list[Path], output: Path) -> StoreContents:
     """Write every sound attempt of some stores once; where several lines have it, the first.
 
-    Parameters
-    ----------
-    stores
-        Folders to read.
-    output
-        Folder to write; there whole or not at all.
-
-    Returns
-    -------
-    Merged
-        What was written and what was left out.
+    The file in the folder `output` is there whole or not at all.
 
     Raises
     ------
@@ -112,44 +75,23 @@ def merge(stores: list[Path], output: Path) -> Merged:
 
 
 def _contexts(files: list[Path]) -> dict[str, Any]:
-    """Return every context that a sound line describes, wherever it stands."""
-    found: dict[str, Any] = {}
+    """Return every context that a sound line describes, wherever it is."""
+    found = StoreContents()  # faults are told where all lines are read again
     for path in tqdm(files, desc="Reading settings", unit="file", disable=None):
-        for line in read_lines(path):
-            if line.complete and line.data.startswith(_CONTEXT):
-                try:
-                    _, name, value = checked(line.data)
-                except (ValueError, KeyError, TypeError):
-                    continue  # counted where all lines are read
-                found.setdefault(name, value)
-    return found
+        for _, name, value in found.sound_lines(path, shown=path, kind="context"):
+            found.contexts.setdefault(name, value)
+    return dict(found.contexts)
 
 
-def _write(files: list[Path], contexts: dict[str, Any], output: BinaryIO) -> Merged:
+def _write(files: list[Path], contexts: dict[str, Any], output: BinaryIO) -> StoreContents:
     """Write what is sound, and each context before its first attempt."""
-    done = Merged()
-    seen: set[str] = set()
+    done = StoreContents(contexts=dict(contexts))
     for path in tqdm(files, desc="Merging", unit="file", disable=None):
-        for line in read_lines(path):
-            if not line.complete:
-                done.cut_off.append(path)
+        for kind, name, value in done.sound_lines(path, shown=path):
+            if kind != "key" or not done.add(value):
                 continue
-            try:
-                kind, name, value = checked(line.data)
-            except (ValueError, KeyError, TypeError) as error:
-                done.damaged.append(f"{path}, line {line.number}: {error or type(error).__name__}")
-                continue
-            if kind != "key":
-                continue  # a context is written with its first attempt
-            if name in seen:
-                done.n_repeated += 1
-                continue
-            seen.add(name)
-            context = value["context"]
-            done.n_attempts += 1
-            done.n_undescribed += context not in contexts
-            if context in contexts and context not in seen:
-                seen.add(context)
-                output.write(encode_line("context", context, contexts[context]))
+            context = contexts.pop(value["context"], None)
+            if context is not None:
+                output.write(encode_line("context", value["context"], context))
             output.write(encode_line(kind, name, value))
     return done

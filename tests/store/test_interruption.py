@@ -28,7 +28,7 @@ def hook(monkeypatch):
 
 @pytest.mark.parametrize("error", [KeyboardInterrupt(), RuntimeError("lost"), UserError("limit=1")])
 @pytest.mark.parametrize("n_appended", [0, 3])
-def test_only_who_has_added_something_says_how_to_go_on(hook, capsys, error, n_appended):
+def test_only_who_has_added_something_says_how_to_resume(hook, capsys, error, n_appended):
     hook(error, n_appended)
     said = capsys.readouterr().err
     assert said.startswith(str(error))
