@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from lm_eval_ext.checks import check_flag
 from lm_eval_ext.engine.attempt_texts import response_text, visible_text, with_thought
-from lm_eval_ext.engine.epilogue import FinishedAttempt
+from lm_eval_ext.engine.follow_up import FinishedAttempt
 from lm_eval_ext.engine.request import AttemptRequest, AttemptResult
 from lm_eval_ext.errors import UserError
 from lm_eval_ext.methods.self_evaluation.box_completion import (
@@ -126,7 +126,7 @@ class _OpenBox:
 class GroupFinisher:
     """Finishes the attempts of a group: takes results, and returns attempts with annotations.
 
-    It is an `lm_eval_ext.engine.epilogue.Epilogue` too: the engine asks it what to read after an
+    It is an `lm_eval_ext.engine.follow_up.FollowUp` too: the engine asks it what to read after an
     attempt, while the attempt's cache is there, and the result brings the logits along.
     """
 
