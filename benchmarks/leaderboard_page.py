@@ -28,7 +28,7 @@ from synthetic_runs import plans_of, write_runs
 
 from lm_eval_ext.leaderboard.board import board_of
 from lm_eval_ext.leaderboard.build import read_all
-from lm_eval_ext.leaderboard.page import build_page
+from lm_eval_ext.leaderboard.page.build import build_page
 from lm_eval_ext.leaderboard.task_samples import HEADLINE
 
 PROCESSES = 2

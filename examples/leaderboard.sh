@@ -39,6 +39,6 @@ for model in tiny-star tiny-epicar; do # trained to judge their own answers, or 
     evaluate "$model-epicar" epicar "pretrained=$model"
 done
 
-lm-eval-ext leaderboard add "$runs" --store "$board/results" --replace
+lm-eval-ext leaderboard add "$runs" --results "$board/results" --replace
 lm-eval-ext leaderboard build "${folders[@]}" --output "$board" --formats json,md
 lm-eval-ext leaderboard build "${folders[@]}" --output "$runs" --formats html

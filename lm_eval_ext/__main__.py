@@ -1,8 +1,8 @@
-"""The ``lm-eval-ext`` command: finds the sub-command and imports its module, and only that.
+"""The ``lm-eval-ext`` command: finds the sub-command and imports what it needs, and only that.
 
-A sub-command is a module with two functions: ``add_arguments(parser)`` declares its options on an
-`argparse.ArgumentParser`, and ``run(args)`` does the work and returns the exit status. Adding one
-is a line in `COMMANDS`.
+A sub-command is a dataclass of its options (see `lm_eval_ext.commands.options`) in a module that
+imports nothing heavy, and a module with ``run(options)``, which does the work and returns the exit
+status. Adding one is a line in `COMMANDS`.
 """
 
 from __future__ import annotations
@@ -12,115 +12,135 @@ import importlib
 import logging
 import os
 import sys
-import textwrap
 from collections.abc import Sequence
 from typing import NamedTuple
 
+import click
+
 import lm_eval_ext
+from lm_eval_ext.checks import did_you_mean
+from lm_eval_ext.commands.options import HELP_OPTIONS, DataclassCommand
 
 PROGRAM = "lm-eval-ext"
+COMPLETION = "_LM_EVAL_EXT_COMPLETE"
+"""The variable by which a shell asks for completions."""
+
 USER_ERROR = 2
 INTERRUPTED = 130
 BROKEN_PIPE = 141
-"""Exit statuses: the first as argparse has it, the others as a shell reports those signals."""
+"""Exit statuses: the first as click has it, the others as a shell reports those signals."""
 
 
 class Command(NamedTuple):
-    """A sub-command: the module that does the work, and its line in the list of commands."""
+    """Where a sub-command is, below ``lm_eval_ext``.
+
+    Parameters
+    ----------
+    module
+        The module with ``run(options)``.
+    options
+        Module and name of the dataclass of its options.
+    """
+
+    module: str
+    options: str
+
+
+class ParserCommand(NamedTuple):
+    """A sub-command whose module has ``add_arguments(parser)`` and ``run(args)`` of argparse."""
 
     module: str
     summary: str
 
 
-COMMANDS = {
-    "diagnose rsp": Command(
-        "lm_eval_ext.commands.diagnose_rsp", "show what random soft prompts do to the first tokens"
+COMMANDS: dict[str, Command | ParserCommand] = {
+    "diagnose rsp": Command("commands.diagnose_rsp", "commands.diagnose_options:RspOptions"),
+    "doctor": Command("commands.doctor", "commands.doctor:DoctorOptions"),
+    "fetch": Command("models.fetching.command", "models.fetching.command:FetchOptions"),
+    "leaderboard add": Command("leaderboard.add", "leaderboard.options:AddOptions"),
+    "leaderboard build": Command("leaderboard.build", "leaderboard.options:BuildOptions"),
+    "leaderboard check": Command("leaderboard.check", "leaderboard.options:CheckOptions"),
+    "leaderboard compare": Command("leaderboard.compare", "leaderboard.options:CompareOptions"),
+    "leaderboard sources": Command("leaderboard.sources", "leaderboard.options:SourcesOptions"),
+    "leaderboard votes": Command("leaderboard.votes", "leaderboard.options:VotesOptions"),
+    "path": Command("commands.path", "commands.path:PathOptions"),
+    "plan": Command("commands.plan.command", "commands.plan.command:PlanOptions"),
+    "prune analyse": Command("commands.prune.analyse", "commands.prune.options:AnalyseOptions"),
+    "prune export": Command("commands.prune.export", "commands.prune.options:ExportOptions"),
+    "prune score": Command("commands.prune.score", "commands.prune.options:ScoreOptions"),
+    "prune sweep": Command("commands.prune.sweep", "commands.prune.options:SweepOptions"),
+    "score": Command("leaderboard.score", "leaderboard.options:ScoreOptions"),
+    "store info": Command("store.info", "store.options:InfoOptions"),
+    "store merge": Command("store.merge", "store.options:MergeOptions"),
+    "store verify": Command("store.verify", "store.options:VerifyOptions"),
+    "train calibrator": ParserCommand(
+        "training.tuning.calibrator",
+        "Fit the probability that an attempt is correct on training problems",
     ),
-    "doctor": Command(
-        "lm_eval_ext.commands.doctor", "check the installation and say what is missing"
+    "train dapo": ParserCommand(
+        "training.dapo.train", "Train a model on graded questions with DAPO and soft prompts"
     ),
-    "fetch": Command(
-        "lm_eval_ext.models.fetching.command",
-        "put a small pretrained model into the local cache, once",
+    "train drafts": ParserCommand(
+        "training.drafts.train_drafts", "Distil small drafts of a model, for --model draft-eu"
     ),
-    "leaderboard add": Command(
-        "lm_eval_ext.leaderboard.add", "store finished runs as small JSON files"
+    "train epicar": ParserCommand(
+        "training.self_training.epicar", "Teach a model to solve problems and judge its answers"
     ),
-    "leaderboard build": Command(
-        "lm_eval_ext.leaderboard.build",
-        "write the board of many runs as Markdown, CSV, JSON, LaTeX and HTML",
+    "train star": ParserCommand(
+        "training.self_training.star",
+        "The baseline of train epicar: learn correct answers only",
     ),
-    "leaderboard check": Command(
-        "lm_eval_ext.leaderboard.check", "fail where a run is significantly worse than a stored one"
+    "train tau": ParserCommand(
+        "training.tuning.tau",
+        "Choose the temperature of the softmax vote on training problems",
     ),
-    "leaderboard compare": Command(
-        "lm_eval_ext.leaderboard.compare", "compare runs on the same questions in one table"
-    ),
-    "leaderboard sources": Command(
-        "lm_eval_ext.leaderboard.sources", "compare the confidence sources of one run"
-    ),
-    "leaderboard votes": Command(
-        "lm_eval_ext.leaderboard.votes", "set weighted votes against a baseline's majority vote"
-    ),
-    "path": Command("lm_eval_ext.commands.path", "print the folder of a shipped or fetched model"),
-    "plan": Command(
-        "lm_eval_ext.commands.plan.command",
-        "say how many attempts fit at once and how long a run takes",
-    ),
-    "prune analyse": Command(
-        "lm_eval_ext.commands.prune.analyse",
-        "set ablations of single heads against their sink scores",
-    ),
-    "prune export": Command(
-        "lm_eval_ext.commands.prune.export",
-        "write a pruned checkpoint that loads with transformers",
-    ),
-    "prune score": Command(
-        "lm_eval_ext.commands.prune.score", "score heads and blocks, and draw the sink scores"
-    ),
-    "prune sweep": Command(
-        "lm_eval_ext.commands.prune.sweep",
-        "measure criteria and ratios of pruning on tasks and text",
-    ),
-    "score": Command(
-        "lm_eval_ext.leaderboard.score",
-        "compute the metrics of a finished run again, without a model",
-    ),
-    "store info": Command("lm_eval_ext.store.info", "say what an attempt store holds"),
-    "store merge": Command(
-        "lm_eval_ext.store.merge", "put the attempts of several stores into one file"
-    ),
-    "store verify": Command("lm_eval_ext.store.verify", "check every line of an attempt store"),
-    "train calibrator": Command(
-        "lm_eval_ext.training.tuning.calibrator",
-        "fit the probability that an attempt is correct on training problems",
-    ),
-    "train dapo": Command(
-        "lm_eval_ext.training.dapo.train",
-        "train a model on graded questions with DAPO and soft prompts",
-    ),
-    "train drafts": Command(
-        "lm_eval_ext.training.drafts.train_drafts",
-        "distil small drafts of a model, for --model draft-eu",
-    ),
-    "train epicar": Command(
-        "lm_eval_ext.training.self_training.epicar",
-        "teach a model to solve problems and judge its answers",
-    ),
-    "train star": Command(
-        "lm_eval_ext.training.self_training.star",
-        "the baseline of train epicar: learn correct answers only",
-    ),
-    "train tau": Command(
-        "lm_eval_ext.training.tuning.tau",
-        "choose the temperature of the softmax vote on training problems",
-    ),
-    "train temperature": Command(
-        "lm_eval_ext.training.tuning.temperature",
-        "fit the temperature of self_eval on training problems",
+    "train temperature": ParserCommand(
+        "training.tuning.temperature", "Fit the temperature of self_eval on training problems"
     ),
 }
 """The sub-commands by name; a name of two words is a sub-command of a group."""
+
+
+class Group(click.Group):
+    """The sub-commands whose names begin alike, or all of them.
+
+    Parameters
+    ----------
+    name
+        The words that the names begin with; empty for all.
+    """
+
+    def __init__(self, name: str = "") -> None:
+        super().__init__(name or PROGRAM, context_settings=HELP_OPTIONS)
+        self.prefix = f"{name} " * bool(name)
+        self.below = sorted(n for n in COMMANDS if n.startswith(self.prefix))
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """Return the words that may follow."""
+        return list(dict.fromkeys(n.removeprefix(self.prefix).split()[0] for n in self.below))
+
+    def get_command(self, ctx: click.Context, name: str) -> click.Command | None:
+        """Return the command or the group with a name, or None."""
+        name = self.prefix + name
+        if name in COMMANDS:
+            return _loaded(name, COMMANDS[name])
+        return Group(name) if any(n.startswith(f"{name} ") for n in self.below) else None
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        """Return the command that the first word names, or say which it may have meant."""
+        known = self.list_commands(ctx)
+        if args[0] not in known and not args[0].startswith("-"):
+            given, close = self.prefix + args[0], did_you_mean(args[0], known)
+            ctx.fail(f"no command {given!r}{close or '; choose from ' + ', '.join(self.below)}")
+        return super().resolve_command(ctx, args)
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """List all commands with their summaries."""
+        found = {name: _loaded(name, COMMANDS[name]).short_help or "" for name in self.below}
+        with formatter.section("Commands"):
+            formatter.write_dl(list(found.items()))
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -139,7 +159,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """
     try:
         try:
-            return _dispatch(_parser().parse_args(argv))
+            return _dispatch(_program(), list(sys.argv[1:] if argv is None else argv))
         finally:
             print(end="", flush=True)
     except BrokenPipeError:
@@ -148,15 +168,27 @@ def main(argv: Sequence[str] | None = None) -> int:
         return BROKEN_PIPE
 
 
-def _dispatch(options: argparse.Namespace) -> int:
-    """Run the sub-command that the options name, and report what goes wrong in it."""
-    name, command = find_command(options.command)
-    if command is None:
-        return _report_unknown(options.command)
-    debug = options.debug or bool(os.environ.get("LM_EVAL_EXT_DEBUG"))
-    _configure_logging(debug)
+def _dispatch(program: Group, argv: list[str]) -> int:
+    """Run the sub-command that the arguments name, and report what goes wrong in it."""
+    if COMPLETION in os.environ:
+        from click.shell_completion import shell_complete
+
+        return shell_complete(program, {}, PROGRAM, COMPLETION, os.environ[COMPLETION])
+    debug = bool(os.environ.get("LM_EVAL_EXT_DEBUG"))
     try:
-        return run_command(name, command, options.command[len(name.split()) :])
+        with program.make_context(PROGRAM, argv) as context:
+            debug |= context.params["debug"]
+            _configure_logging(debug)
+            return program.invoke(context)
+    except click.exceptions.Exit as ended:
+        return ended.exit_code
+    except click.exceptions.NoArgsIsHelpError as error:
+        print(error.format_message())
+        return error.exit_code
+    except click.UsageError as error:
+        path = error.ctx.command_path if error.ctx else PROGRAM
+        print(f"{path}: error: {' '.join(error.format_message().split())}", file=sys.stderr)
+        return error.exit_code
     except BrokenPipeError:
         raise
     except KeyboardInterrupt:
@@ -170,74 +202,50 @@ def _dispatch(options: argparse.Namespace) -> int:
         return USER_ERROR
 
 
-def find_command(words: Sequence[str]) -> tuple[str, Command | None]:
-    """Return the command that the arguments begin with, and its name; ``("", None)`` if none.
-
-    Examples
-    --------
-    >>> find_command(["train", "epicar", "--rounds", "1"])[0]
-    'train epicar'
-    >>> find_command(["train"])
-    ('', None)
-    """
-    for length in (2, 1):
-        name = " ".join(words[:length])
-        if len(words) >= length and name in COMMANDS:
-            return name, COMMANDS[name]
-    return "", None
+def _program() -> Group:
+    """Return the whole command line."""
+    program = Group()
+    program.help = "Pass@N, calibration and uncertainty for lm-evaluation-harness."
+    program.epilog = f"`{PROGRAM} COMMAND --help` shows a command's options and an example."
+    program.params = [
+        click.Option(
+            ["--debug"],
+            is_flag=True,
+            help="Show the traceback of an error (also: LM_EVAL_EXT_DEBUG=1).",
+        )
+    ]
+    return click.version_option(lm_eval_ext.__version__, message="%(version)s")(program)
 
 
-def run_command(name: str, command: Command, arguments: Sequence[str]) -> int:
-    """Import a command's module, let it parse its arguments, and run it."""
-    module = importlib.import_module(command.module)
-    parser = argparse.ArgumentParser(
-        prog=f"{PROGRAM} {name}",
-        description=f"{command.summary[0].upper()}{command.summary[1:]}.",
+def _loaded(name: str, where: Command | ParserCommand) -> click.Command:
+    """Import what a command needs to be described."""
+    if isinstance(where, ParserCommand):
+        return _ParserCommand(name, where)
+    module, _, options = where.options.partition(":")
+    kind = getattr(importlib.import_module(f"lm_eval_ext.{module}"), options)
+    return DataclassCommand(
+        name, kind, lambda given: importlib.import_module(f"lm_eval_ext.{where.module}").run(given)
     )
-    module.add_arguments(parser)
-    return module.run(parser.parse_args(arguments))
 
 
-def _parser() -> argparse.ArgumentParser:
-    """Return the parser of what stands before the sub-command."""
-    parser = argparse.ArgumentParser(
-        prog=PROGRAM,
-        usage=f"{PROGRAM} [-h] [--version] [--debug] COMMAND ...",
-        description="Pass@N, calibration and uncertainty for lm-evaluation-harness.",
-        epilog=_listing(COMMANDS),
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    parser.add_argument("--version", action="version", version=lm_eval_ext.__version__)
-    parser.add_argument(
-        "--debug",
-        action="store_true",
-        help="show the traceback of an error (also: LM_EVAL_EXT_DEBUG=1)",
-    )
-    parser.add_argument("command", nargs=argparse.REMAINDER, help=argparse.SUPPRESS)
-    return parser
+class _ParserCommand(click.Command):
+    """A command that argparse reads."""
 
+    def __init__(self, name: str, where: ParserCommand) -> None:
+        super().__init__(name, short_help=where.summary, add_help_option=False)
+        self.where = where
 
-def _listing(names: Sequence[str] | dict[str, Command]) -> str:
-    """Return a list of commands with their summaries."""
-    width = max(map(len, names)) + 2
-    lines = [f"{name:{width}}{COMMANDS[name].summary}" for name in sorted(names)]
-    more = f"\n`{PROGRAM} COMMAND --help` shows a command's options."
-    return "commands:\n" + textwrap.indent("\n".join(lines), "  ") + "\n" + more
+    def make_context(self, info_name, args, parent=None, **extra):  # type: ignore[no-untyped-def]
+        """Leave the words to argparse."""
+        self.words = list(args)
+        return super().make_context(info_name, [], parent, **extra)
 
-
-def _report_unknown(words: Sequence[str]) -> int:
-    """Say which commands there are; return the exit status."""
-    in_group = [name for name in COMMANDS if words and name.split()[0] == words[0]]
-    if in_group and words[1:2] in (["-h"], ["--help"]):
-        print(_listing(in_group))
-        return 0
-    if not words:
-        _parser().print_help()
-        return USER_ERROR
-    given = " ".join(words[:2] if in_group else words[:1])
-    known = ", ".join(in_group or COMMANDS)
-    print(f"{PROGRAM}: error: no command {given!r}; choose from {known}", file=sys.stderr)
-    return USER_ERROR
+    def invoke(self, ctx: click.Context) -> int:
+        """Parse the words and run the command."""
+        module = importlib.import_module(f"lm_eval_ext.{self.where.module}")
+        parser = argparse.ArgumentParser(prog=ctx.command_path, description=self.where.summary)
+        module.add_arguments(parser)
+        return module.run(parser.parse_args(self.words))
 
 
 def _configure_logging(debug: bool) -> None:

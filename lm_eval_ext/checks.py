@@ -1,12 +1,38 @@
-"""Checks of arguments: a failure is one line that names the argument, its value and the remedy."""
+"""Arguments: options of a command are declared here, and what is given is checked.
+
+A failed check is one line that names the argument, its value and the remedy.
+"""
 
 from __future__ import annotations
 
+import difflib
 import math
 from collections.abc import Iterable
-from typing import TypeGuard
+from dataclasses import field
+from typing import Any, TypeGuard
 
 from lm_eval_ext.errors import UserError
+
+
+def option(text: str, default: Any = None, **metadata: Any) -> Any:
+    """Return a field of a dataclass that is an option of a command.
+
+    Parameters
+    ----------
+    text
+        What the help says of it.
+    default
+        Its value where it is not given.
+    metadata
+        ``repeat``: an option of a tuple is given once per item, which then may hold commas;
+        ``bare``: its value where it is given without one.
+    """
+    return field(default=default, metadata={"help": text, **metadata})
+
+
+def required(text: str) -> Any:
+    """Return a field of a dataclass that a command must be given."""
+    return field(metadata={"help": text})
 
 
 def is_number(value: object) -> TypeGuard[float]:
@@ -18,6 +44,20 @@ def check_flag(name: str, value: object) -> None:
     """Raise `UserError` unless a value is True or False."""
     if not isinstance(value, bool):
         raise UserError(f"{name}={value!r} must be true or false")
+
+
+def did_you_mean(given: str, known: Iterable[str]) -> str:
+    """Return a question after the most similar of some names, or nothing.
+
+    Examples
+    --------
+    >>> did_you_mean("layre", ("layer", "head"))
+    ': did you mean layer?'
+    >>> did_you_mean("x", ("layer", "head"))
+    ''
+    """
+    close = difflib.get_close_matches(given, list(known), n=1)
+    return f": did you mean {close[0]}?" if close else ""
 
 
 def check_choice(name: str, value: object, choices: Iterable[str]) -> None:

@@ -12,10 +12,10 @@ from lm_eval_ext.engine.support import misfit
 from lm_eval_ext.errors import UserError
 from lm_eval_ext.methods.sinks.block_layout import find_layout
 from lm_eval_ext.methods.sinks.calibration_data import calibration_set, default_source
+from lm_eval_ext.methods.sinks.choices import Allocation, Unit
 from lm_eval_ext.methods.sinks.masks import pruned
 from lm_eval_ext.methods.sinks.plan import PruningPlan, PruningSettings, make_plan
 from lm_eval_ext.methods.sinks.scores_file import read_scores
-from lm_eval_ext.methods.sinks.selection import Allocation, Unit
 from lm_eval_ext.methods.sinks.statistics import CalibrationStatistics, collect_statistics
 from lm_eval_ext.model_wrappers.sampled import SampledLM
 from lm_eval_ext.models.digests import digest

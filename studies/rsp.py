@@ -264,7 +264,7 @@ class RspStudy:
             arguments |= {"seed": self.study.seed}
             arguments |= {"device": self.study.device} if self.study.device else {}
             words = ["lm-eval-ext", "diagnose", "rsp"]
-            words += ["--model_args", ",".join(f"{k}={v}" for k, v in arguments.items())]
+            words += ["--model-args", ",".join(f"{k}={v}" for k, v in arguments.items())]
             words += ["--tasks", self.settings.test, "--limit", self.settings.diagnose]
             words += ["--attempts", self.settings.attempts, "--temperature", self.chosen["rsp"]]
             words += ["--tokens", self.settings.diagnosed_tokens, "--output", folder]

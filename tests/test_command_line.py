@@ -2,19 +2,28 @@
 
 from __future__ import annotations
 
-import argparse
-import importlib
+import importlib.util
 import subprocess
 import sys
 import types
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 
-from lm_eval_ext.__main__ import BROKEN_PIPE, COMMANDS, INTERRUPTED, Command, find_command, main
+from lm_eval_ext.__main__ import BROKEN_PIPE, COMMANDS, INTERRUPTED, Command, main
+from lm_eval_ext.checks import option
 
 MODULE = "command_for_this_test"
+DESCRIBED = [name for name, command in COMMANDS.items() if isinstance(command, Command)]
+
+
+@dataclass(frozen=True, kw_only=True)
+class ProbeOptions:
+    """Stand in for a command."""
+
+    number: int | None = option("a number")
 
 
 @pytest.fixture
@@ -22,11 +31,11 @@ def command(monkeypatch: pytest.MonkeyPatch) -> Callable[[Callable[[], int]], No
     """Return a function that makes ``lm-eval-ext probe [--number N]`` do what it is given."""
 
     def install(act: Callable[[], int]) -> None:
-        module = types.ModuleType(MODULE)
-        module.add_arguments = lambda parser: parser.add_argument("--number", type=int)
-        module.run = lambda args: act()
-        monkeypatch.setitem(sys.modules, MODULE, module)
-        monkeypatch.setitem(COMMANDS, "probe", Command(MODULE, "stand in for a command"))
+        module = types.ModuleType(f"lm_eval_ext.{MODULE}")
+        module.ProbeOptions = ProbeOptions
+        module.run = lambda options: act()
+        monkeypatch.setitem(sys.modules, f"lm_eval_ext.{MODULE}", module)
+        monkeypatch.setitem(COMMANDS, "probe", Command(MODULE, f"{MODULE}:ProbeOptions"))
         monkeypatch.delenv("LM_EVAL_EXT_DEBUG", raising=False)
 
     return install
@@ -88,13 +97,14 @@ def test_interruption(command, capsys) -> None:
 
 def test_options_reach_the_command(command, capsys) -> None:
     command(lambda: 0)
-    with pytest.raises(SystemExit) as stop:
-        main(["probe", "--number", "seven"])
-    assert stop.value.code == 2
-    assert "lm-eval-ext probe: error: argument --number" in capsys.readouterr().err
+    assert main(["probe", "--number", "seven"]) == 2
+    err = capsys.readouterr().err
+    assert err == (
+        "lm-eval-ext probe: error: Invalid value for '--number': 'seven' is not a valid integer.\n"
+    )
 
 
-@pytest.mark.parametrize("words", [["nope"], ["train"], ["train", "nope"], []])
+@pytest.mark.parametrize("words", [["xyz"], ["train"], ["train", "xyz"], []])
 def test_an_unknown_command_exits_with_2(capsys, words) -> None:
     assert main(words) == 2
     shown = capsys.readouterr()
@@ -108,22 +118,23 @@ def test_a_group_lists_its_commands(capsys) -> None:
     assert "doctor" not in out
 
 
-def test_the_longest_name_wins(monkeypatch) -> None:
-    monkeypatch.setitem(COMMANDS, "prune", Command("a", "short"))
-    monkeypatch.setitem(COMMANDS, "prune analyse", Command("b", "long"))
-    assert find_command(["prune", "analyse", "--x"]) == ("prune analyse", COMMANDS["prune analyse"])
-    assert find_command(["prune", "--ratio"]) == ("prune", COMMANDS["prune"])
+@pytest.mark.parametrize(
+    ("words", "meant"),
+    [("docter", "doctor"), ("leaderbord", "leaderboard"), ("train epicarr", "epicar")],
+)
+def test_a_misspelt_command_is_answered_with_the_one_that_was_meant(capsys, words, meant) -> None:
+    assert main(words.split()) == 2
+    err = capsys.readouterr().err
+    assert err.endswith(f"error: no command {words!r}: did you mean {meant}?\n")
 
 
-@pytest.mark.parametrize("name", COMMANDS)
-def test_every_command_has_help(name: str, capsys) -> None:
-    module = importlib.import_module(COMMANDS[name].module)
-    module.add_arguments(argparse.ArgumentParser())
-    assert callable(module.run)
-    with pytest.raises(SystemExit) as stop:
-        main([*name.split(), "--help"])
-    assert stop.value.code == 0
-    assert f"lm-eval-ext {name}" in capsys.readouterr().out
+@pytest.mark.parametrize("name", DESCRIBED)
+def test_every_command_has_help_with_an_example(name: str, capsys) -> None:
+    assert importlib.util.find_spec(f"lm_eval_ext.{COMMANDS[name].module}")
+    assert main([*name.split(), "--help"]) == 0
+    out = capsys.readouterr().out
+    assert out.startswith(f"Usage: lm-eval-ext {name}")
+    assert out.partition("Example:\n")[2].startswith(f"  lm-eval-ext {name}")
 
 
 def test_path_prints_a_folder_with_the_model(capsys) -> None:
@@ -136,10 +147,9 @@ def test_path_prints_a_folder_with_the_model(capsys) -> None:
 def test_help_imports_no_heavy_package() -> None:
     code = (
         "import sys; from lm_eval_ext.__main__ import main\n"
-        "try: main(['--help'])\n"
-        "except SystemExit: pass\n"
-        "heavy = {'torch', 'transformers', 'lm_eval', 'numpy', 'datasets'} & set(sys.modules)\n"
-        "assert not heavy, heavy"
+        f"for name in {DESCRIBED}: assert main([*name.split(), '--help']) == 0\n"
+        "heavy = {'torch', 'transformers', 'lm_eval', 'numpy', 'scipy', 'pandas', 'rich'}\n"
+        "assert not heavy & set(sys.modules), heavy & set(sys.modules)"
     )
     subprocess.run([sys.executable, "-c", code], check=True, stdout=subprocess.DEVNULL)
 

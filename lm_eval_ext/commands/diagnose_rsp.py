@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import json
 from pathlib import Path
 from typing import Any
@@ -10,7 +9,7 @@ from typing import Any
 import numpy as np
 from tqdm import tqdm
 
-from lm_eval_ext.checks import check_at_least
+from lm_eval_ext.commands.diagnose_options import RspOptions
 from lm_eval_ext.commands.early_tokens import (
     FloatArray,
     attention_on_vectors,
@@ -36,32 +35,10 @@ EarlyTokens = dict[str, FloatArray]
 """Early-token metrics of one model: per name in `METRICS`, shape (n_questions, n_tokens)."""
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Declare the options; names are lm_eval's where it has them."""
-    parser.add_argument(
-        "--model_args", default="pretrained=tiny,length=8", help="as for lm_eval --model rsp"
-    )
-    parser.add_argument("--tasks", default="tiny_gsm8k_passn", help="task whose prompts are used")
-    parser.add_argument("--limit", type=int, default=32, help="questions (default: %(default)s)")
-    parser.add_argument(
-        "--attempts", type=int, default=16, help="draws per question (default: %(default)s)"
-    )
-    parser.add_argument(
-        "--tokens", type=int, default=16, help="token positions (default: %(default)s)"
-    )
-    parser.add_argument(
-        "--temperature", type=float, default=0.7, help="of the sampled attempts (%(default)s)"
-    )
-    parser.add_argument("--apply_chat_template", action="store_true")
-    parser.add_argument(
-        "--output", type=Path, default=Path("rsp_diagnosis"), help="folder for plot and JSON"
-    )
-
-
-def run(args: argparse.Namespace) -> int:
+def run(options: RspOptions) -> int:
     """Measure, print a table, and save the plot and the numbers."""
-    check_at_least(args, prefix="--", limit=1, attempts=2, tokens=1)
-    lm = RSP(**harness.parse_model_args(args.model_args))
+    given = {"pretrained": options.pretrained, **harness.parse_model_args(options.model_args)}
+    lm = RSP(**given)
     reason = lm.shared_prefix_misfit
     if reason is not None:
         raise UserError(
@@ -70,21 +47,21 @@ def run(args: argparse.Namespace) -> int:
         )
     plain = lm.without_injection()
     prompts = harness.task_prompts(
-        args.tasks, lm, limit=args.limit, apply_chat_template=args.apply_chat_template
+        options.tasks, lm, limit=options.limit, apply_chat_template=options.apply_chat_template
     )
     measured = {
         name: measure(
-            model, plain, prompts, args.attempts, args.tokens, temperature=args.temperature
+            model, plain, prompts, options.attempts, options.tokens, temperature=options.temperature
         )
         for name, model in (("without", plain), ("rsp", lm))
     }
-    args.output.mkdir(parents=True, exist_ok=True)
-    report = _report(measured, args, lm.run_record())
-    (args.output / "early_tokens.json").write_text(json.dumps(report, indent=2) + "\n")
-    _print_table(measured, len(prompts), args.attempts)
-    _plot(measured, args.output / "early_tokens.png")
-    print(f"plot: {args.output / 'early_tokens.png'}")
-    print(f"data: {args.output / 'early_tokens.json'}")
+    options.output.mkdir(parents=True, exist_ok=True)
+    report = _report(measured, options, lm.run_record())
+    (options.output / "early_tokens.json").write_text(json.dumps(report, indent=2) + "\n")
+    _print_table(measured, len(prompts), options.attempts)
+    _plot(measured, options.output / "early_tokens.png")
+    print(f"plot: {options.output / 'early_tokens.png'}")
+    print(f"data: {options.output / 'early_tokens.json'}")
     return 0
 
 
@@ -163,9 +140,9 @@ def _print_table(measured: dict[str, EarlyTokens], n_questions: int, n_attempts:
 
 
 def _report(
-    measured: dict[str, EarlyTokens], args: argparse.Namespace, record: dict[str, Any]
+    measured: dict[str, EarlyTokens], options: RspOptions, record: dict[str, Any]
 ) -> dict[str, Any]:
-    settings = {key: str(value) for key, value in vars(args).items()}
+    settings = {key: str(value) for key, value in vars(options).items()}
     curves = {
         model: {
             name: [

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import importlib.metadata
 import importlib.util
 import json
@@ -17,6 +16,7 @@ from typing import Literal
 
 from packaging.requirements import Requirement
 
+from lm_eval_ext.checks import option
 from lm_eval_ext.harness import bridge
 
 Status = Literal["ok", "warn", "FAIL"]
@@ -301,19 +301,24 @@ def _one_line(error: Exception) -> str:
     return " ".join(str(error).split())
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Declare the command's options."""
-    parser.add_argument("--json", action="store_true", help="print the report as JSON")
+@dataclass(frozen=True, kw_only=True)
+class DoctorOptions:
+    """Check the installation and say what is missing.
+
+    Example: lm-eval-ext doctor
+    """
+
+    json: bool = option("print the report as JSON", False)
 
 
-def run(args: argparse.Namespace) -> int:
+def run(options: DoctorOptions) -> int:
     """Print the report; return 1 when something does not work, otherwise 0."""
     findings = []
     logging.disable(logging.WARNING)  # the report says it in its own words
     try:
         for finding in examine():
             findings.append(finding)
-            if not args.json:
+            if not options.json:
                 remedy = f" -> {finding.remedy}" if finding.remedy else ""
                 # At once: importing torch and asking lm-eval for its tasks takes some seconds.
                 print(
@@ -321,6 +326,6 @@ def run(args: argparse.Namespace) -> int:
                 )
     finally:
         logging.disable(logging.NOTSET)
-    if args.json:
+    if options.json:
         print(json.dumps([asdict(finding) for finding in findings], indent=2))
     return 1 if any(finding.status == "FAIL" for finding in findings) else 0

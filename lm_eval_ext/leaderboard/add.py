@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import sys
 from pathlib import Path
 
@@ -10,53 +9,34 @@ from tqdm import tqdm
 
 from lm_eval_ext.errors import UserError
 from lm_eval_ext.leaderboard.entry import write_entry
-from lm_eval_ext.leaderboard.run_arguments import add_store_argument
+from lm_eval_ext.leaderboard.options import AddOptions
 from lm_eval_ext.leaderboard.run_data import RunOutput
 from lm_eval_ext.leaderboard.run_files import files_of, output_folder, results_files
 from lm_eval_ext.leaderboard.run_output import run_of
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Declare the options."""
-    parser.add_argument(
-        "folders",
-        nargs="+",
-        type=Path,
-        metavar="RESULTS_DIR",
-        help="--output_path of lm_eval, or a folder of such: every run below it is added",
-    )
-    add_store_argument(parser)
-    parser.add_argument(
-        "--label",
-        help="name of the run in tables, if it is one (default: the folder given to lm_eval)",
-    )
-    parser.add_argument(
-        "--replace", action="store_true", help="remove other entries with the same label"
-    )
-
-
-def run(args: argparse.Namespace) -> int:
+def run(options: AddOptions) -> int:
     """Add the runs, say what could not be added, and return 1 if there was any such."""
     found: list[Path] = []
     problems: list[str] = []
-    for folder in args.folders:
+    for folder in options.folders:
         try:
             found += results_files(folder)
         except UserError as error:
             problems.append(str(error))
         problems += orphans(folder)
-    if args.label is not None and len(found) > 1:
+    if options.label is not None and len(found) > 1:
         raise UserError(
-            f"--label={args.label}: names one run, and {len(found)} were found; give the folder "
+            f"--label={options.label}: names one run, and {len(found)} were found; give the folder "
             "of one"
         )
     added: dict[Path, Path | None] = {}
     for path in tqdm(found, desc="Adding", unit="run", disable=None if len(found) > 1 else True):
         try:
-            output = read_whole(path, label=args.label)
+            output = read_whole(path, label=options.label)
             # Runs of several folders that are called alike do not replace each other.
             spare = [entry for entry, folder in added.items() if folder != output.folder]
-            stored = write_entry(output, args.store, replace=args.replace, spare=spare)
+            stored = write_entry(output, options.results, replace=options.replace, spare=spare)
             added[stored] = output.folder
         except UserError as error:
             problems.append(str(error))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import importlib.util
 import json
 import os
@@ -18,124 +17,56 @@ from tqdm import tqdm
 from lm_eval_ext.errors import UserError
 from lm_eval_ext.leaderboard.board import board_of
 from lm_eval_ext.leaderboard.entry import write_whole
+from lm_eval_ext.leaderboard.options import FORMS, BuildOptions
 from lm_eval_ext.leaderboard.page.size_limits import PageLimits
-from lm_eval_ext.leaderboard.run_arguments import (
-    add_metrics_argument,
-    add_store_argument,
-    pooled_patterns,
-    resolve,
-)
+from lm_eval_ext.leaderboard.run_arguments import pooled_patterns, resolve
 from lm_eval_ext.leaderboard.run_data import RunOutput
 from lm_eval_ext.leaderboard.run_files import run_folders
 from lm_eval_ext.leaderboard.tables import COLUMNS, as_csv, as_latex, as_markdown
 from lm_eval_ext.leaderboard.worker_processes import in_processes
 
-FORMS = ("json", "md", "csv", "tex", "html")
 
-
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Declare the options."""
-    parser.add_argument(
-        "runs",
-        nargs="*",
-        metavar="RUN",
-        help="--output_path of lm_eval runs or a folder of such, files of stored entries or their "
-        "names in --store (default: all entries in --store)",
-    )
-    add_store_argument(parser)
-    parser.add_argument(
-        "--output",
-        type=Path,
-        default=Path("leaderboards"),
-        metavar="FOLDER",
-        help="where board.md, board.csv, board.json, board.tex and index.html are written "
-        "(default: %(default)s)",
-    )
-    parser.add_argument(
-        "--formats",
-        type=_forms,
-        metavar="NAMES",
-        help=f"only these, separated by commas: {', '.join(FORMS)}",
-    )
-    parser.add_argument("--open", action="store_true", help="open the page in the browser")
-    add_metrics_argument(
-        parser,
-        "all are ranked",
-        default="all of questions, and the usual ones of confidence; all in an entry",
-    )
-    parser.add_argument(
-        "--columns",
-        type=lambda text: text.split(","),
-        default=list(COLUMNS),
-        metavar="NAMES",
-        help="metrics with a column in Markdown and LaTeX, likewise; pass@K is the largest k",
-    )
-    parser.add_argument(
-        "--processes",
-        type=int,
-        metavar="N",
-        help="processes that read runs (default: one per core, for more than one folder)",
-    )
-    group = parser.add_argument_group(
-        "size of the page", "which texts it keeps; its statistics always rest on everything"
-    )
-    texts = (
-        ("questions", "texts of this many questions of each task, the first ones"),
-        ("attempts", "texts of this many attempts at each question, the first ones"),
-        ("characters", "longest text; the middle of a longer one is left out"),
-    )
-    for name, help_text in texts:
-        default = PageLimits._field_defaults[name]
-        shown = "all" if default is None else f"{default:,}"
-        group.add_argument(
-            f"--page-{name}",
-            type=int,
-            default=default,
-            metavar="N",
-            help=f"{help_text} (default: {shown})",
-        )
-
-
-def run(args: argparse.Namespace) -> int:
+def run(options: BuildOptions) -> int:
     """Read the runs, write the board, say what could not be read, and return 1 if anything."""
-    limits = _limits(args)
-    forms = args.formats or available_forms()
-    names = args.runs or [str(path) for path in sorted(args.store.glob("*.json"))]
+    forms = options.formats or available_forms()
+    names = options.runs or [str(path) for path in sorted(options.results.glob("*.json"))]
     if not names:
         raise UserError(
-            f"{args.store}: holds no entries; give lm_eval output folders, or store some with "
+            f"{options.results}: holds no entries; give lm_eval output folders, or store some with "
             "lm-eval-ext leaderboard add"
         )
     runs, problems = read_all(
         [one for name in names for one in _runs_below(name)],
-        store=args.store,
-        pooled=pooled_patterns(args.metrics),
-        processes=args.processes,
+        results=options.results,
+        pooled=pooled_patterns(options.metrics),
+        processes=options.processes,
     )
     for problem in problems:
         print(f"lm-eval-ext: {problem}", file=sys.stderr)
     if not runs:
         raise UserError("no run could be read")
-    board = board_of(runs, metrics=args.metrics or ["*"])
+    board = board_of(runs, metrics=options.metrics or ["*"])
     if not board["cells"]:
-        raise UserError(f"--metrics={','.join(args.metrics)}: no such metric in these runs")
+        raise UserError(
+            f"--metrics={','.join(options.metrics or ())}: no such metric in these runs"
+        )
     written = write_board(
         board,
-        args.output,
+        options.output,
         forms=forms,
-        columns=args.columns,
-        processes=args.processes or cores(),
-        limits=limits,
+        columns=options.columns,
+        processes=options.processes or cores(),
+        limits=options.page,
     )
     for path in written:
         print(path)
-    if args.open and "html" in forms:
+    if options.open and "html" in forms:
         webbrowser.open(written[-1].resolve().as_uri())
     return 1 if problems else 0
 
 
 def read_all(
-    names: Sequence[str], *, store: Path, pooled: Sequence[str], processes: int | None = None
+    names: Sequence[str], *, results: Path, pooled: Sequence[str], processes: int | None = None
 ) -> tuple[list[RunOutput], list[str]]:
     """Read runs, several at once.
 
@@ -143,7 +74,7 @@ def read_all(
     ----------
     names
         As on the command line.
-    store, pooled
+    results, pooled
         As in `resolve`.
     processes
         How many at once; by default one per core where there are several folders.
@@ -153,7 +84,7 @@ def read_all(
     tuple
         The runs that could be read, in order and each once, and a line for each of the others.
     """
-    read = partial(_read, store=store, pooled=tuple(pooled))
+    read = partial(_read, results=results, pooled=tuple(pooled))
     folders = sum(Path(name).is_dir() for name in names)
     processes = min(processes or cores(), folders)
     found = list(
@@ -251,28 +182,20 @@ def cores() -> int:
     return os.cpu_count() or 1
 
 
-def _limits(args: argparse.Namespace) -> PageLimits:
-    limits = PageLimits(args.page_questions, args.page_attempts, args.page_characters)
-    try:
-        return limits.checked()
-    except UserError as error:
-        raise UserError(f"--page-{error}") from error
-
-
 def _write_page(
     board: dict[str, Any], folder: Path, processes: int, limits: PageLimits | None
 ) -> Path:
-    from lm_eval_ext.leaderboard.page import build_page
+    from lm_eval_ext.leaderboard.page.build import build_page
 
     folders = {run["id"]: Path(run["folder"]) for run in board["runs"] if run["folder"]}
     output = folder / "index.html"
     return build_page(board, folders, output, processes=processes, limits=limits)
 
 
-def _read(name: str, *, store: Path, pooled: Sequence[str]) -> RunOutput | str:
+def _read(name: str, *, results: Path, pooled: Sequence[str]) -> RunOutput | str:
     """Return a run, or the line that says why it cannot be read."""
     try:
-        return resolve(name, store=store, pooled=pooled)
+        return resolve(name, results=results, pooled=pooled)
     except UserError as error:
         return str(error)
     except OSError as error:
@@ -282,13 +205,3 @@ def _read(name: str, *, store: Path, pooled: Sequence[str]) -> RunOutput | str:
 def _identity(run: RunOutput) -> tuple[Any, ...]:
     hashes = tuple(sorted((t, o.details.samples_sha256) for t, o in run.tasks.items()))
     return (str(run.results.get("date")), run.model, hashes)
-
-
-def _forms(text: str) -> list[str]:
-    forms = [form.strip() for form in text.split(",") if form.strip()]
-    unknown = [form for form in forms if form not in FORMS]
-    if unknown or not forms:
-        raise argparse.ArgumentTypeError(
-            f"{text!r}: choose from {', '.join(FORMS)}, separated by commas"
-        )
-    return forms

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import math
 from itertools import groupby
 
@@ -11,64 +10,32 @@ from lm_eval_ext.leaderboard.compare import family
 from lm_eval_ext.leaderboard.comparison_rows import difference_columns, named, value_column
 from lm_eval_ext.leaderboard.console import Column, print_table, table_console
 from lm_eval_ext.leaderboard.formatting import one_line
-from lm_eval_ext.leaderboard.run_arguments import (
-    add_format_argument,
-    add_metrics_argument,
-    add_store_argument,
-    pooled_patterns,
-    resolve,
-)
+from lm_eval_ext.leaderboard.options import CheckOptions
+from lm_eval_ext.leaderboard.run_arguments import pooled_patterns, resolve
 from lm_eval_ext.leaderboard.run_comparison import MetricComparison, compare_runs
 from lm_eval_ext.leaderboard.run_data import RunOutput
 
 WORSE, BETTER, UNDEFINED = "worse", "better", "undefined"
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Declare the options."""
-    parser.add_argument(
-        "run", metavar="RUN", help="--output_path of the lm_eval run to check, or a stored entry"
-    )
-    parser.add_argument(
-        "--baseline",
-        required=True,
-        metavar="FILE",
-        help="stored entry (its file, or its name in --store) or output folder to compare with",
-    )
-    add_store_argument(parser)
-    add_metrics_argument(parser, "all with a direction are checked")
-    parser.add_argument(
-        "--alpha",
-        type=float,
-        default=0.05,
-        help="level of the tests, corrected for their number (default: %(default)s)",
-    )
-    parser.add_argument(
-        "--all", action="store_true", help="list all metrics, and not only those that moved"
-    )
-    add_format_argument(parser)
-
-
-def run(args: argparse.Namespace) -> int:
+def run(options: CheckOptions) -> int:
     """Compare the run with the baseline; return 1 if a metric is worse."""
-    if not 0 < args.alpha < 1:
-        raise UserError(f"--alpha={args.alpha:g}: must be between 0 and 1")
-    pooled = pooled_patterns(args.metrics)
-    baseline = resolve(args.baseline, store=args.store, pooled=pooled)
-    checked = resolve(args.run, store=args.store, pooled=pooled)
-    compared = compare_runs([baseline, checked], metrics=args.metrics)
+    pooled = pooled_patterns(options.metrics)
+    baseline = resolve(options.baseline, results=options.results, pooled=pooled)
+    checked = resolve(options.run, results=options.results, pooled=pooled)
+    compared = compare_runs([baseline, checked], metrics=options.metrics)
     compared = [c for c in compared if c.higher_is_better is not None and None not in c.values]
     tested = [c for c in compared if c.p_values[0] is not None]
     if not tested:
         raise UserError(
-            f"{args.baseline} and {args.run}: there is no metric with a direction to check; see "
-            "--metrics"
+            f"{options.baseline} and {options.run}: there is no metric with a direction to check; "
+            "see --metrics"
         )
-    markdown = args.format == "markdown"
+    markdown = options.markdown
     console = table_console(markdown=markdown)
-    verdicts = [verdict(comparison, alpha=args.alpha) for comparison in tested]
-    shown = {id(c): v or "" for c, v in zip(tested, verdicts, strict=True) if v or args.all}
-    if args.all:
+    verdicts = [verdict(comparison, alpha=options.alpha) for comparison in tested]
+    shown = {id(c): v or "" for c, v in zip(tested, verdicts, strict=True) if v or options.all}
+    if options.all:
         shown = {id(c): shown.get(id(c), "not checked") for c in compared}
     rows = [c for c in compared if id(c) in shown]
     for task, group in groupby(rows, key=lambda c: c.task):
@@ -83,7 +50,7 @@ def run(args: argparse.Namespace) -> int:
             [c.differences[0] for c in of_task],
             [c.p_values[0] for c in of_task],
             [c.values[0] for c in of_task],
-            alpha=args.alpha,
+            alpha=options.alpha,
         )
         difference.insert(2, Column("", [shown[id(c)] for c in of_task]))
         print_table(
@@ -95,7 +62,7 @@ def run(args: argparse.Namespace) -> int:
         )
     untested = sum(math.isnan(c.p_values[0] or 0) for c in tested)
     console.print(
-        f"{_summary(baseline, checked, verdicts, alpha=args.alpha)} {family(tested)}; +/=/-: "
+        f"{_summary(baseline, checked, verdicts, alpha=options.alpha)} {family(tested)}; +/=/-: "
         "questions with a larger, equal, smaller value; ~ not paired)."
         + f" For {untested} of them there is no test." * bool(untested)
         + lacking(baseline, checked),

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import argparse
 import shlex
+from collections.abc import Sequence
 from itertools import groupby
-from pathlib import Path
 
 from rich.console import Console
 
-from lm_eval_ext.errors import UserError
 from lm_eval_ext.leaderboard.comparison_rows import (
     ALPHA,
     difference_columns,
@@ -18,50 +16,26 @@ from lm_eval_ext.leaderboard.comparison_rows import (
 )
 from lm_eval_ext.leaderboard.console import Column, print_table, table_console
 from lm_eval_ext.leaderboard.formatting import one_line
+from lm_eval_ext.leaderboard.options import CompareOptions
 from lm_eval_ext.leaderboard.pass_at_k_plot import plot_pass_at_k
-from lm_eval_ext.leaderboard.run_arguments import (
-    add_format_argument,
-    add_metrics_argument,
-    add_store_argument,
-    pooled_patterns,
-    resolve,
-)
+from lm_eval_ext.leaderboard.run_arguments import pooled_patterns, resolve
 from lm_eval_ext.leaderboard.run_comparison import MetricComparison, compare_runs
 from lm_eval_ext.leaderboard.run_data import RunOutput
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Declare the options."""
-    parser.add_argument(
-        "runs",
-        nargs="+",
-        metavar="RUN",
-        help="--output_path of an lm_eval run with --log_samples, or a stored entry (its file, or "
-        "its name in --store); the first is the baseline",
-    )
-    add_metrics_argument(parser)
-    add_store_argument(parser)
-    add_format_argument(parser)
-    parser.add_argument(
-        "--plot", type=Path, metavar="FILE", help="also draw pass@k over k into this picture"
-    )
-
-
-def run(args: argparse.Namespace) -> int:
+def run(options: CompareOptions) -> int:
     """Read the runs, compare them and print the tables."""
-    if len(args.runs) < 2:
-        raise UserError(f"{args.runs[0]}: give at least two runs to compare")
-    pooled = pooled_patterns(args.metrics)
-    runs = [resolve(name, store=args.store, pooled=pooled) for name in args.runs]
-    compared = compare_runs(runs, metrics=args.metrics)
-    markdown = args.format == "markdown"
+    pooled = pooled_patterns(options.metrics)
+    runs = [resolve(name, results=options.results, pooled=pooled) for name in options.runs]
+    compared = compare_runs(runs, metrics=options.metrics)
+    markdown = options.markdown
     console = table_console(markdown=markdown)
     print_comparison(console, runs, compared, markdown=markdown)
     console.print(footnote(runs, compared), soft_wrap=markdown or not console.is_terminal)
-    if args.plot is not None:
-        plot_pass_at_k(runs, args.plot)
-        console.print(f"pass@k curves: {args.plot}", soft_wrap=True)
-    console.print(f"Page of all attempts: {page_command(args.runs)}", soft_wrap=True)
+    if options.plot is not None:
+        plot_pass_at_k(runs, options.plot)
+        console.print(f"pass@k curves: {options.plot}", soft_wrap=True)
+    console.print(f"Page of all attempts: {page_command(options.runs)}", soft_wrap=True)
     return 0
 
 
@@ -111,7 +85,7 @@ def print_comparison(
         )
 
 
-def page_command(runs: list[str]) -> str:
+def page_command(runs: Sequence[str]) -> str:
     """Return the command that makes the page of some runs and opens it."""
     return f"lm-eval-ext leaderboard build {shlex.join(runs)} --output board --open"
 

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import argparse
 import json
 import logging
 import warnings
-from pathlib import Path
+from collections.abc import Sequence
 from typing import Any
 
 from rich.console import Console
@@ -15,6 +14,7 @@ from lm_eval_ext.errors import UserError
 from lm_eval_ext.leaderboard.comparison_rows import named
 from lm_eval_ext.leaderboard.console import Column, print_table, table_console
 from lm_eval_ext.leaderboard.entry import plain_json
+from lm_eval_ext.leaderboard.options import ScoreOptions
 from lm_eval_ext.leaderboard.paired import NORMAL_95
 from lm_eval_ext.leaderboard.rescoring import (
     Score,
@@ -35,50 +35,12 @@ UNSAFE_GRADERS = frozenset({"mbpp"})
 logger = logging.getLogger(__name__)
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Declare the options."""
-    parser.add_argument(
-        "folder", type=Path, help="--output_path of an lm_eval run with --log_samples"
-    )
-    parser.add_argument("--tasks", type=_names, help="only these tasks, separated by commas")
-    parser.add_argument(
-        "--metrics",
-        type=_names,
-        metavar="NAMES",
-        help="rows to print, separated by commas, with * for anything: '*' are all, which --output "
-        "always has (default: those that a run prints)",
-    )
-    parser.add_argument("--attempts", type=int, help="only the first so many of each question")
-    parser.add_argument("--ks", type=_numbers, help="k of pass@k, as 1,8,64")
-    parser.add_argument("--vote-ks", type=_numbers, help="k of the votes, likewise")
-    parser.add_argument("--tau", type=float, help="temperature of the softmax vote")
-    parser.add_argument("--bins", type=int, help="bins of the calibration error")
-    parser.add_argument(
-        "--regrade", action="store_true", help="judge every attempt again with the task's grader"
-    )
-    parser.add_argument(
-        "--confirm_run_unsafe_code",
-        action="store_true",
-        help="let --regrade run programs that a model wrote",
-    )
-    parser.add_argument(
-        "--calibrator",
-        type=Path,
-        metavar="FILE",
-        help="add the probability of this file of lm-eval-ext train calibrator, as the source "
-        "calibrated",
-    )
-    parser.add_argument("--output", type=Path, metavar="FILE", help="also write JSON to this file")
-
-
-def run(args: argparse.Namespace) -> int:
+def run(options: ScoreOptions) -> int:
     """Score the newest run below the folder and print the table."""
-    if args.output is not None and not args.output.absolute().parent.is_dir():
-        raise UserError(f"--output={args.output}: no folder {args.output.parent}; make it first")
-    files = newest_run(args.folder)
+    files = newest_run(options.run)
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always", UndefinedMetricWarning)
-        scored = score_run(files, args)
+        scored = score_run(files, options)
     for message in dict.fromkeys(str(warning.message) for warning in caught):
         logger.warning("%s", message)
     if not scored:
@@ -88,34 +50,34 @@ def run(args: argparse.Namespace) -> int:
         )
     groups = group_scores(files, scored)
     console = table_console()
-    n_left = print_scores(console, scored, groups, args.metrics)
+    n_left = print_scores(console, scored, groups, options.metrics)
     if n_left:
         console.print(f"{n_left} more rows: --metrics '*'")
-    if args.output is not None:
-        args.output.write_text(
+    if options.output is not None:
+        options.output.write_text(
             json.dumps(plain_json(as_json(scored, groups)), indent=2) + "\n", encoding="utf-8"
         )
-        console.print(f"scores: {args.output}", soft_wrap=True)
+        console.print(f"scores: {options.output}", soft_wrap=True)
     return 0
 
 
-def score_run(files: RunFiles, args: argparse.Namespace) -> dict[str, TaskScores]:
+def score_run(files: RunFiles, options: ScoreOptions) -> dict[str, TaskScores]:
     """Score the tasks of a run that the options ask for, those with logged attempts."""
-    unknown = set(args.tasks or ()) - files.samples.keys()
+    unknown = set(options.tasks or ()) - files.samples.keys()
     if unknown:
         raise UserError(
             f"--tasks={','.join(sorted(unknown))}: the run has {', '.join(files.samples)}"
         )
     changes = {
-        "attempts": args.attempts,
-        "ks": args.ks,
-        "vote_ks": args.vote_ks,
-        "tau": args.tau,
-        "n_bins": args.bins,
+        "attempts": options.attempts,
+        "ks": options.ks,
+        "vote_ks": options.vote_ks,
+        "tau": options.tau,
+        "n_bins": options.bins,
     }
     changes = {name: value for name, value in changes.items() if value is not None}
-    plans = [_plan(task, files, changes, args) for task in args.tasks or files.samples]
-    calibrator = None if args.calibrator is None else read_calibrator(args.calibrator)
+    plans = [_plan(task, files, changes, options) for task in options.tasks or files.samples]
+    calibrator = None if options.calibrator is None else read_calibrator(options.calibrator)
     scored = {}
     for task, plan in plans:
         found = score_task(files.samples[task], **plan, calibrator=calibrator)
@@ -127,14 +89,14 @@ def score_run(files: RunFiles, args: argparse.Namespace) -> dict[str, TaskScores
 
 
 def _plan(
-    task: str, files: RunFiles, changes: dict[str, Any], args: argparse.Namespace
+    task: str, files: RunFiles, changes: dict[str, Any], options: ScoreOptions
 ) -> tuple[str, dict[str, Any]]:
     """Return how a task is to be scored; what is impossible is refused before any work."""
     metadata = files.results.get("configs", {}).get(task, {}).get("metadata") or {}
     if metadata.get("metrics") in SINGLE_ANSWER:
         changes = {name: value for name, value in changes.items() if name not in _OF_ATTEMPTS}
     changed_settings(metadata, changes)
-    grader = _grader(task, metadata, args) if args.regrade else None
+    grader = _grader(task, metadata, options) if options.regrade else None
     return task, {"metadata": metadata, "changes": changes, "grader": grader}
 
 
@@ -163,7 +125,7 @@ def print_scores(
     console: Console,
     scored: dict[str, TaskScores],
     groups: dict[str, dict[str, tuple[float, float]]],
-    metrics: list[str] | None = None,
+    metrics: Sequence[str] | None = None,
 ) -> int:
     """Print the scores of each task and group.
 
@@ -236,17 +198,17 @@ def as_json(
 _OF_ATTEMPTS = ("attempts", "ks", "vote_ks")
 
 
-def _grader(task: str, metadata: dict[str, Any], args: argparse.Namespace) -> str:
+def _grader(task: str, metadata: dict[str, Any], options: ScoreOptions) -> str:
     grader = metadata.get("grader")
     if grader is None:
         raise UserError(
             f"--regrade: {task} was judged by its own metric, not by a grader of this package; "
             "leave it out with --tasks"
         )
-    if grader in UNSAFE_GRADERS and not args.confirm_run_unsafe_code:
+    if grader in UNSAFE_GRADERS and not options.confirm_run_unsafe_code:
         raise UserError(
             f"--regrade: judging {task} runs programs that a model wrote; add "
-            "--confirm_run_unsafe_code"
+            "--confirm-run-unsafe-code"
         )
     return str(grader)
 
@@ -257,16 +219,3 @@ def _tasks_below(group: str, subtasks: dict[str, list[str]]) -> list[str]:
     for name in subtasks.get(group, []):
         tasks += _tasks_below(name, subtasks) if name in subtasks else [name]
     return tasks
-
-
-def _names(text: str) -> list[str]:
-    return [name.strip() for name in text.split(",") if name.strip()]
-
-
-def _numbers(text: str) -> list[int]:
-    try:
-        return [int(number) for number in text.split(",")]
-    except ValueError:
-        raise argparse.ArgumentTypeError(
-            f"{text!r} must be whole numbers separated by commas"
-        ) from None

@@ -96,7 +96,9 @@ def compare_sources(
     usable = [n for n, m in metric_suite.source_metrics.items() if _pools(m)]
     for name, metric in chosen.items():
         if metric is None or not _pools(metric):
-            raise UserError(f"--metric={name}: {task} has {', '.join(usable) or 'none'} of sources")
+            raise UserError(
+                f"--metrics={name}: {task} has {', '.join(usable) or 'none'} of sources"
+            )
     questions = _read(samples)
     names = list(dict.fromkeys(source for sources in questions.values() for source in sources))
     if against not in names:

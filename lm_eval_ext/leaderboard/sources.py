@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import argparse
 import logging
 from itertools import groupby
-from pathlib import Path
 
 from rich.console import Console
 
@@ -17,7 +15,7 @@ from lm_eval_ext.leaderboard.comparison_rows import (
     value_column,
 )
 from lm_eval_ext.leaderboard.console import Column, print_table, table_console
-from lm_eval_ext.leaderboard.run_arguments import add_format_argument
+from lm_eval_ext.leaderboard.options import SourcesOptions
 from lm_eval_ext.leaderboard.run_files import newest_run
 from lm_eval_ext.leaderboard.source_tests import (
     ALIASES,
@@ -29,53 +27,33 @@ from lm_eval_ext.leaderboard.source_tests import (
 logger = logging.getLogger(__name__)
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Declare the options."""
-    parser.add_argument("run", type=Path, help="--output_path of an lm_eval run with --log_samples")
-    parser.add_argument("--tasks", type=_names, help="only these tasks, separated by commas")
-    parser.add_argument(
-        "--metric",
-        type=_names,
-        default=["auroc"],
-        help="metrics of a confidence, separated by commas: auroc, within_question_auroc, "
-        "auprc, aurc, prr, and of probabilities ece, debiased_ece, brier, nll (default: auroc)",
-    )
-    parser.add_argument(
-        "--against",
-        default="mean_logprob",
-        metavar="SOURCE",
-        help="the source that the others are compared with (default: %(default)s)",
-    )
-    add_format_argument(parser)
-
-
-def run(args: argparse.Namespace) -> int:
+def run(options: SourcesOptions) -> int:
     """Compare the sources and print the table."""
-    files = newest_run(args.run)
-    unknown = set(args.tasks or ()) - files.samples.keys()
+    files = newest_run(options.run)
+    unknown = set(options.tasks or ()) - files.samples.keys()
     if unknown:
         raise UserError(
             f"--tasks={','.join(sorted(unknown))}: the run has {', '.join(files.samples)}"
         )
-    metrics = [ALIASES.get(name, name) for name in args.metric]
+    metrics = [ALIASES.get(name, name) for name in options.metrics]
     tests: list[SourceTest] = []
-    for task in args.tasks or files.samples:
+    for task in options.tasks or files.samples:
         metadata = files.results.get("configs", {}).get(task, {}).get("metadata") or {}
         found = compare_sources(
-            task, files.samples[task], metadata, metrics=metrics, against=args.against
+            task, files.samples[task], metadata, metrics=metrics, against=options.against
         )
         if not found:
             logger.warning("%s: has no two sources with %s", task, ", ".join(metrics))
         tests += found
     if not tests:
-        raise UserError(f"{args.run}: there is nothing to compare with {args.against}")
-    markdown = args.format == "markdown"
+        raise UserError(f"{options.run}: there is nothing to compare with {options.against}")
+    markdown = options.markdown
     console = table_console(markdown=markdown)
     for (task, metric), rows in groupby(corrected(tests), key=lambda t: (t.task, t.metric)):
         _print(console, task, metric, list(rows), markdown=markdown)
     console.print(
-        f"Values: ± half the 95% interval, or its ends; difference from {args.against} with its "
-        "95% interval by paired bootstrap over questions, on the same attempts; * below "
+        f"Values: ± half the 95% interval, or its ends; difference from {options.against} with "
+        "its 95% interval by paired bootstrap over questions, on the same attempts; * below "
         f"{ALPHA} after Holm's correction over all {len(tests)} rows.",
         soft_wrap=markdown or not console.is_terminal,
     )
@@ -107,7 +85,3 @@ def _print(
         title=f"{task}, {named(metric, rows[0].higher_is_better)}",
         markdown=markdown,
     )
-
-
-def _names(text: str) -> list[str]:
-    return [name.strip() for name in text.split(",") if name.strip()]

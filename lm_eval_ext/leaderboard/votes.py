@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import argparse
 import json
 import math
-from pathlib import Path
 from typing import Any, NamedTuple
 
 from lm_eval_ext.errors import UserError
 from lm_eval_ext.leaderboard.console import Column, print_table, table_console
 from lm_eval_ext.leaderboard.formatting import printed_difference
-from lm_eval_ext.leaderboard.run_arguments import add_format_argument
+from lm_eval_ext.leaderboard.options import VotesOptions
 from lm_eval_ext.leaderboard.run_comparison import check_same_questions
 from lm_eval_ext.leaderboard.run_output import read_run
 from lm_eval_ext.leaderboard.vote_curves import (
@@ -21,8 +19,6 @@ from lm_eval_ext.leaderboard.vote_curves import (
     vote_curve,
     vote_scores,
 )
-
-DEFAULT_VOTES = "maj,cisc:self_eval,linear:self_eval,best_of:self_eval"
 
 
 class TaskVotes(NamedTuple):
@@ -49,74 +45,24 @@ class TaskVotes(NamedTuple):
     curves: dict[str, VoteCurve]
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Declare the options."""
-    parser.add_argument(
-        "run", type=Path, help="--output_path of an lm_eval run with --log_samples: the votes' run"
-    )
-    parser.add_argument(
-        "--baseline",
-        type=Path,
-        required=True,
-        help="the run whose majority vote is the target; may be the same",
-    )
-    parser.add_argument(
-        "--vote",
-        type=lambda text: [Vote.parse(name) for name in text.split(",")],
-        default=DEFAULT_VOTES,
-        metavar="VOTES",
-        help="votes of the run, separated by commas: maj, cisc:SOURCE, linear:SOURCE, "
-        "best_of:SOURCE (default: %(default)s)",
-    )
-    parser.add_argument(
-        "--baseline-k", type=int, help="attempts in the target (default: all of a question)"
-    )
-    parser.add_argument(
-        "--k", type=int, default=10, help="attempts in a vote to compare (default: %(default)s)"
-    )
-    parser.add_argument(
-        "--ks",
-        type=lambda text: [int(part) for part in text.split(",")],
-        help="points of the curves, separated by commas (default: 1 to --baseline-k)",
-    )
-    parser.add_argument(
-        "--tau", type=float, default=1.0, help="temperature of cisc (default: %(default)s)"
-    )
-    parser.add_argument(
-        "--margin",
-        type=float,
-        default=0.01,
-        help="by how much a vote that is not inferior may be worse (default: %(default)s)",
-    )
-    parser.add_argument(
-        "--tasks", type=lambda text: text.split(","), help="only these, separated by commas"
-    )
-    add_format_argument(parser)
-    parser.add_argument("--output", type=Path, metavar="FILE", help="also write all points as JSON")
-
-
-def run(args: argparse.Namespace) -> int:
+def run(options: VotesOptions) -> int:
     """Hold the votes and print the tables."""
-    if not args.tau > 0:
-        raise UserError(f"--tau={args.tau} must be above 0")
-    if not args.margin >= 0:
-        raise UserError(f"--margin={args.margin} must be at least 0")
-    found = [compare_votes(task, args) for task in _shared_tasks(args)]
-    markdown = args.format == "markdown"
+    found = [compare_votes(task, options) for task in _shared_tasks(options)]
+    markdown = options.markdown
     console = table_console(markdown=markdown)
     for votes in found:
-        title = _heading(votes, args)
-        names, columns = savings_columns(votes, args.k, args.margin)
+        title = _heading(votes, options)
+        names, columns = savings_columns(votes, options.k, options.margin)
         print_table(console, [names], [[columns]], title=title, markdown=markdown)
-        names, columns = curves_columns(votes, args.k)
+        names, columns = curves_columns(votes, options.k)
         print_table(console, [names], [[[column] for column in columns]], markdown=markdown)
-    if args.output is not None:
-        args.output.parent.mkdir(parents=True, exist_ok=True)
-        args.output.write_text(json.dumps([as_json(votes) for votes in found], indent=1) + "\n")
+    if options.output is not None:
+        options.output.parent.mkdir(parents=True, exist_ok=True)
+        options.output.write_text(json.dumps([as_json(votes) for votes in found], indent=1) + "\n")
     return 0
 
 
-def compare_votes(task: str, args: argparse.Namespace) -> TaskVotes:
+def compare_votes(task: str, options: VotesOptions) -> TaskVotes:
     """Set the votes of the run beside the majority vote of the baseline.
 
     Raises
@@ -124,13 +70,14 @@ def compare_votes(task: str, args: argparse.Namespace) -> TaskVotes:
     UserError
         For other questions, a k that no question has, or votes without weights.
     """
-    of_run, of_baseline = (read_questions(folder, task) for folder in (args.run, args.baseline))
+    folders = options.run, options.baseline
+    of_run, of_baseline = (read_questions(folder, task) for folder in folders)
     n_run, n_baseline = (len(next(iter(q.values()))) for q in (of_run, of_baseline))
-    target_k = n_baseline if args.baseline_k is None else args.baseline_k
-    ks = sorted(set(args.ks or range(1, min(n_run, target_k) + 1)) | {args.k})
+    target_k = n_baseline if options.baseline_k is None else options.baseline_k
+    ks = sorted(set(options.ks or range(1, min(n_run, target_k) + 1)) | {options.k})
     for name, k, n in (
         ("--baseline-k", target_k, n_baseline),
-        ("--k", args.k, n_run),
+        ("--k", options.k, n_run),
         ("--ks", ks[-1], n_run),
         ("--ks", ks[0], n_run),
     ):
@@ -140,17 +87,17 @@ def compare_votes(task: str, args: argparse.Namespace) -> TaskVotes:
     own_ks = [k for k in ks if k <= n_baseline]
     target = vote_scores(of_baseline, majority, [target_k])[:, 0]
     scores = vote_scores(of_baseline, majority, own_ks)
-    curves = {"baseline": vote_curve(majority, own_ks, scores, target, margin=args.margin)}
-    for vote in args.vote:
-        scores = vote_scores(of_run, vote, ks, tau=args.tau)
-        curves[vote.name()] = vote_curve(vote, ks, scores, target, margin=args.margin)
+    curves = {"baseline": vote_curve(majority, own_ks, scores, target, margin=options.margin)}
+    for vote in map(Vote.parse, options.vote):
+        scores = vote_scores(of_run, vote, ks, tau=options.tau)
+        curves[vote.name()] = vote_curve(vote, ks, scores, target, margin=options.margin)
     return TaskVotes(task, len(target), ks, float(target.mean()), curves)
 
 
-def _shared_tasks(args: argparse.Namespace) -> list[str]:
-    runs = [read_run(args.run), read_run(args.baseline)]
+def _shared_tasks(options: VotesOptions) -> list[str]:
+    runs = [read_run(options.run), read_run(options.baseline)]
     shared = [task for task in runs[0].tasks if task in runs[1].tasks]
-    unknown = sorted(set(args.tasks or ()) - set(shared))
+    unknown = sorted(set(options.tasks or ()) - set(shared))
     if unknown or not shared:
         stated = f"--tasks={','.join(unknown)}" if unknown else "the runs"
         raise UserError(
@@ -158,7 +105,7 @@ def _shared_tasks(args: argparse.Namespace) -> list[str]:
             + "; ".join(f"{run.label} has {', '.join(run.tasks) or 'none'}" for run in runs)
             + ")"
         )
-    chosen = args.tasks or [task for task in shared if "_passn" in task] or shared
+    chosen = options.tasks or [task for task in shared if "_passn" in task] or shared
     for task in chosen:
         check_same_questions(runs, task)
     return list(chosen)
@@ -230,11 +177,11 @@ def as_json(votes: TaskVotes) -> dict[str, Any]:
     }
 
 
-def _heading(votes: TaskVotes, args: argparse.Namespace) -> str:
-    target_k = f"maj@{args.baseline_k}" if args.baseline_k else "majority vote"
+def _heading(votes: TaskVotes, options: VotesOptions) -> str:
+    target_k = f"maj@{options.baseline_k}" if options.baseline_k else "majority vote"
     return (
         f"{votes.task}, {votes.n_questions} questions. Target: {target_k} of the baseline, "
-        f"{votes.target:.3f}. 95% intervals over questions; tau {args.tau:g}."
+        f"{votes.target:.3f}. 95% intervals over questions; tau {options.tau:g}."
     )
 
 

@@ -2,25 +2,18 @@
 
 from __future__ import annotations
 
-import argparse
 import json
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 from lm_eval_ext.store.inspection import UNDESCRIBED, StoreContents, inspect
+from lm_eval_ext.store.options import InfoOptions
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Declare the options."""
-    parser.add_argument("store", type=Path, help="folder that was given as store=")
-    parser.add_argument("--json", action="store_true", help="print JSON, with all settings")
-
-
-def run(args: argparse.Namespace) -> int:
+def run(options: InfoOptions) -> int:
     """Describe the store; return the exit status."""
-    found = inspect(args.store)
-    print(json.dumps(_as_json(found), indent=1) if args.json else "\n".join(_report(found)))
+    found = inspect(options.store)
+    print(json.dumps(_as_json(found), indent=1) if options.json else "\n".join(_report(found)))
     return 0
 
 

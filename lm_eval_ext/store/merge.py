@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import argparse
 import os
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -13,17 +13,12 @@ from lm_eval_ext.errors import UserError
 from lm_eval_ext.store.appending import PATTERN, new_file_name, sync_folder
 from lm_eval_ext.store.inspection import UNDESCRIBED, StoreContents, store_files
 from lm_eval_ext.store.lines import encode_line
+from lm_eval_ext.store.options import MergeOptions
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Declare the options."""
-    parser.add_argument("stores", nargs="+", type=Path, metavar="store", help="folders to read")
-    parser.add_argument("--output", type=Path, required=True, help="a new folder for the attempts")
-
-
-def run(args: argparse.Namespace) -> int:
+def run(options: MergeOptions) -> int:
     """Merge; return the exit status."""
-    done = merge(args.stores, args.output)
+    done = merge(options.stores, options.output)
     for line in done.damaged:
         print(f"left out: {line}")
     for path in done.cut_off:
@@ -32,13 +27,13 @@ def run(args: argparse.Namespace) -> int:
     if n_undescribed:
         print(UNDESCRIBED.format(n_undescribed))
     print(
-        f"{args.output}: {done.n_attempts} attempts; left out: {done.n_repeated} repeated, "
+        f"{options.output}: {done.n_attempts} attempts; left out: {done.n_repeated} repeated, "
         f"{len(done.damaged)} damaged and {len(done.cut_off)} cut-off lines"
     )
     return 0
 
 
-def merge(stores: list[Path], output: Path) -> StoreContents:
+def merge(stores: Sequence[Path], output: Path) -> StoreContents:
     """Write every sound attempt of some stores once; where several lines have it, the first.
 
     The file in the folder `output` is there whole or not at all.

@@ -2,23 +2,16 @@
 
 from __future__ import annotations
 
-import argparse
-from pathlib import Path
-
 from lm_eval_ext.store.inspection import UNDESCRIBED, inspect
+from lm_eval_ext.store.options import VerifyOptions
 
 UNSOUND = 1
 """Exit status where something is wrong."""
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Declare the options."""
-    parser.add_argument("store", type=Path, help="folder that was given as store=")
-
-
-def run(args: argparse.Namespace) -> int:
+def run(options: VerifyOptions) -> int:
     """Check the store; return 0 if it is sound, and 1 after naming what is not."""
-    found = inspect(args.store)
+    found = inspect(options.store)
     for path in found.cut_off:
         print(f"{path.name}: the last line is cut off; its attempt will be generated again")
     for line in found.damaged:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import functools
 import importlib.metadata
 import json
@@ -235,7 +234,7 @@ def test_a_look_that_crashes_is_a_finding(monkeypatch) -> None:
 def test_report_and_exit_status(monkeypatch, capsys, status, code, as_json) -> None:
     finding = doctor.Finding("thing", status, "as it is", "mend it")
     monkeypatch.setattr(doctor, "LOOKS", (lambda: iter([finding]),))
-    assert doctor.run(argparse.Namespace(json=as_json)) == code
+    assert doctor.run(doctor.DoctorOptions(json=as_json)) == code
     out = capsys.readouterr().out
     if as_json:
         (only,) = json.loads(out)
@@ -250,4 +249,4 @@ def test_report_and_exit_status(monkeypatch, capsys, status, code, as_json) -> N
 
 
 def test_this_installation_is_healthy(capsys) -> None:
-    assert doctor.run(argparse.Namespace(json=True)) == 0, capsys.readouterr().out
+    assert doctor.run(doctor.DoctorOptions(json=True)) == 0, capsys.readouterr().out

@@ -89,7 +89,7 @@ def test_command(tmp_path, capsys):
     [
         (["--limit", "0"], "--limit=0 must be at least 1"),
         (["--tasks", "no_such_task", "--limit", "1"], "--tasks=no_such_task is not a task"),
-        (["--model_args", "pretrained=tiny,length=x"], "length='x' must be an integer"),
+        (["--model-args", "length=x"], "length='x' must be an integer"),
     ],
 )
 def test_bad_input_is_one_line(arguments, message, capsys):

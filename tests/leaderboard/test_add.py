@@ -10,6 +10,7 @@ from lm_eval_ext.__main__ import main
 from lm_eval_ext.errors import UserError
 from lm_eval_ext.leaderboard import add
 from lm_eval_ext.leaderboard.entry import SCHEMA, entry_of, read_entry, write_entry, write_whole
+from lm_eval_ext.leaderboard.options import AddOptions
 from lm_eval_ext.leaderboard.run_arguments import resolve
 from lm_eval_ext.leaderboard.run_comparison import compare_tasks
 from lm_eval_ext.leaderboard.run_output import read_run
@@ -18,14 +19,7 @@ TASK = "synthetic_passn"
 
 
 def add_runs(*folders, store, label=None, replace=False):
-    import argparse
-
-    parser = argparse.ArgumentParser()
-    add.add_arguments(parser)
-    words = [*map(str, folders), "--store", str(store)]
-    words += ["--label", label] if label else []
-    words += ["--replace"] if replace else []
-    return add.run(parser.parse_args(words))
+    return add.run(AddOptions(folders, results=store, label=label, replace=replace))
 
 
 def test_an_entry_read_again_is_the_run(made_up_runs, tmp_path):
@@ -177,10 +171,10 @@ def test_damaged_entries_are_one_line(made_up_runs, tmp_path, damage, message):
 def test_runs_are_found_by_name(made_up_runs, tmp_path):
     path = write_entry(read_run(made_up_runs["able"]), tmp_path)
     for name in (str(path), path.name, path.stem):
-        assert resolve(name, store=tmp_path).label == "able"
-    assert resolve(str(made_up_runs["weak"]), store=tmp_path).label == "weak"
+        assert resolve(name, results=tmp_path).label == "able"
+    assert resolve(str(made_up_runs["weak"]), results=tmp_path).label == "weak"
     with pytest.raises(UserError, match="no such folder or file"):
-        resolve("nothing", store=tmp_path)
+        resolve("nothing", results=tmp_path)
 
 
 def test_replace_can_be_repeated_and_spares_namesakes(new_run, tmp_path, capsys):
@@ -190,7 +184,7 @@ def test_replace_can_be_repeated_and_spares_namesakes(new_run, tmp_path, capsys)
         (tmp_path / f"m{i}").mkdir()
         folders.append(folder.rename(tmp_path / f"m{i}" / "out"))
     arguments = ["leaderboard", "add", *map(str, folders), "--replace"]
-    arguments += ["--store", str(tmp_path / "store")]
+    arguments += ["--results", str(tmp_path / "store")]
     for _ in range(2):
         assert main(arguments) == 0
         assert len(list((tmp_path / "store").glob("out-*.json"))) == 2

@@ -9,10 +9,12 @@ import re
 import pytest
 
 from lm_eval_ext.__main__ import main
+from lm_eval_ext.commands.options import parse
 from lm_eval_ext.leaderboard import build
 from lm_eval_ext.leaderboard.board import board_of
 from lm_eval_ext.leaderboard.entry import write_entry
 from lm_eval_ext.leaderboard.formatting import csv_text, latex_text, markdown_text, printed
+from lm_eval_ext.leaderboard.options import BuildOptions
 from lm_eval_ext.leaderboard.run_output import read_run
 from lm_eval_ext.leaderboard.tables import as_csv, as_latex, as_markdown, chosen_metrics
 from lm_eval_ext.leaderboard.task_samples import HEADLINE
@@ -26,11 +28,7 @@ def board(made_up_runs):
 
 
 def build_board(*words):
-    import argparse
-
-    parser = argparse.ArgumentParser()
-    build.add_arguments(parser)
-    return build.run(parser.parse_args([str(word) for word in words]))
+    return build.run(parse(BuildOptions, [str(word) for word in words]))
 
 
 def test_numbers_are_those_of_score_in_every_form(made_up_runs, board, tmp_path):
@@ -171,7 +169,7 @@ def test_command_with_folders_and_entries(made_up_runs, tmp_path, capsys):
     assert board["runs"][2]["folder"] is None
     ranks = {c["run"][:4]: c["rank"] for c in board["cells"] if c["metric"] == "pass@1"}
     assert ranks == {"able": 1, "aver": 2, "weak": 3}  # paired across folders and entries
-    assert build_board("--store", store, *options) == 1  # all entries of the store
+    assert build_board("--results", store, *options) == 1  # all entries of the store
     assert len(json.loads((output / "board.json").read_text())["runs"]) == 1
 
 
@@ -227,7 +225,7 @@ def test_the_page_is_built_from_the_same_board(made_up_runs, tmp_path):
 
 def test_user_errors(made_up_runs, tmp_path):
     with pytest.raises(ValueError, match="holds no entries"):
-        build_board("--store", tmp_path)
+        build_board("--results", tmp_path)
     with pytest.raises(ValueError, match="--metrics=chess: no such metric"):
         build_board(made_up_runs["weak"], "--metrics", "chess", "--output", tmp_path)
     with pytest.raises(SystemExit):

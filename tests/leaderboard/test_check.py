@@ -3,8 +3,10 @@
 import pytest
 
 from lm_eval_ext.__main__ import main
+from lm_eval_ext.commands.options import parse
 from lm_eval_ext.leaderboard import check
 from lm_eval_ext.leaderboard.entry import write_entry
+from lm_eval_ext.leaderboard.options import CheckOptions
 from lm_eval_ext.leaderboard.run_output import read_run
 
 
@@ -21,11 +23,7 @@ def checked(store, capsys):
     """Return a function that runs the command: exit status and output."""
 
     def run(*words):
-        import argparse
-
-        parser = argparse.ArgumentParser()
-        check.add_arguments(parser)
-        status = check.run(parser.parse_args([*map(str, words), "--store", str(store)]))
+        status = check.run(parse(CheckOptions, [*map(str, words), "--results", str(store)]))
         return status, capsys.readouterr().out
 
     return run
@@ -74,7 +72,7 @@ def test_alpha(checked, store, made_up_runs):
     arguments = made_up_runs["average"], "--baseline", entry(store, "able"), "--metrics", "pass@1"
     assert checked(*arguments)[0] == 1
     assert checked(*arguments, "--alpha", "1e-12")[0] == 0
-    with pytest.raises(ValueError, match="--alpha=2: must be between 0 and 1"):
+    with pytest.raises(ValueError, match="--alpha=2 must be between 0 and 1"):
         checked(*arguments, "--alpha", "2")
 
 

@@ -4,7 +4,9 @@ import json
 
 import pytest
 
+from lm_eval_ext.commands.options import parse
 from lm_eval_ext.leaderboard import sources
+from lm_eval_ext.leaderboard.options import SourcesOptions
 from lm_eval_ext.leaderboard.run_files import newest_run
 from lm_eval_ext.leaderboard.source_tests import compare_sources, corrected
 from lm_eval_ext.metrics import auroc, brier, holm, paired_bootstrap, within_question_auroc
@@ -95,16 +97,12 @@ def test_corrected_together(made_up_runs):
 
 
 def command(*words):
-    import argparse
-
-    parser = argparse.ArgumentParser()
-    sources.add_arguments(parser)
-    return sources.run(parser.parse_args([str(word) for word in words]))
+    return sources.run(parse(SourcesOptions, [str(word) for word in words]))
 
 
 def test_command(made_up_runs, capsys):
     folder = made_up_runs["able"]
-    assert command(folder, "--tasks", TASK, "--metric", "auroc,aurc", "--format", "markdown") == 0
+    assert command(folder, "--tasks", TASK, "--metrics", "auroc,aurc", "--format", "markdown") == 0
     out = capsys.readouterr().out
     assert "**synthetic_passn, hallucination_auroc ↑**" in out
     assert "| self_eval | " in out
@@ -116,9 +114,9 @@ def test_command(made_up_runs, capsys):
     ("words", "message"),
     [
         (("--tasks", "chess"), "--tasks=chess: the run has synthetic_passn"),
-        (("--metric", "chess"), "--metric=chess: synthetic_passn has ece"),
+        (("--metrics", "chess"), "--metrics=chess: synthetic_passn has ece"),
         (("--against", "chess"), "--against=chess: the attempts of synthetic_passn have self_eval"),
-        (("--metric", "brier"), "nothing to compare with mean_logprob"),
+        (("--metrics", "brier"), "nothing to compare with mean_logprob"),
     ],
 )
 def test_user_errors(made_up_runs, words, message):

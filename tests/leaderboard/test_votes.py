@@ -1,6 +1,5 @@
 """Votes of a run against the majority vote of a baseline, against enumeration of all subsets."""
 
-import argparse
 import json
 import math
 from collections import Counter
@@ -9,13 +8,13 @@ from itertools import combinations
 import numpy as np
 import pytest
 
-from lm_eval_ext.__main__ import Command, run_command
+from lm_eval_ext.commands.options import parse
 from lm_eval_ext.errors import UserError
 from lm_eval_ext.leaderboard import vote_curves, votes
+from lm_eval_ext.leaderboard.options import VotesOptions
 from lm_eval_ext.leaderboard.vote_curves import Vote, read_questions, vote_curve, vote_scores
 
 STAMP = "2026-01-01T00-00-00.000000"
-COMMAND = Command("lm_eval_ext.leaderboard.votes", "votes")
 
 
 def attempts_at(rng, n, difficulty):
@@ -130,7 +129,7 @@ def test_the_majority_of_all_attempts_reaches_itself():
 
 
 def run_votes(*arguments):
-    return run_command("leaderboard votes", COMMAND, [str(a) for a in arguments])
+    return votes.run(parse(VotesOptions, [str(a) for a in arguments]))
 
 
 def test_command_prints_and_writes(write_run, tmp_path, capsys):
@@ -214,10 +213,8 @@ def test_votes_that_do_not_exist(name):
 
 
 def test_the_default_votes_can_be_read():
-    parser = argparse.ArgumentParser()
-    votes.add_arguments(parser)
-    chosen = parser.parse_args(["run", "--baseline", "run"]).vote
-    assert [vote.name(3) for vote in chosen] == [
+    chosen = parse(VotesOptions, ["run", "--baseline", "run"]).vote
+    assert [Vote.parse(vote).name(3) for vote in chosen] == [
         "maj@3",
         "cisc@3:self_eval",
         "linear@3:self_eval",

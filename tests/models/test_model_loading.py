@@ -54,24 +54,21 @@ def wrapper(name):
 
 
 def pruned(name):
-    import argparse
+    from lm_eval_ext.commands.prune.options import ModelOptions
+    from lm_eval_ext.commands.prune.subject import load_subject
 
-    from lm_eval_ext.commands.prune import command_options
-
-    parser = argparse.ArgumentParser()
-    command_options.add_model_options(parser)
-    command_options.load_subject(parser.parse_args(["--model_args", f"pretrained={name}"]))
+    load_subject(ModelOptions(pretrained=name))
 
 
 def path(name):
-    from lm_eval_ext.__main__ import COMMANDS, run_command
+    from lm_eval_ext.commands.path import PathOptions, run
 
-    run_command("path", COMMANDS["path"], [name])
+    run(PathOptions(name))
 
 
 PLACES = {
     "pretrained": [wrapper, pruned, base_model, dapo_model, model_location],
-    "--model-config": [planned, planned_prompts],
+    "--pretrained": [planned, planned_prompts],
     "drafts": [drafts],
     "draft_init": [draft_init],
     "name": [path],

@@ -1,20 +1,20 @@
 """``lm-eval-ext store info``, ``verify`` and ``merge``."""
 
-import argparse
 import errno
 import json
 import os
 
 import pytest
 
+from lm_eval_ext.commands.options import parse
 from lm_eval_ext.errors import UserError
 from lm_eval_ext.store import info, merge, verify
+from lm_eval_ext.store.options import InfoOptions, MergeOptions, VerifyOptions
 
 
 def run(module, *arguments):
-    parser = argparse.ArgumentParser()
-    module.add_arguments(parser)
-    return module.run(parser.parse_args([str(one) for one in arguments]))
+    options = {info: InfoOptions, merge: MergeOptions, verify: VerifyOptions}[module]
+    return module.run(parse(options, [str(one) for one in arguments]))
 
 
 @pytest.fixture

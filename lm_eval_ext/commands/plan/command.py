@@ -2,105 +2,89 @@
 
 from __future__ import annotations
 
-import argparse
 import json
+from dataclasses import dataclass, field
+from typing import Literal
 
-from lm_eval_ext.commands.plan.cost import Run
-from lm_eval_ext.commands.plan.hardware import GPUS, find_device
+from lm_eval_ext.checks import check_at_least, option, required
+from lm_eval_ext.commands.plan.hardware import find_device
 from lm_eval_ext.commands.plan.task_workload import task_workload
 from lm_eval_ext.commands.plan.workload import Stated, Workload, stated_workload
 from lm_eval_ext.errors import UserError
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Declare the options."""
-    parser.add_argument(
-        "--model-config",
-        required=True,
-        metavar="MODEL",
-        help="Hub id, folder, config.json or known name; weights are read by --measure only",
+@dataclass(frozen=True, kw_only=True)
+class PlanOptions:
+    """Say how many attempts fit at once and how long a run takes.
+
+    Example: lm-eval-ext plan --pretrained tiny --tasks tiny_gsm8k_passn --gpu h200
+    """
+
+    pretrained: str = required(
+        "Hub id, folder, config.json or known name; weights are read by --measure only"
     )
-    parser.add_argument(
-        "--task", help="task of lm-eval, for its questions, prompts and token limit"
+    tasks: str | None = option(
+        "task or group of lm-eval, for its questions, prompts and token limit"
     )
-    parser.add_argument(
-        "--attempts", type=int, help="per question (those of the task; 16 without one)"
+    stated: Stated = field(default_factory=Stated)
+    gpu: str | None = option("its name, such as h200, or cpu: this machine's")
+    gpus: int = option("how many, data parallel", 1)
+    memory_gb: float | None = option("memory of a GPU that is not in the table")
+    bandwidth_gb_s: float | None = option("its memory bandwidth")
+    dtype: Literal["auto", "float32", "bfloat16", "float16"] = option(
+        "of weights and cache; auto: as stored", "auto"
     )
-    parser.add_argument("--questions", type=int, help="number of questions")
-    parser.add_argument("--prompt-tokens", type=float, help="mean tokens of a prompt")
-    parser.add_argument("--response-tokens", type=float, help="mean tokens of a response")
-    parser.add_argument("--max-gen-toks", type=int, help="most tokens of a response")
-    parser.add_argument("--gpu", help=f"{', '.join(GPUS)}, or cpu: this machine's")
-    parser.add_argument("--gpus", type=int, default=1, help="how many, data parallel (%(default)s)")
-    parser.add_argument("--memory-gb", type=float, help="memory of a GPU that is not in the table")
-    parser.add_argument("--bandwidth-gb-s", type=float, help="its memory bandwidth")
-    parser.add_argument(
-        "--dtype",
-        choices=("auto", "float32", "bfloat16", "float16"),
-        default="auto",
-        help="of weights and cache; auto: as stored",
+    batch_size: int | None = option("most rows per GPU; by default as many as fit")
+    measure: float | None = option(
+        "begin the run on this machine, end it after so many seconds (60), and say how long it "
+        "would take",
+        None,
+        bare=60.0,
     )
-    parser.add_argument("--batch-size", type=int, help="most rows per GPU (as many as fit)")
-    parser.add_argument(
-        "--measure",
-        type=float,
-        nargs="?",
-        const=60.0,
-        metavar="SECONDS",
-        help="begin the run on this machine, end it after so long (%(const)s), and say how long "
-        "it would take",
-    )
-    parser.add_argument(
-        "--apply-chat-template", action="store_true", help="with --measure: as lm-eval's option"
-    )
-    parser.add_argument("--json", action="store_true", help="print every number as JSON")
+    apply_chat_template: bool = option("with --measure: as lm-eval's option", False)
+    json: bool = option("print every number as JSON", False)
+
+    def __post_init__(self) -> None:
+        check_at_least(self, gpus=1, batch_size=1, measure=1)
 
 
-def run(args: argparse.Namespace) -> int:
+def run(options: PlanOptions) -> int:
     """Print the plan; return the exit status."""
-    for option in ("gpus", "batch_size", "measure"):
-        value = getattr(args, option)
-        if value is not None and not value >= 1:
-            raise UserError(f"--{option.replace('_', '-')}={value} must be 1 or more")
-    stated = Stated(
-        attempts=args.attempts,
-        questions=args.questions,
-        prompt_tokens=args.prompt_tokens,
-        max_new_tokens=args.max_gen_toks,
-        response_tokens=args.response_tokens,
-    )
-    return _plan(args, stated) if args.measure is None else _measure(args, stated)
+    return _plan(options) if options.measure is None else _measure(options, options.measure)
 
 
-def _measure(args: argparse.Namespace, stated: Stated) -> int:
-    if args.task is None:
-        raise UserError("--measure needs --task, whose questions it asks")
+def _measure(options: PlanOptions, seconds: float) -> int:
+    if options.tasks is None:
+        raise UserError("--measure needs --tasks, whose questions it asks")
     from lm_eval_ext.commands.plan.measure import measure
 
     found = measure(
-        args.model_config,
-        args.task,
-        stated,
-        seconds=args.measure,
-        n_devices=args.gpus,
-        apply_chat_template=args.apply_chat_template,
-        dtype=args.dtype,
-        batch_size="auto" if args.batch_size is None else args.batch_size,
+        options.pretrained,
+        options.tasks,
+        options.stated,
+        seconds=seconds,
+        n_devices=options.gpus,
+        apply_chat_template=options.apply_chat_template,
+        dtype=options.dtype,
+        batch_size="auto" if options.batch_size is None else options.batch_size,
     )
-    print(json.dumps(found._asdict(), indent=1) if args.json else found.text())
+    print(json.dumps(found._asdict(), indent=1) if options.json else found.text())
     return 0
 
 
-def _plan(args: argparse.Namespace, stated: Stated) -> int:
+def _plan(options: PlanOptions) -> int:
     # Wrong options are told before anything slow is imported.
-    device = find_device(args.gpu, memory_gb=args.memory_gb, bandwidth_gb_s=args.bandwidth_gb_s)
-    workload = _workload(args, stated)
+    device = find_device(
+        options.gpu, memory_gb=options.memory_gb, bandwidth_gb_s=options.bandwidth_gb_s
+    )
+    workload = _workload(options)
 
+    from lm_eval_ext.commands.plan.cost import Run
     from lm_eval_ext.commands.plan.model_shape import BYTES_OF_DTYPE, read_shape
     from lm_eval_ext.commands.plan.report import as_json, plan_of, text
 
-    shape = read_shape(args.model_config)
-    dtype = shape.dtype if args.dtype == "auto" else args.dtype
+    shape = read_shape(options.pretrained)
+    dtype = shape.dtype if options.dtype == "auto" else options.dtype
     if dtype not in BYTES_OF_DTYPE:
         raise UserError(f"{shape.name} is stored as {dtype}: give --dtype, such as bfloat16")
     plan = plan_of(
@@ -109,15 +93,15 @@ def _plan(args: argparse.Namespace, stated: Stated) -> int:
             device=device,
             workload=workload,
             number_bytes=BYTES_OF_DTYPE[dtype],
-            n_devices=args.gpus,
-            batch_size=args.batch_size,
+            n_devices=options.gpus,
+            batch_size=options.batch_size,
         )
     )
-    print(json.dumps(as_json(plan), indent=1) if args.json else "\n".join(text(plan)))
+    print(json.dumps(as_json(plan), indent=1) if options.json else "\n".join(text(plan)))
     return 0
 
 
-def _workload(args: argparse.Namespace, stated: Stated) -> Workload:
-    if args.task is None:
-        return stated_workload(stated)
-    return task_workload(args.task, args.model_config, stated)
+def _workload(options: PlanOptions) -> Workload:
+    if options.tasks is None:
+        return stated_workload(options.stated)
+    return task_workload(options.tasks, options.pretrained, options.stated)

@@ -94,7 +94,7 @@ def rows_per_device(run: Run) -> int:
     if run.row_bytes > free:
         raise UserError(
             f"one attempt takes {run.row_bytes / 1e9:.1f} GB, {run.device.name} has "
-            f"{free / 1e9:.1f} GB beside the weights: lower --max-gen-toks, or choose a larger "
+            f"{free / 1e9:.1f} GB beside the weights: lower --max-new-tokens, or choose a larger "
             "device"
         )
     limit = MAX_ROWS if run.batch_size is None else run.batch_size

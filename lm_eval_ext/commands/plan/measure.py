@@ -11,7 +11,7 @@ from lm_eval.api.instance import Instance
 
 from lm_eval_ext.commands.plan.report import duration
 from lm_eval_ext.commands.plan.task_workload import load_tasks, repeats
-from lm_eval_ext.commands.plan.workload import Stated, check
+from lm_eval_ext.commands.plan.workload import Stated
 from lm_eval_ext.engine.request import AttemptRequest
 from lm_eval_ext.engine.sampling_progress import SamplingProgress
 from lm_eval_ext.engine.timing import Part
@@ -132,7 +132,6 @@ def measure(
     UserError
         For a number that is not above 0, an unknown task, or a model that cannot be loaded.
     """
-    check(stated)
     tasks = load_tasks(task, stated.attempts)
     lm = _MeasuredLM(model, **model_arguments)
     lm.seconds = seconds

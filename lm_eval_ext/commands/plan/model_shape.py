@@ -102,13 +102,13 @@ def read_shape(source: str) -> ModelShape:
     from transformers.utils import logging as transformers_logging
 
     transformers_logging.set_verbosity_error()
-    location = model_location(source, argument="--model-config")
+    location = model_location(source, argument="--pretrained")
     try:
         config = AutoConfig.from_pretrained(location)
     except (OSError, ValueError, KeyError) as error:
         reason = str(error).strip().partition("\n")[0]
         raise UserError(
-            f"--model-config={source}: {reason} (give a Hub id, a folder, a config.json, or one of "
+            f"--pretrained={source}: {reason} (give a Hub id, a folder, a config.json, or one of "
             f"{', '.join(MODEL_NAMES)})"
         ) from error
     return shape_of(config, name=source)
@@ -139,7 +139,7 @@ def shape_of(config: Any, *, name: str) -> ModelShape:
 def _refuse_uncounted(config: Any, text: Any, name: str) -> None:
     """Raise where the cost model would be wrong."""
     if getattr(config, "is_encoder_decoder", False):
-        raise UserError(f"--model-config={name} has an encoder: only causal models are planned")
+        raise UserError(f"--pretrained={name} has an encoder: only causal models are planned")
     layers = layer_configurations(text) if hasattr(text, "num_hidden_layers") else [text]
     found = [
         reason
@@ -152,7 +152,7 @@ def _refuse_uncounted(config: Any, text: Any, name: str) -> None:
         found.append("no attention")
     if found:
         raise UserError(
-            f"--model-config={name} ({text.model_type}) has {found[0]}, which the cost model does "
+            f"--pretrained={name} ({text.model_type}) has {found[0]}, which the cost model does "
             "not count: time a run with --limit instead"
         )
 
@@ -167,7 +167,7 @@ def _empty_model(text: Any, name: str) -> Any:
     except (ValueError, ImportError) as error:
         reason = str(error).strip().partition("\n")[0][:200]
         raise UserError(
-            f"--model-config={name}: transformers builds no causal model of it ({reason}): name a "
+            f"--pretrained={name}: transformers builds no causal model of it ({reason}): name a "
             "causal language model"
         ) from error
 
@@ -186,7 +186,7 @@ def _cache_numbers(text: Any, name: str) -> int:
     except UserError as error:
         reason = str(error).rpartition(":")[0]
         raise UserError(
-            f"--model-config={name}: {reason}: time a run with --limit instead"
+            f"--pretrained={name}: {reason}: time a run with --limit instead"
         ) from error
 
 
@@ -201,7 +201,7 @@ def _routing(text: Any, routed: int, name: str) -> tuple[int, int]:
     )
     if experts is None or per_token is None:
         raise UserError(
-            f"--model-config={name} ({text.model_type}) has experts, but its configuration does "
+            f"--pretrained={name} ({text.model_type}) has experts, but its configuration does "
             "not say how many a token passes: time a run with --limit instead"
         )
     return int(experts), int(per_token)

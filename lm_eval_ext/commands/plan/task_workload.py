@@ -6,7 +6,7 @@ import logging
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
-from lm_eval_ext.commands.plan.workload import Stated, Workload, check, response_note
+from lm_eval_ext.commands.plan.workload import Stated, Workload, response_note
 from lm_eval_ext.errors import UserError
 from lm_eval_ext.models.model_loading import model_location
 
@@ -31,7 +31,6 @@ def task_workload(task: str, model: str, stated: Stated) -> Workload:
     UserError
         If lm-eval knows no such task, or its data cannot be loaded here.
     """
-    check(stated)
     tasks = task_numbers(task, stated.attempts)
     questions = sum(one.questions for one in tasks)
     tokens = stated.prompt_tokens
@@ -99,7 +98,7 @@ def load_tasks(task: str, attempts: int | None) -> dict[str, Any]:
     # As of ``--metadata`` on lm-eval's command line: tasks with a single answer ignore it.
     manager = TaskManager(metadata=None if attempts is None else {"attempts": attempts})
     if task not in manager.all_tasks:
-        raise UserError(f"--task={task} is not a task; see lm_eval ls tasks")
+        raise UserError(f"--tasks={task} is not a task; see lm_eval ls tasks")
     try:
         tasks = manager.load([task])["tasks"]
     except (OSError, UserError) as error:
@@ -107,7 +106,9 @@ def load_tasks(task: str, attempts: int | None) -> dict[str, Any]:
     for name, loaded in tasks.items():
         if loaded.OUTPUT_TYPE != "generate_until":
             what = "" if name == task else f"{name} of "
-            raise UserError(f"{what}--task={task} generates nothing: only sampled runs are planned")
+            raise UserError(
+                f"{what}--tasks={task} generates nothing: only sampled runs are planned"
+            )
     return tasks
 
 
@@ -142,7 +143,7 @@ def attempts_notes(tasks: Sequence[TaskNumbers], asked: int | None) -> tuple[str
 def _without_data(task: str, reason: str) -> str:
     first = reason.strip().partition("\n")[0]
     return (
-        f"--task={task}: {first}; or leave --task out and give --questions, --prompt-tokens and "
+        f"--tasks={task}: {first}; or leave --tasks out and give --questions, --prompt-tokens and "
         "--response-tokens"
     )
 
@@ -151,7 +152,7 @@ def _mean_tokens(prompts: Sequence[str], model: str) -> tuple[float, str]:
     """Return the mean tokens of a prompt, and a note that says how it was found."""
     from transformers import AutoTokenizer
 
-    location = model_location(model, argument="--model-config")
+    location = model_location(model, argument="--pretrained")
     try:
         tokenizer = AutoTokenizer.from_pretrained(location)
         total = sum(len(ids) for ids in tokenizer(list(prompts))["input_ids"])

@@ -6,9 +6,9 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
-from typing import NamedTuple
+from dataclasses import asdict, dataclass
 
+from lm_eval_ext.checks import option
 from lm_eval_ext.errors import UserError
 from lm_eval_ext.harness.attempt_settings import DEFAULT_ATTEMPTS
 
@@ -61,17 +61,26 @@ def response_note(stated: float | None, tokens: float) -> str:
     return f"responses: {tokens:g} tokens in the mean, {reason}"
 
 
-class Stated(NamedTuple):
-    """What the command line says of a run; None where it does not.
+@dataclass(frozen=True)
+class Stated:
+    """Numbers of the run.
 
-    The names are those of `Workload`. Without a task, ``attempts`` is 16 where it is None.
+    Raises
+    ------
+    UserError
+        For a number that is not above 0.
     """
 
-    attempts: int | None = None
-    questions: int | None = None
-    prompt_tokens: float | None = None
-    max_new_tokens: int | None = None
-    response_tokens: float | None = None
+    attempts: int | None = option("per question; by default those of the task, 16 without one")
+    questions: int | None = option("number of questions")
+    prompt_tokens: float | None = option("mean tokens of a prompt")
+    max_new_tokens: int | None = option("most tokens of a response")
+    response_tokens: float | None = option("mean tokens of a response")
+
+    def __post_init__(self) -> None:
+        for name, value in asdict(self).items():
+            if value is not None and not 0 < value < math.inf:
+                raise UserError(f"{name}={value:g} must be above 0")
 
     def response_length(self, limit: int) -> float:
         """Return the mean tokens of a response under a token limit."""
@@ -84,38 +93,25 @@ def stated_workload(stated: Stated) -> Workload:
     Raises
     ------
     UserError
-        If a number is missing or is not above 0.
+        If a number is missing.
 
     Examples
     --------
     >>> stated_workload(Stated(64, questions=10, prompt_tokens=90, response_tokens=200)).attempts
     64
     """
-    check(stated)
     if stated.questions is None or stated.prompt_tokens is None:
         given = {"--questions": stated.questions, "--prompt-tokens": stated.prompt_tokens}
         missing = ", ".join(option for option, value in given.items() if value is None)
-        raise UserError(f"--task is not given, nor {missing}: give the one or the other")
+        raise UserError(f"--tasks is not given, nor {missing}: give the one or the other")
     length, limit = stated.response_tokens, stated.max_new_tokens
     if limit is None:
         if length is None:
-            raise UserError("--max-gen-toks and --response-tokens are not given: give one of them")
+            raise UserError(
+                "--max-new-tokens and --response-tokens are not given: give one of them"
+            )
         limit = math.ceil(2 * length)
     tokens = stated.response_length(limit)
     attempts = DEFAULT_ATTEMPTS if stated.attempts is None else stated.attempts
     notes = (response_note(length, tokens),)
     return Workload(stated.questions, stated.prompt_tokens, limit, attempts, tokens, notes)
-
-
-def check(stated: Stated) -> None:
-    """Raise a `UserError` where a number of the command line is not above 0."""
-    given = {
-        "--questions": stated.questions,
-        "--prompt-tokens": stated.prompt_tokens,
-        "--max-gen-toks": stated.max_new_tokens,
-        "--attempts": stated.attempts,
-        "--response-tokens": stated.response_tokens,
-    }
-    for option, value in given.items():
-        if value is not None and not 0 < value < float("inf"):
-            raise UserError(f"{option}={value:g} must be above 0")

@@ -7,27 +7,16 @@ length of the prompt.
 
 from __future__ import annotations
 
-import argparse
 import json
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 from tqdm import tqdm
 
 from lm_eval_ext.commands.prune.analysis_plots import plot_analysis
-from lm_eval_ext.commands.prune.command_options import (
-    Subject,
-    add_convention_options,
-    add_model_options,
-    add_text_options,
-    convention_of,
-    load_subject,
-    plain_record,
-    text_to_measure,
-    whole_numbers,
-)
+from lm_eval_ext.commands.prune.options import AnalyseOptions
 from lm_eval_ext.commands.prune.perplexity import token_nll
+from lm_eval_ext.commands.prune.subject import Subject, load_subject, text_to_measure
 from lm_eval_ext.commands.prune.task_values import TaskRunner
 from lm_eval_ext.errors import UserError
 from lm_eval_ext.methods.sinks.masks import pruned
@@ -41,50 +30,28 @@ from lm_eval_ext.metrics.checks import FloatArray
 _LENGTHS = (8, 16, 32, 64, 128, 256, 512)
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Declare the options."""
-    add_model_options(parser)
-    add_convention_options(parser)
-    add_text_options(parser)
-    parser.add_argument(
-        "--lengths",
-        type=whole_numbers,
-        metavar="T,T,...",
-        help="prompt lengths to compare (default: powers of 2 that a quarter of the prompts have)",
-    )
-    parser.add_argument(
-        "--task", default="", metavar="TASK", help="also ablate heads on an lm-eval task"
-    )
-    parser.add_argument(
-        "--metric", default="accuracy", help="metric of the task (default: %(default)s)"
-    )
-    parser.add_argument("--limit", type=int, help="questions of the task (default: all)")
-    parser.add_argument(
-        "--output", type=Path, default=Path("sink_analysis"), help="folder for plot and JSON"
-    )
-
-
-def run(args: argparse.Namespace) -> int:
+def run(options: AnalyseOptions) -> int:
     """Measure, print the correlations, and save the numbers and the plot."""
-    subject = load_subject(args)
-    lengths = args.lengths or _usual_lengths(subject)
+    subject = load_subject(options)
+    lengths = options.lengths or _usual_lengths(subject)
     statistics = collect_statistics(
         subject.lm.model,
         subject.calibration.prompts,
         {"sinks"},
-        convention=convention_of(args),
+        convention=subject.convention,
         lengths=lengths,
     )
     assert statistics.sinks is not None
-    text = text_to_measure(args, subject)
+    text = text_to_measure(options, subject)
     changes = {"loss": loss_changes(subject, text.prompts)}
-    if args.task:
-        changes[args.metric] = metric_changes(subject, args.task, args.metric, args.limit)
+    if options.tasks:
+        metric = options.metrics
+        changes[metric] = metric_changes(subject, options.tasks, metric, options.limit)
     report = analysis(statistics.sinks, changes)
-    report |= {"settings": plain_record(args), "calibration": subject.calibration.record}
+    report |= {"settings": options.record(), "calibration": subject.calibration.record}
     report["layers"]["loss_without_attention"] = layer_loss_changes(subject, text.prompts).tolist()
-    args.output.mkdir(parents=True, exist_ok=True)
-    file, picture = args.output / "analysis.json", args.output / "analysis.png"
+    options.output.mkdir(parents=True, exist_ok=True)
+    file, picture = options.output / "analysis.json", options.output / "analysis.png"
     file.write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
     plot_analysis(statistics.sinks, changes, report, picture)
     for name, value in report["correlations"].items():
@@ -137,7 +104,7 @@ def metric_changes(subject: Subject, task: str, metric: str, limit: int | None) 
         measured = runner.run(lm)
         if f"{task}/{metric}" not in measured:
             known = ", ".join(name.partition("/")[2] for name in measured)
-            raise UserError(f"--metric={metric} has no value per question in {task}; use {known}")
+            raise UserError(f"--metrics={metric} has no value per question in {task}; use {known}")
         return float(measured[f"{task}/{metric}"]["estimate"])
 
     dense = value(Removal())

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import json
 from pathlib import Path
 from typing import Any
@@ -10,15 +9,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from lm_eval_ext.commands.prune.command_options import (
-    Subject,
-    add_convention_options,
-    add_model_options,
-    convention_of,
-    load_subject,
-    whole_numbers,
-)
+from lm_eval_ext.commands.prune.options import ScoreOptions
 from lm_eval_ext.commands.prune.plots import plot_heatmap
+from lm_eval_ext.commands.prune.subject import Subject, load_subject
 from lm_eval_ext.errors import UserError
 from lm_eval_ext.methods.sinks.criteria import BLOCK_CRITERIA, HEAD_CRITERIA
 from lm_eval_ext.methods.sinks.scores_file import scores_report
@@ -28,46 +21,29 @@ from lm_eval_ext.methods.sinks.statistics import CalibrationStatistics, collect_
 _LISTED = 10
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Declare the options."""
-    add_model_options(parser)
-    add_convention_options(parser)
-    parser.add_argument(
-        "--lengths",
-        type=whole_numbers,
-        default=(),
-        metavar="T,T,...",
-        help="prompt lengths to score as well, for the coefficient of variation over lengths",
-    )
-    parser.add_argument("--seed", type=int, default=0, help="of the random criterion (%(default)s)")
-    parser.add_argument(
-        "--output", type=Path, default=Path("sink_scores"), help="folder for JSON and heatmap"
-    )
-
-
-def run(args: argparse.Namespace) -> int:
+def run(options: ScoreOptions) -> int:
     """Score, print the highest heads, and save everything."""
-    subject = load_subject(args)
+    subject = load_subject(options)
     statistics = collect_statistics(
         subject.lm.model,
         subject.calibration.prompts,
         {"sinks", "outputs", "blocks"},
-        convention=convention_of(args),
-        lengths=args.lengths,
+        convention=subject.convention,
+        lengths=options.lengths,
     )
     assert statistics.sinks is not None
     report = scores_report(
         subject.layout,
-        all_scores(subject, statistics, args.seed),
+        all_scores(subject, statistics, options.seed),
         pretrained=subject.pretrained,
         calibration=subject.calibration.record,
         sinks=statistics.sinks,
-        convention=convention_of(args),
+        convention=subject.convention,
     )
-    args.output.mkdir(parents=True, exist_ok=True)
-    file = args.output / "sink_scores.json"
+    options.output.mkdir(parents=True, exist_ok=True)
+    file = options.output / "sink_scores.json"
     file.write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
-    picture = args.output / "sink_scores.png"
+    picture = options.output / "sink_scores.png"
     plot_heatmap(
         statistics.sinks.score, picture, title=f"sink score, {Path(subject.pretrained).name}"
     )

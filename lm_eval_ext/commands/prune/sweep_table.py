@@ -35,14 +35,14 @@ class Entry(NamedTuple):
     values: FloatArray
 
 
-def shown_metrics(measured: Iterable[str], names: str | None) -> list[str]:
+def shown_metrics(measured: Iterable[str], names: Sequence[str] | None) -> list[str]:
     """Return which metrics get a table.
 
     Parameters
     ----------
     names
-        Names with commas between, with or without the task; ``"all"``; or None for perplexity and
-        the first metric of each task.
+        Names, with or without the task; ``("all",)``; or None for perplexity and the first metric
+        of each task.
 
     Raises
     ------
@@ -53,16 +53,16 @@ def shown_metrics(measured: Iterable[str], names: str | None) -> list[str]:
     --------
     >>> shown_metrics(["perplexity", "t/acc", "t/acc_norm"], None)
     ['perplexity', 't/acc']
-    >>> shown_metrics(["perplexity", "t/acc", "t/acc_norm"], "acc_norm")
+    >>> shown_metrics(["perplexity", "t/acc", "t/acc_norm"], ["acc_norm"])
     ['t/acc_norm']
     """
     known = list(measured)
-    if names == "all":
+    if names is not None and "all" in names:
         return known
     if names is None:
         return list({name.partition("/")[0]: name for name in reversed(known)}.values())[::-1]
     shown = []
-    for name in names.split(","):
+    for name in names:
         found = [one for one in known if name in (one, one.rpartition("/")[2])]
         if not found:
             raise UserError(f"--metrics={name} was not measured; choose from {', '.join(known)}")

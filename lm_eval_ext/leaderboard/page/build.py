@@ -69,7 +69,7 @@ def build_page(
     UserError
         If the board is of another schema, a run is unknown, or a limit is impossible.
     """
-    limits = (limits or PageLimits()).checked()
+    limits = limits or PageLimits()
     if board.get("schema") != SCHEMA:
         raise UserError(f"board: schema {board.get('schema')!r} is not {SCHEMA!r}; build it again")
     _check_ids(board, folders, "folders")

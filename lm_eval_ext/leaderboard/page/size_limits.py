@@ -2,46 +2,30 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from dataclasses import dataclass
 
-from lm_eval_ext.errors import UserError
+from lm_eval_ext.checks import check_at_least, option
 
 
-class PageLimits(NamedTuple):
-    """What bounds the size of a page. Statistics always rest on everything.
+@dataclass(frozen=True)
+class PageLimits:
+    """Size of the page; its statistics always rest on everything."""
 
-    Parameters
-    ----------
-    questions
-        Questions of each task, the first ones, whose texts are kept; None for all.
-    attempts
-        Attempts of each question, the first ones, whose texts are kept; None for all.
-    characters
-        Longest text; the middle of a longer one is left out, and the page says so.
-    token_score_attempts
-        Attempts of each question, the first ones, whose scores per token are kept.
-    """
+    questions: int | None = option(
+        "questions of each task, the first ones, whose texts are kept; by default all"
+    )
+    attempts: int | None = option(
+        "attempts of each question, the first ones, whose texts are kept; by default all"
+    )
+    characters: int = option(
+        "longest text; the middle of a longer one is left out, and the page says so", 4000
+    )
+    token_score_attempts: int = option(
+        "attempts of each question, the first ones, whose scores per token are kept", 4
+    )
 
-    questions: int | None = None
-    attempts: int | None = None
-    characters: int = 4000
-    token_score_attempts: int = 4
-
-    def checked(self) -> PageLimits:
-        """Return the limits.
-
-        Raises
-        ------
-        UserError
-            If one is no whole number, below 0, or so few characters that nothing would be left.
-        """
-        for name, value in self._asdict().items():
-            lowest = 100 if name == "characters" else 0
-            if value is None and name in ("questions", "attempts"):
-                continue
-            if not isinstance(value, int) or isinstance(value, bool) or value < lowest:
-                raise UserError(f"{name}={value!r} must be a whole number of at least {lowest}")
-        return self
+    def __post_init__(self) -> None:
+        check_at_least(self, questions=0, attempts=0, characters=100, token_score_attempts=0)
 
     def shortened(self, text: str) -> str:
         """Return a text without its middle where it is too long.

@@ -11,15 +11,9 @@ import numpy as np
 from lm_eval_ext.checks import check_choice
 from lm_eval_ext.errors import UserError
 from lm_eval_ext.methods.sinks.block_layout import Layout
+from lm_eval_ext.methods.sinks.choices import ALLOCATIONS, UNITS
 from lm_eval_ext.methods.sinks.criteria import find_criterion
-from lm_eval_ext.methods.sinks.selection import (
-    ALLOCATIONS,
-    UNITS,
-    Removal,
-    check_ratio,
-    select,
-    select_evenly,
-)
+from lm_eval_ext.methods.sinks.selection import Removal, check_ratio, select, select_evenly
 from lm_eval_ext.methods.sinks.statistics import CalibrationStatistics, Part
 from lm_eval_ext.metrics.checks import FloatArray
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import Literal, NamedTuple, get_args
+from typing import NamedTuple
 
 import numpy as np
 
@@ -11,11 +11,6 @@ from lm_eval_ext.checks import is_number
 from lm_eval_ext.errors import UserError
 from lm_eval_ext.methods.sinks.block_layout import Layout
 from lm_eval_ext.metrics.checks import FloatArray
-
-Unit = Literal["head", "kv_group", "block", "attention"]
-Allocation = Literal["global", "even"]
-UNITS: tuple[str, ...] = get_args(Unit)
-ALLOCATIONS: tuple[str, ...] = get_args(Allocation)
 
 
 class Removal(NamedTuple):

@@ -10,7 +10,7 @@ least: the first token can attend to nothing else.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -18,12 +18,10 @@ from transformers import PreTrainedModel
 
 from lm_eval_ext.engine.inputs import PaddingSide
 from lm_eval_ext.errors import UserError
+from lm_eval_ext.methods.sinks.choices import Queries, Window
 from lm_eval_ext.methods.sinks.padded_batches import Batch, batches
 from lm_eval_ext.methods.sinks.probe import probed_forward, sink_probe
 from lm_eval_ext.metrics.checks import FloatArray
-
-Queries = Literal["all", "after_first"]
-Window = Literal["zero", "visible"]
 
 
 class SinkConvention(NamedTuple):

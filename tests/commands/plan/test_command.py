@@ -1,10 +1,10 @@
 """``lm-eval-ext plan`` reads tasks and hardware, and says what is missing."""
 
-import argparse
 import json
 
 import pytest
 
+from lm_eval_ext.commands.options import parse
 from lm_eval_ext.commands.plan import command
 from lm_eval_ext.commands.plan import task_workload as tasks_of
 from lm_eval_ext.commands.plan.hardware import GPUS, find_device
@@ -14,9 +14,7 @@ from lm_eval_ext.errors import UserError
 
 
 def plan(*words):
-    parser = argparse.ArgumentParser()
-    command.add_arguments(parser)
-    return command.run(parser.parse_args(["--model-config", "tiny", *words]))
+    return command.run(parse(command.PlanOptions, ["--pretrained", "tiny", *words]))
 
 
 NUMBERS = ("--questions", "20", "--prompt-tokens", "60", "--response-tokens", "50")
@@ -57,18 +55,21 @@ def test_task_tells_questions_and_lengths():
         ((*NUMBERS, "--gpu", "h2000"), "--gpu=h2000 is not in the table"),
         ((*NUMBERS, "--memory-gb", "8"), "nor --bandwidth-gb-s: name a GPU"),
         ((*NUMBERS, "--gpu", "h200", "--memory-gb", "-1"), "--memory-gb=-1 must be above 0"),
-        (("--questions", "3", "--gpu", "h200"), "--task is not given, nor --prompt-tokens"),
-        ((*NUMBERS[:4], "--gpu", "h200"), "--max-gen-toks and --response-tokens"),
+        (("--questions", "3", "--gpu", "h200"), "--tasks is not given, nor --prompt-tokens"),
+        ((*NUMBERS[:4], "--gpu", "h200"), "--max-new-tokens and --response-tokens"),
         ((*NUMBERS, "--attempts", "0", "--gpu", "h200"), "--attempts=0 must be above 0"),
-        ((*NUMBERS, "--measure"), "--measure needs --task"),
-        (("--task", "x", "--measure", "0"), "--measure=0.0 must be 1 or more"),
-        (("--task", "x", "--measure", "--attempts", "0"), "--attempts=0 must be above 0"),
-        (("--task", "x", "--measure"), "--task=x is not a task"),
-        ((*NUMBERS, "--gpus", "0", "--gpu", "h200"), "--gpus=0 must be 1 or more"),
-        ((*NUMBERS, "--max-gen-toks", "0", "--gpu", "h200"), "--max-gen-toks=0 must be above 0"),
+        ((*NUMBERS, "--measure"), "--measure needs --tasks"),
+        (("--tasks", "x", "--measure", "0"), "--measure=0.0 must be at least 1"),
+        (("--tasks", "x", "--measure", "--attempts", "0"), "--attempts=0 must be above 0"),
+        (("--tasks", "x", "--measure"), "--tasks=x is not a task"),
+        ((*NUMBERS, "--gpus", "0", "--gpu", "h200"), "--gpus=0 must be at least 1"),
+        (
+            (*NUMBERS, "--max-new-tokens", "0", "--gpu", "h200"),
+            "--max-new-tokens=0 must be above 0",
+        ),
         ((*NUMBERS[:4], "--response-tokens", "0", "--gpu", "h200"), "--response-tokens=0 must be"),
-        (("--task", "x", "--max-gen-toks", "0", "--gpu", "h200"), "--max-gen-toks=0 must be"),
-        (("--task", "x", "--questions", "-2", "--gpu", "h200"), "--questions=-2 must be above 0"),
+        (("--tasks", "x", "--max-new-tokens", "0", "--gpu", "h200"), "--max-new-tokens=0 must be"),
+        (("--tasks", "x", "--questions", "-2", "--gpu", "h200"), "--questions=-2 must be above 0"),
     ],
 )
 def test_wrong_options_are_named(words, message):
@@ -90,7 +91,7 @@ def test_plan_reads_a_model_whose_layers_differ(capsys, tmp_path):
 
     sizes = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 6, "vocab_size": 50}
     AutoConfig.for_model("gemma4_text", **sizes).save_pretrained(tmp_path)
-    assert plan("--model-config", str(tmp_path), *NUMBERS, "--gpu", "l4") == 0
+    assert plan("--pretrained", str(tmp_path), *NUMBERS, "--gpu", "l4") == 0
     assert "6 layers" in capsys.readouterr().out
 
 

@@ -112,7 +112,7 @@ def test_cache_that_cannot_be_read_is_one_line(monkeypatch):
         raise AttributeError("no such name")
 
     monkeypatch.setattr(memory, "_key_value_heads", unreadable)
-    with pytest.raises(UserError, match="--model-config=odd: .*no such name.*--limit") as error:
+    with pytest.raises(UserError, match="--pretrained=odd: .*no such name.*--limit") as error:
         shape_of(config(model_type="gpt2"), name="odd")
     assert "--batch_size" not in str(error.value)
     assert "\n" not in str(error.value)
@@ -144,6 +144,6 @@ def test_what_is_not_counted_is_refused(values, reason):
 
 
 def test_missing_configuration_is_one_line(tmp_path):
-    with pytest.raises(UserError, match="--model-config=.*nowhere") as error:
+    with pytest.raises(UserError, match="--pretrained=.*nowhere") as error:
         read_shape(str(tmp_path / "nowhere"))
     assert "\n" not in str(error.value)

@@ -1,6 +1,5 @@
 """The ``prune`` commands on the shipped model: what they save, print and refuse."""
 
-import argparse
 import importlib
 import json
 import types
@@ -10,12 +9,14 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
+from lm_eval_ext.commands.options import parse
+from lm_eval_ext.commands.prune import options
 from lm_eval_ext.commands.prune.task_values import TaskRunner
 from lm_eval_ext.errors import UserError
 from lm_eval_ext.methods.sinks.masks import pruned
 from lm_eval_ext.model_wrappers.sink_pruned import SinkPrunedLM
 
-SMALL = ["--calibration_size", "12"]
+SMALL = ["--calibration-size", "12"]
 
 
 @pytest.fixture
@@ -24,10 +25,9 @@ def command(tmp_path):
 
     def run(name, *words, output="out"):
         module = importlib.import_module(f"lm_eval_ext.commands.prune.{name}")
-        parser = argparse.ArgumentParser()
-        module.add_arguments(parser)
         folder = tmp_path / output
-        assert module.run(parser.parse_args([*words, "--output", str(folder)])) == 0
+        kind = getattr(options, f"{name.title()}Options")
+        assert module.run(parse(kind, [*words, "--output", str(folder)])) == 0
         return folder
 
     return run
@@ -95,7 +95,7 @@ def test_score_saves_what_the_wrapper_reads(command, capsys):
 def test_export_loads_with_plain_transformers(command, capsys, form, pruning):
     args = f"pretrained=tiny,ratio=0.25,calibration_size=12,{pruning}"
     args = args.replace("ratio=0.25,", "") if "ratio=0.5" in args else args
-    folder = command("export", "--model_args", args, "--form", form)
+    folder = command("export", "--model-args", args, "--form", form)
     loaded = AutoModelForCausalLM.from_pretrained(folder).eval()
     tokenizer = AutoTokenizer.from_pretrained(folder)
     inputs = tokenizer("Question: Ann has 3 apples.", return_tensors="pt")
@@ -127,18 +127,18 @@ def test_export_loads_with_plain_transformers(command, capsys, form, pruning):
 def test_export_refuses_in_one_line(command, args, form, line):
     args = f"pretrained=tiny,calibration_size=6,{args}"
     with pytest.raises(UserError, match=line):
-        command("export", "--model_args", args, "--form", form)
+        command("export", "--model-args", args, "--form", form)
 
 
 def test_export_writes_into_no_folder_with_files(command, tmp_path):
     (tmp_path / "out").mkdir()
     (tmp_path / "out" / "mine.txt").write_text("keep")
     with pytest.raises(UserError, match="is not empty"):
-        command("export", "--model_args", "pretrained=tiny,ratio=0.2")
+        command("export", "--model-args", "pretrained=tiny,ratio=0.2")
 
 
 def test_sweep_measures_each_cell_once_and_goes_on(command, fake_task, capsys):
-    words = [*SMALL, "--text_size", "6", "--criteria", "sink,random", "--seeds", "0,1"]
+    words = [*SMALL, "--text-size", "6", "--criteria", "sink,random", "--seeds", "0,1"]
     words += ["--tasks", "fake", "--limit", "4"]
     folder = command("sweep", *words, "--ratios", "0.05")
     cells = {path.stem: json.loads(path.read_text()) for path in folder.glob("cells/*.json")}
@@ -186,8 +186,8 @@ def test_tasks_report_what_has_a_value_per_question(fake_task):
 
 
 def test_analyse_sets_ablations_against_scores(command, fake_task, capsys):
-    folder = command("analyse", *SMALL, "--text_size", "3", "--lengths", "8,16,32", "--task",
-                     "fake", "--metric", "acc")  # fmt: skip
+    folder = command("analyse", *SMALL, "--text-size", "3", "--lengths", "8,16,32", "--tasks",
+                     "fake", "--metrics", "acc")  # fmt: skip
     report = json.loads((folder / "analysis.json").read_text())
     assert (folder / "analysis.png").read_bytes().startswith(b"\x89PNG")
     heads = report["heads"]
@@ -208,10 +208,10 @@ def test_analyse_sets_ablations_against_scores(command, fake_task, capsys):
 
 
 def test_analyse_names_the_metrics_it_could_use(command, fake_task):
-    with pytest.raises(UserError, match="--metric=f1 has no value per question in fake; use acc"):
-        command("analyse", *SMALL, "--text_size", "3", "--task", "fake", "--metric", "f1")
+    with pytest.raises(UserError, match="--metrics=f1 has no value per question in fake; use acc"):
+        command("analyse", *SMALL, "--text-size", "3", "--tasks", "fake", "--metrics", "f1")
 
 
 def test_options_of_lm_eval_are_not_taken_for_the_commands(command):
-    with pytest.raises(UserError, match="--model_args: ratio=0.5 is for lm_eval"):
-        command("score", "--model_args", "pretrained=tiny,ratio=0.5")
+    with pytest.raises(UserError, match="--model-args: ratio=0.5 is for lm_eval"):
+        command("score", "--model-args", "pretrained=tiny,ratio=0.5")

@@ -7,7 +7,7 @@ import shutil
 import numpy as np
 import pytest
 
-from lm_eval_ext.leaderboard.page import build_page
+from lm_eval_ext.leaderboard.page.build import build_page
 
 STAMP = "2026-01-01T00-00-00.000000"
 TASK = "toy_passn"

@@ -11,9 +11,10 @@ import subprocess
 import pytest
 
 from lm_eval_ext.errors import UserError
-from lm_eval_ext.leaderboard.page import PageLimits, build_page
+from lm_eval_ext.leaderboard.page.build import build_page
 from lm_eval_ext.leaderboard.page.document import SCRIPTS, script_bundle, style_sheet
 from lm_eval_ext.leaderboard.page.embedding import source_hash
+from lm_eval_ext.leaderboard.page.size_limits import PageLimits
 
 pytest.importorskip("plotly", reason="needs plotly, of the extra 'report'")
 

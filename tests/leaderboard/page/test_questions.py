@@ -65,11 +65,11 @@ def test_limits_cut_texts_and_attempts():
 
 
 @pytest.mark.parametrize(
-    ("field", "value"), [("characters", 10), ("questions", -1), ("attempts", 1.5)]
+    ("field", "value"), [("characters", 10), ("questions", -1), ("token_score_attempts", -2)]
 )
 def test_impossible_limits_are_refused(field, value):
     with pytest.raises(UserError, match=f"{field}={value}"):
-        PageLimits(**{field: value}).checked()
+        PageLimits(**{field: value})
 
 
 def test_token_scores_of_the_first_attempts():
