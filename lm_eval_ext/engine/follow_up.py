@@ -57,7 +57,7 @@ class FollowUp(Protocol):
 class _Continued(NamedTuple):
     """A request that continues from a row of the cache, which lacks `n_new` of its tokens."""
 
-    index: int
+    number: int
     row: int
     request: AttemptRequest
     n_new: int
@@ -108,10 +108,10 @@ class CachedReader:
             else:
                 again.append((i, request))
         for batch in _batches(continued, _tokens_per_pass(self._model)):
-            prefix = tree.prefix([finished[item.index].request for item in batch])
+            prefix = tree.prefix([finished[item.number].request for item in batch])
             logits = _continue(self._model, batch, cache, prefix)
             for item, values in zip(batch, self._chosen(logits), strict=True):
-                self._known[keys[item.index]] = values
+                self._known[keys[item.number]] = values
         for i, values in self._read_again(again):
             self._known[keys[i]] = values
         return [None if key is None else self._known[key] for key in keys]

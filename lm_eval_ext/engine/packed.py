@@ -40,8 +40,8 @@ def packed_attention(
 ) -> tuple[torch.Tensor, None]:
     """Attend within a packed row, to states of shape (1, heads, n_tokens, head_dim)."""
     assert packed is not None
-    flat = (states[0].transpose(0, 1) for states in (query, key, value))
-    out = packed.attend(*flat, Scoring(scaling, sliding_window, softcap))
+    q, k, v = (states[0].transpose(0, 1) for states in (query, key, value))
+    out = packed.attend(q, k, v, Scoring(scaling, sliding_window, softcap))
     return out[None], None
 
 

@@ -111,7 +111,9 @@ def common_prefix_split(
     return tuple(token_ids[:cut]), tuple(token_ids[cut:])
 
 
-def n_common(first: Sequence[int], second: Sequence[int]) -> int:
+def n_common(
+    first: Sequence[int] | NDArray[np.int64], second: Sequence[int] | NDArray[np.int64]
+) -> int:
     """Return how many tokens two sequences have in common at their start.
 
     Examples
