@@ -16,7 +16,8 @@ and its own metric then judge each attempt::
       - task: gsm8k_cot
         class: !function lm_eval_ext.task.AttemptsTask
 
-``--metadata '{"attempts": 64, "ks": [1, 8, 64]}'`` sets the number of attempts and the k of pass@k.
+``--metadata '{"attempts": 64, "ks": [1, 8, 64]}'`` sets the number of attempts and the k of pass@k,
+and ``--metadata '{"store": "FOLDER"}'`` keeps the attempts of a model of any type.
 """
 
 from __future__ import annotations
@@ -46,6 +47,7 @@ from lm_eval_ext.grading.run_report import RunReport
 from lm_eval_ext.harness.attempt_seeds import ask_with_own_seeds
 from lm_eval_ext.harness.attempt_settings import read_settings, single_answer
 from lm_eval_ext.harness.bridge import unsupported_release
+from lm_eval_ext.harness.kept_answers import keep_with
 from lm_eval_ext.harness.requests import info_logger, model_arguments
 from lm_eval_ext.harness.task_config import (
     about_decoding,
@@ -58,6 +60,7 @@ from lm_eval_ext.harness.task_config import (
 )
 from lm_eval_ext.scoring.metric_suites import SINGLE_ANSWER, suite
 from lm_eval_ext.scoring.question import MetricSuite, QuestionResult
+from lm_eval_ext.store.kept_responses import kept_responses
 
 logger = logging.getLogger(__name__)
 shown = info_logger(__name__)
@@ -79,6 +82,8 @@ class AttemptsTask(ConfigurableTask):
         ``eu``, which make one attempt whatever the metadata says.
 
     In ``metadata``, ``attempts`` and the options of the metrics are reserved; see `read_settings`.
+    ``store`` there names a folder that keeps the attempts of a model of any type; see
+    `lm_eval_ext.store.kept_responses`.
 
     Parameters
     ----------
@@ -118,6 +123,7 @@ class AttemptsTask(ConfigurableTask):
         self.metrics = suite(metrics, self.settings)
         super().__init__(config=for_attempts(config, metadata, self.settings, self.grader, metrics))
         self._written_kwargs = dict(written)
+        self._keeper = kept_responses(metadata)
         if self.grader is None:
             self._verdict = self._check_verdict()
         self._aggregation_list = _Aggregations(self.metrics)
@@ -162,6 +168,8 @@ class AttemptsTask(ConfigurableTask):
             context, _, *others = instance.arguments
             instance.arguments = (context, deepcopy(generation_kwargs), *others)
             ask_with_own_seeds(instance)
+            if self._keeper is not None:
+                keep_with(instance, self._keeper)
 
     def _check_share(self, options: Mapping[str, Any]) -> None:
         """Refuse, where all processes do alike, what only those without a question would notice."""

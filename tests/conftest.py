@@ -100,6 +100,69 @@ def quick_evaluator(monkeypatch):
     monkeypatch.setattr("lm_eval.evaluator.get_git_commit_hash", lambda: None)
 
 
+@pytest.fixture
+def api_server():
+    """Return a server on loopback that answers as OpenAI's do, out of order.
+
+    It honours ``seed``: a text is a function of prompt and seed, and of the prompt alone at
+    temperature 0; see ``text_of``. Its ``payloads`` are what it was asked, ``n_failures`` of the
+    next requests fail, and ``before`` is called with the number of each.
+    """
+    import json
+    import threading
+    import time
+    import zlib
+    from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+    def text_of(prompt, payload):
+        seed = payload.get("seed") if payload["temperature"] else None
+        return f" {zlib.crc32(json.dumps([prompt, seed]).encode())}\n#### {seed}"
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_POST(self):
+            server = self.server
+            payload = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+            with server.lock:
+                server.payloads.append(payload)
+                server.before(len(server.payloads))
+                server.under_way += 1
+                server.most = max(server.most, server.under_way)
+                fails = server.n_failures > 0
+                server.n_failures -= fails
+            # Long enough for a busy machine to send the others meanwhile.
+            time.sleep(0.05 + 0.002 * (zlib.crc32(repr(payload).encode()) % 10))
+            with server.lock:
+                server.under_way -= 1
+            if "messages" in payload:
+                message = {"content": server.text_of(payload["messages"], payload)}
+                choices = [{"index": 0, "message": {"role": "assistant", **message}}]
+            else:
+                prompts = payload["prompt"]
+                several = isinstance(prompts, list) and not isinstance(prompts[0], int)
+                prompts = prompts if several else [prompts]
+                texts = [server.text_of(one, payload) for one in prompts]
+                choices = [{"index": i, "text": text} for i, text in enumerate(texts)][::-1]
+            body = json.dumps({"choices": choices}).encode()
+            self.send_response(500 if fails else 200)
+            self.send_header("Content-Type", "application/json")
+            self.send_header("Content-Length", str(len(body)))
+            self.end_headers()
+            self.wfile.write(body)
+
+        do_GET = do_POST  # noqa: N815
+
+        def log_message(self, *_):
+            pass
+
+    made = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    made.lock, made.payloads, made.under_way, made.most = threading.Lock(), [], 0, 0
+    made.n_failures, made.text_of, made.before = 0, text_of, lambda number: None
+    made.url = f"http://127.0.0.1:{made.server_address[1]}/v1"
+    threading.Thread(target=made.serve_forever, daemon=True).start()
+    yield made
+    made.shutdown()
+
+
 ARCHITECTURES = ("llama", "qwen3", "gemma3", "gpt_neox", "mistral")
 # Attention the engine does not know (gpt_oss: sinks; bloom: ALiBi), and no attention at all.
 UNFIT_ARCHITECTURES = ("bloom", "gpt_oss", "mamba")

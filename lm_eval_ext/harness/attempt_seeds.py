@@ -2,9 +2,9 @@
 
 lm-eval's models behind an API send one seed with every request, so a server that honours it
 answers N repeats with N equal texts. Here the seed that a model sends is raised by the number of
-the attempt among the repeats of its prompt; the first attempt has lm-eval's own. A model that sends
-none, greedy requests, and those of tasks that are not `lm_eval_ext.task.AttemptsTask` are left as
-they are.
+the attempt among the repeats of its prompt, or by the one it was given; the first attempt has
+lm-eval's own. A model that sends none, greedy requests, and those of tasks that are not
+`lm_eval_ext.task.AttemptsTask` are left as they are.
 
 `lm_eval_ext.harness.bridge` puts `with_own_seeds` around lm-eval's class as that is imported.
 """
@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import copy
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial, wraps
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -37,12 +37,15 @@ def with_own_seeds(generate_until: Callable[..., list[str]]) -> Callable[..., li
     @wraps(generate_until)
     def wrapped(self: Any, requests: Sequence[Any], *rest: Any, **named: Any) -> list[str]:
         ours = [i for i, request in enumerate(requests) if hasattr(request, _MARK)]
-        numbers = _numbers([requests[i].args for i in ours])
+        numbers = _numbers([requests[i] for i in ours])
         if not any(numbers):
             return generate_until(self, requests, *rest, **named)
         parts = [(self, sorted(set(range(len(requests))) - set(ours)))]
         if self._concurrent > 1:  # all attempts at once
-            parts.append((_concurrent(self), ours))
+            by_arguments: dict[str, list[int]] = {}
+            for i, number in zip(ours, numbers, strict=True):
+                by_arguments.setdefault(_name(requests[i].args), []).append(number)
+            parts.append((_concurrent(self, by_arguments), ours))
         else:
             for number in sorted(set(numbers)):
                 places = [i for i, one in zip(ours, numbers, strict=True) if one == number]
@@ -58,26 +61,33 @@ def with_own_seeds(generate_until: Callable[..., list[str]]) -> Callable[..., li
     return wrapped
 
 
-def ask_with_own_seeds(instance: Instance) -> None:
+def ask_with_own_seeds(instance: Instance, numbers: Sequence[int] | None = None) -> None:
     """Mark a request, so that its repeats get seeds of their own.
 
     Parameters
     ----------
     instance
         The request, of which lm-eval's lists hold one object several times.
+    numbers
+        The number of each of its repeats among the attempts; 0, 1, 2 and so on by default.
     """
-    setattr(instance, _MARK, True)
+    setattr(instance, _MARK, numbers)
 
 
-def _numbers(arguments: Sequence[tuple[Any, ...]]) -> list[int]:
-    """Return the number of each request among those with the same arguments, from 0."""
+def _numbers(requests: Sequence[Instance]) -> list[int]:
+    """Return the number of each request: the stated, or that among the same arguments, from 0."""
     seen: Counter[str] = Counter()
-    numbers = []
-    for one in arguments:
-        name = repr(one[:2])
-        numbers.append(0 if is_greedy(one[1]) else seen[name])
+    found = []
+    for request in requests:
+        name, stated = _name(request.args), getattr(request, _MARK)
+        number = seen[name] if stated is None else stated[seen[name]]
+        found.append(0 if is_greedy(request.args[1]) else number)
         seen[name] += 1
-    return numbers
+    return found
+
+
+def _name(arguments: Sequence[Any]) -> str:
+    return repr(tuple(arguments[:2]))
 
 
 def _numbered(lm: Any, number: int) -> Any:
@@ -85,6 +95,8 @@ def _numbered(lm: Any, number: int) -> Any:
     if number == 0:
         return lm
     other, create = copy.copy(lm), lm._create_payload
+    if hasattr(lm.cache_hook, "of_attempt"):
+        other.cache_hook = lm.cache_hook.of_attempt(number)
 
     def create_payload(*arguments: Any, **named: Any) -> Any:
         payload = create(*arguments, **named)
@@ -104,20 +116,25 @@ class _Batch(NamedTuple):
     cache_keys: list[Any]
 
 
-def _concurrent(lm: Any) -> Any:
+def _concurrent(lm: Any, numbers: Mapping[str, Sequence[int]]) -> Any:
     """Return the same model, which sends the attempts at a prompt side by side."""
     other = copy.copy(lm)
-    other.get_batched_requests = partial(_get_batched_requests, lm)
+    left = {name: iter(of_repeats) for name, of_repeats in numbers.items()}
+    other.get_batched_requests = partial(_get_batched_requests, lm, left)
     return other
 
 
 async def _get_batched_requests(
-    lm: Any, requests: list[Any], cache_keys: list[Any], **named: Any
+    lm: Any,
+    left: Mapping[str, Iterator[int]],
+    requests: list[Any],
+    cache_keys: list[Any],
+    **named: Any,
 ) -> list[list[Any]]:
     """Do as lm-eval's method of this name, with batches of one attempt each."""
     by_number: dict[int, list[int]] = {}
-    for place, number in enumerate(_numbers(cache_keys)):
-        by_number.setdefault(number, []).append(place)
+    for place, key in enumerate(cache_keys):
+        by_number.setdefault(next(left[_name(key)]), []).append(place)
     batches = []
     for number, places in by_number.items():
         for start in range(0, len(places), lm._batch_size):

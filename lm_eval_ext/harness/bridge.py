@@ -2,7 +2,7 @@
 
 lm-eval 0.4.13 has no way to find an installed plugin. This module stands in until it has one.
 ``lm_eval_ext_bridge.pth`` in site-packages calls `arm` when a process first imports lm-eval; `arm`
-puts a finder on ``sys.meta_path`` that acts right after lm-eval's own code of five modules has run:
+puts a finder on ``sys.meta_path`` that acts right after lm-eval's own code of six modules has run:
 
 ==============================  ================================================================
 after the import of             what happens
@@ -15,6 +15,8 @@ after the import of             what happens
 ``lm_eval.models.api_models``   ``TemplateAPI.generate_until`` is wrapped, so that the attempts of
                                 our tasks get seeds of their own; see
                                 `lm_eval_ext.harness.attempt_seeds`
+``lm_eval.evaluator``           ``evaluate`` is wrapped, so that a store answers requests of our
+                                tasks whatever the model; see `lm_eval_ext.harness.kept_answers`
 ==============================  ================================================================
 
 A process that ends with an error of the user's shows one line of it, see `explained`.
@@ -66,6 +68,9 @@ TASK_INDEX = "lm_eval.tasks._index"
 API_MODELS = "lm_eval.models.api_models"
 """The lm-eval module of models behind an API; imported with the first of them."""
 
+EVALUATOR = "lm_eval.evaluator"
+"""The lm-eval module that hands requests to a model."""
+
 UNKNOWN_TASK = "Tasks not found: "
 MISTAKES = {
     UNKNOWN_TASK: "`lm_eval ls tasks` lists all.",
@@ -74,7 +79,7 @@ MISTAKES = {
 }
 """How lm-eval's messages about a user's mistake begin -> what we add to them."""
 
-_WATCHED = (*REGISTRIES, TASK_INDEX, API_MODELS)
+_WATCHED = (*REGISTRIES, TASK_INDEX, API_MODELS, EVALUATOR)
 
 logger = logging.getLogger(__name__)
 
@@ -208,6 +213,9 @@ def register(module: ModuleType) -> None:
         if module.__name__ == API_MODELS:
             _add_seeds(module)
             return
+        if module.__name__ == EVALUATOR:
+            _add_keepers(module)
+            return
         if not lm_eval_discovers_plugins():
             for group, registry in REGISTRIES[module.__name__].items():
                 _register_entry_points(group, registry)
@@ -307,3 +315,9 @@ def _add_seeds(models_module: Any) -> None:
 
     api = models_module.TemplateAPI
     api.generate_until = with_own_seeds(api.generate_until)
+
+
+def _add_keepers(evaluator_module: Any) -> None:
+    from lm_eval_ext.harness.kept_answers import with_keepers
+
+    evaluator_module.evaluate = with_keepers(evaluator_module.evaluate)

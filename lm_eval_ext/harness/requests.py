@@ -6,6 +6,7 @@ generation settings and cleans up text stays here.
 
 from __future__ import annotations
 
+import copy
 import inspect
 import logging
 from collections import Counter
@@ -91,6 +92,14 @@ def generation_requests(lm: HFLM, requests: Sequence[Instance]) -> list[Generati
         )
         seen[id(instance)] += 1
     return result
+
+
+def with_seed(request: Instance, seed: int) -> Instance:
+    """Return a request that asks for a seed of its own; the original stays as it is."""
+    context, settings, *others = request.args
+    other = copy.copy(request)
+    other.arguments = (context, {**settings, "seed": seed}, *others)
+    return other
 
 
 def complete(lm: HFLM, prompts: Sequence[str], **generation_kwargs: Any) -> list[Any]:

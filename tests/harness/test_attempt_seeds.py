@@ -1,15 +1,7 @@
-"""Repeats of a request to an API have seeds of their own.
-
-The server is on loopback and honours ``seed``: a text is a function of prompt and seed, and of the
-prompt alone at temperature 0. It answers out of order where several requests are under way.
-"""
+"""Repeats of a request to an API have seeds of their own."""
 
 import json
 import subprocess
-import threading
-import time
-import zlib
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 from kept_index import LM_EVAL
@@ -25,66 +17,12 @@ SAMPLED = {"do_sample": True, "temperature": 0.7, "until": ["Q:"], "max_gen_toks
 GREEDY = {"do_sample": False, "until": ["Q:"], "max_gen_toks": 8}
 
 
-def text_of(prompt, payload):
-    seed = payload.get("seed") if payload["temperature"] else None
-    return f" {zlib.crc32(json.dumps([prompt, seed]).encode())}\n#### {seed}"
-
-
-class Handler(BaseHTTPRequestHandler):
-    def do_POST(self):
-        server = self.server
-        payload = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
-        with server.lock:
-            server.payloads.append(payload)
-            server.under_way += 1
-            server.most = max(server.most, server.under_way)
-            fails = server.n_failures > 0
-            server.n_failures -= fails
-        # Long enough for a busy machine to send the others meanwhile.
-        time.sleep(0.05 + 0.002 * (zlib.crc32(repr(payload).encode()) % 10))
-        with server.lock:
-            server.under_way -= 1
-        if "messages" in payload:
-            texts = [text_of(payload["messages"], payload)]
-            choices = [
-                {"index": i, "message": {"role": "assistant", "content": text}}
-                for i, text in enumerate(texts)
-            ]
-        else:
-            prompts = payload["prompt"]
-            several = isinstance(prompts, list) and not isinstance(prompts[0], int)
-            texts = [text_of(one, payload) for one in (prompts if several else [prompts])]
-            choices = [{"index": i, "text": text} for i, text in enumerate(texts)][::-1]
-        body = json.dumps({"choices": choices}).encode()
-        self.send_response(500 if fails else 200)
-        self.send_header("Content-Type", "application/json")
-        self.send_header("Content-Length", str(len(body)))
-        self.end_headers()
-        self.wfile.write(body)
-
-    do_GET = do_POST  # noqa: N815
-
-    def log_message(self, *_):
-        pass
-
-
 @pytest.fixture
-def server():
-    made = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    made.lock, made.payloads, made.under_way, made.most = threading.Lock(), [], 0, 0
-    made.n_failures = 0
-    made.url = f"http://127.0.0.1:{made.server_address[1]}/v1"
-    threading.Thread(target=made.serve_forever, daemon=True).start()
-    yield made
-    made.shutdown()
-
-
-@pytest.fixture
-def make_lm(server):
+def make_lm(api_server):
     def make(model="local-completions", **arguments):
         chat = "chat" in model
         defaults = {
-            "base_url": f"{server.url}/{'chat/' if chat else ''}completions",
+            "base_url": f"{api_server.url}/{'chat/' if chat else ''}completions",
             "model": "stub",
             "tokenizer_backend": None,
             "tokenized_requests": False,
@@ -115,7 +53,7 @@ TOKENIZED = {
 @pytest.mark.parametrize("batch_size", [1, 3, 64])
 @pytest.mark.parametrize("num_concurrent", [1, 6])
 def test_every_attempt_has_the_seed_of_its_number(
-    server, make_lm, num_concurrent, batch_size, more
+    api_server, make_lm, num_concurrent, batch_size, more
 ):
     lm = make_lm(num_concurrent=num_concurrent, batch_size=batch_size, seed=100, **more)
     texts = lm.generate_until(asked(PROMPTS, 4))
@@ -126,7 +64,7 @@ def test_every_attempt_has_the_seed_of_its_number(
     assert texts[2 * 4 + 2] == alone[0]
     assert lm._seed == 100
     if batch_size == 1 and num_concurrent > 1:
-        assert server.most > len(PROMPTS)  # the attempts at a question are side by side
+        assert api_server.most > len(PROMPTS)  # the attempts at a question are side by side
 
 
 @pytest.mark.parametrize("num_concurrent", [1, 6])
@@ -147,11 +85,11 @@ def test_a_seed_of_the_generation_settings_is_raised_too(make_lm, num_concurrent
 
 
 @pytest.mark.parametrize("num_concurrent", [1, 6])
-def test_what_needs_no_seed_is_asked_as_before(server, make_lm, num_concurrent):
+def test_what_needs_no_seed_is_asked_as_before(api_server, make_lm, num_concurrent):
     lm = make_lm(num_concurrent=num_concurrent)
     single = lm.generate_until(asked(PROMPTS, 1))
     greedy = lm.generate_until(asked(PROMPTS[:2], 3, GREEDY))
-    assert {payload["seed"] for payload in server.payloads} == {1234}
+    assert {payload["seed"] for payload in api_server.payloads} == {1234}
     assert len(set(greedy)) == 2
     both = lm.generate_until(asked(PROMPTS[:2], 3, GREEDY) + asked(PROMPTS, 2))
     assert both[:6] == greedy
@@ -160,17 +98,17 @@ def test_what_needs_no_seed_is_asked_as_before(server, make_lm, num_concurrent):
 
 
 @pytest.mark.parametrize("num_concurrent", [1, 6])
-def test_requests_of_other_tasks_are_asked_as_before(server, make_lm, num_concurrent):
+def test_requests_of_other_tasks_are_asked_as_before(api_server, make_lm, num_concurrent):
     """With the plugin installed, lm-eval's own tasks send what they send without it."""
     lm = make_lm(num_concurrent=num_concurrent)
     theirs = lm.generate_until(asked(PROMPTS, 4, ours=False))
-    assert {payload["seed"] for payload in server.payloads} == {1234}
+    assert {payload["seed"] for payload in api_server.payloads} == {1234}
     both = lm.generate_until(asked(PROMPTS, 4, ours=False) + asked(PROMPTS, 3))
     assert both[:20] == theirs
     assert [int(text.rpartition("#### ")[2]) for text in both[20:]] == [1234, 1235, 1236] * 5
 
 
-def test_a_model_that_sends_no_seed_sends_none(make_lm, server, monkeypatch):
+def test_a_model_that_sends_no_seed_sends_none(make_lm, api_server, monkeypatch):
     lm = make_lm()
     create = type(lm)._create_payload
 
@@ -179,23 +117,23 @@ def test_a_model_that_sends_no_seed_sends_none(make_lm, server, monkeypatch):
 
     monkeypatch.setattr(type(lm), "_create_payload", without)
     lm.generate_until(asked(PROMPTS, 3))
-    assert all("seed" not in payload for payload in server.payloads)
+    assert all("seed" not in payload for payload in api_server.payloads)
 
 
 @pytest.mark.parametrize("num_concurrent", [1, 4])
-def test_a_request_that_fails_is_sent_again_with_its_seed(server, make_lm, num_concurrent):
-    server.n_failures = 1
+def test_a_request_that_fails_is_sent_again_with_its_seed(api_server, make_lm, num_concurrent):
+    api_server.n_failures = 1
     texts = make_lm(num_concurrent=num_concurrent).generate_until(asked(PROMPTS[:2], 3))
     assert [int(text.rpartition("#### ")[2]) for text in texts] == [1234, 1235, 1236] * 2
-    assert len(server.payloads) == 7
+    assert len(api_server.payloads) == 7
 
 
-def run_lm_eval(folder, server, model, model_args="", *more):
+def run_lm_eval(folder, api_server, model, model_args="", *more):
     path = "chat/completions" if "chat" in model else "completions"
     done = subprocess.run(
         [
             *LM_EVAL, "--model", model, "--model_args",
-            f"model=stub,base_url={server.url}/{path},tokenizer_backend=none,"
+            f"model=stub,base_url={api_server.url}/{path},tokenizer_backend=none,"
             f"tokenized_requests=False{model_args}",
             "--tasks", "tiny_gsm8k_passn", "--limit", "3", "--metadata", '{"attempts": 4}',
             "--log_samples", "--output_path", str(folder / "out"), *more,
@@ -216,22 +154,22 @@ def run_lm_eval(folder, server, model, model_args="", *more):
         ("local-chat-completions", ",num_concurrent=3", ["--apply_chat_template"]),
     ],
 )
-def test_through_the_command(tmp_path, server, model, model_args, more):
-    responses, said = run_lm_eval(tmp_path, server, model, model_args, *more)
+def test_through_the_command(tmp_path, api_server, model, model_args, more):
+    responses, said = run_lm_eval(tmp_path, api_server, model, model_args, *more)
     for texts in responses:
         assert [int(text.rpartition("#### ")[2]) for text in texts] == [1234, 1235, 1236, 1237]
     assert "equal" not in said
 
 
-def test_a_server_that_ignores_the_number_is_named_in_one_line(tmp_path, server, monkeypatch):
-    monkeypatch.setitem(globals(), "text_of", lambda prompt, payload: f" #### {len(str(prompt))}")
-    responses, said = run_lm_eval(tmp_path, server, "local-completions")
+def test_a_server_that_ignores_the_number_is_named_in_one_line(tmp_path, api_server):
+    api_server.text_of = lambda prompt, payload: f" #### {len(str(prompt))}"
+    responses, said = run_lm_eval(tmp_path, api_server, "local-completions")
     assert all(len(set(texts)) == 1 for texts in responses)
     (line,) = [line for line in said.splitlines() if "equal" in line]
     assert "all sampled attempts at 3 of 3 questions are equal" in line
 
 
-def test_lm_evals_cache_holds_no_sampled_attempt(tmp_path, server):
+def test_lm_evals_cache_holds_no_sampled_attempt(tmp_path, api_server):
     """A task with a temperature and no do_sample, twice with the same cache."""
     (tmp_path / "sums.yaml").write_text(
         """
@@ -255,7 +193,7 @@ generation_kwargs: {until: ["Q:"], temperature: 0.7, max_gen_toks: 8}
         done = subprocess.run(
             [
                 *LM_EVAL, "--model", "local-completions", "--model_args",
-                f"model=stub,base_url={server.url}/completions,tokenizer_backend=none,"
+                f"model=stub,base_url={api_server.url}/completions,tokenizer_backend=none,"
                 "tokenized_requests=False",
                 "--include_path", str(tmp_path), "--tasks", "sums_passn", "--metadata",
                 '{"attempts": 4}', "--use_cache", str(tmp_path / "cache"), "--log_samples",
@@ -268,4 +206,4 @@ generation_kwargs: {until: ["Q:"], temperature: 0.7, max_gen_toks: 8}
         runs.append([json.loads(line)["resps"][0] for line in samples.open()])
     assert runs[0] == runs[1]
     assert all(len(set(texts)) == 4 for texts in runs[1])
-    assert len(server.payloads) == 24
+    assert len(api_server.payloads) == 24
