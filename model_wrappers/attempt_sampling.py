@@ -42,7 +42,9 @@ from lm_eval_ext.methods.self_evaluation.finishing import (
     GroupFinisher,
     read_finisher_settings,
 )
+from lm_eval_ext.models.answer_tokens import with_answer_tokens
 from lm_eval_ext.models.generation import Generation
+from lm_eval_ext.models.token_texts import TokenTexts
 from lm_eval_ext.store.argument_effects import SAMPLED_ARGUMENTS, KeyedArguments
 from lm_eval_ext.store.attempt_store import AttemptStore
 from lm_eval_ext.store.interruption import announce_at_failure, stopped_cleanly
@@ -236,7 +238,8 @@ class AttemptSampling(KeyedArguments, ABC):
                 generations = self._timed_annotate(wanted, generations)
         if not disable_tqdm and self.rank == 0:
             shown.info("%d attempts: %s", len(requests), self._timing.line())
-        return calibrated(self._calibrator, generations)
+        texts = TokenTexts(self.tokenizer)
+        return calibrated(self._calibrator, with_answer_tokens(texts, generations))
 
     def show_progress(
         self, requests: Sequence[GenerationRequest], *, disable: bool

@@ -95,6 +95,7 @@ def test_the_table_has_the_metrics_and_nothing_else(scripted_lm):
         *("ece:vote_share", "debiased_ece:vote_share", "brier:vote_share", "nll:vote_share"),
         *("hallucination_auroc:vote_share", "auprc:vote_share", "aurc:vote_share"),
         "prr:vote_share",
+        *(f"{name}:answer_entropy" for name in ("hallucination_auroc", "auprc", "aurc", "prr")),
     }
     assert "attempts" not in make_table(results)
     directions = results["higher_is_better"]["sums"]

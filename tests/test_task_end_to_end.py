@@ -101,6 +101,7 @@ def test_the_command_line_sets_everything(random_model, tmp_path):
     assert names == {
         *("pass@1", "pass@4", "pass^4", "maj@4", "invalid_rate"),
         *(f"{name}:vote_share" for name in of_confidence),
+        *(f"{name}:answer_entropy" for name in of_confidence[4:]),
     }
     (samples,) = (tmp_path / "out").rglob("samples_gsm8k_passn_*.jsonl")
     (sample,) = [json.loads(line) for line in samples.read_text().splitlines()]

@@ -6,12 +6,14 @@ the same number.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any, TypedDict, cast
 
 import numpy as np
 
 from lm_eval_ext.grading.attempt import Attempt
+from lm_eval_ext.metrics import answer_logprob
 from lm_eval_ext.models.attempt_summary import attempt_summary
 from lm_eval_ext.models.generation import Generation, GenerationRecord, Thought
 
@@ -23,7 +25,8 @@ class AttemptDetails(TypedDict, total=False):
     and possibly ``reason`` when it was graded. The rest comes from the record of a `Generation` and
     is absent for models that return plain strings: ``finish_reason`` (``stop``, ``eos`` or
     ``length``), ``n_tokens``, the means over the tokens ``mean_logprob``, ``mean_entropy`` and
-    ``mean_self_certainty`` in nats and ``mean_margin`` in [0, 1], and what a model wrapper adds:
+    ``mean_self_certainty`` in nats and ``mean_margin`` in [0, 1], the sources
+    ``lowest_window_logprob``, ``tail_logprob`` and ``answer_logprob``, and what a wrapper adds:
     ``probabilities``, ``uncertainties`` and ``token_scores`` by name, and ``extra``. An attempt
     with a thought has ``unfinished_thought`` and, where they are known, ``n_thinking_tokens`` and
     ``n_thinking_characters``, those of the response.
@@ -43,6 +46,9 @@ class AttemptDetails(TypedDict, total=False):
     mean_entropy: float
     mean_self_certainty: float
     mean_margin: float
+    lowest_window_logprob: float
+    tail_logprob: float
+    answer_logprob: float
     probabilities: dict[str, float]
     uncertainties: dict[str, float]
     token_scores: dict[str, list[float]]
@@ -82,6 +88,8 @@ def attempt_details(
         return details
     details["attempt"] = record.attempt
     details.update(cast(AttemptDetails, attempt_summary(record)))
+    if (sure := graded_answer_logprob(record, details.get("answer"))) is not None:
+        details["answer_logprob"] = sure
     if record.token_scores:
         # The shortest decimals that give the float32 values back: half the file's size.
         details["token_scores"] = {
@@ -91,6 +99,37 @@ def attempt_details(
     if record.extra:
         details["extra"] = dict(record.extra)
     return details
+
+
+def graded_answer_logprob(record: GenerationRecord, answer: str | None) -> float | None:
+    """Return the mean log-probability of the tokens of the answer that was graded.
+
+    Parameters
+    ----------
+    record
+        Of the attempt.
+    answer
+        What the grader took for its answer, in canonical form.
+
+    Returns
+    -------
+    float or None
+        None where it is invalid, or not the box or number that the attempt ends with.
+    """
+    found = record.answer
+    if found is None or answer is None or record.statistics is None:
+        return None
+    if not found.in_box and _number(found.text) != _number(answer):
+        return None
+    value = answer_logprob(record.statistics.log_prob, found.start, found.end)
+    return None if math.isnan(value) else value
+
+
+def _number(text: str) -> float:
+    try:
+        return float(text.replace(",", ""))
+    except ValueError:
+        return math.nan  # equal to nothing
 
 
 def verdict_details(attempt: Attempt) -> AttemptDetails:

@@ -209,6 +209,10 @@ class ScoreOptions(TaskNames):
     calibrator: Path | None = option(
         "add the probability of this file of lm-eval-ext train calibrator, as the source calibrated"
     )
+    store: Path | None = option(
+        "the store= of the run: adds the sources that need each token's log-probability to a run "
+        "that was logged without them"
+    )
     json: bool = option("print JSON instead of a table", False)
     output: Path | None = option("also write JSON to this file")
 

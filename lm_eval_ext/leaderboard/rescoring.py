@@ -22,6 +22,7 @@ from lm_eval_ext.grading.attempt_details import AttemptDetails, Question, verdic
 from lm_eval_ext.grading.responses import ResponseThoughts, first_text, keeps_end
 from lm_eval_ext.harness.attempt_settings import RESERVED, AttemptSettings, described, read_settings
 from lm_eval_ext.leaderboard.run_files import asked, read_samples
+from lm_eval_ext.leaderboard.stored_sources import StoredSources
 from lm_eval_ext.methods.calibrator import Calibrator
 from lm_eval_ext.metrics import proportion_interval, t_interval
 from lm_eval_ext.models.generation import Thought
@@ -85,6 +86,7 @@ def score_task(
     changes: Mapping[str, Any],
     grader: str | None = None,
     calibrator: Calibrator | None = None,
+    stored: StoredSources | None = None,
 ) -> TaskScores | None:
     """Compute the metrics of a task from its sample file.
 
@@ -101,6 +103,8 @@ def score_task(
         Family of the grader to judge the attempts with once more; None keeps the logged verdicts.
     calibrator
         Adds the source ``calibrated``.
+    stored
+        Adds sources from the tokens in the run's store.
 
     Returns
     -------
@@ -122,9 +126,13 @@ def score_task(
     for sample in read_samples(samples):
         questions.add(text_hash(asked(sample)[0]))
         if "attempts" in sample:
+            if stored is not None:
+                stored.add(sample)
             by_filter.setdefault(sample["filter"], []).append(_needed(sample, grader))
     if not by_filter:
         return None
+    if stored is not None:
+        stored.report(samples)
     if calibrator is not None:
         calibrator.refuse(questions, samples.name)
     scores: dict[str, Score] = {}

@@ -24,6 +24,7 @@ from lm_eval_ext.leaderboard.rescoring import (
     score_task,
 )
 from lm_eval_ext.leaderboard.run_files import RunFiles, newest_run
+from lm_eval_ext.leaderboard.stored_sources import StoredSources
 from lm_eval_ext.methods.calibrator import read_calibrator
 from lm_eval_ext.metrics import UndefinedMetricWarning
 from lm_eval_ext.scoring import headline
@@ -78,9 +79,10 @@ def score_run(files: RunFiles, options: ScoreOptions) -> dict[str, TaskScores]:
     changes = {name: value for name, value in changes.items() if value is not None}
     plans = [_plan(task, files, changes, options) for task in options.tasks or files.samples]
     calibrator = None if options.calibrator is None else read_calibrator(options.calibrator)
+    stored = None if options.store is None else StoredSources(options.store)
     scored = {}
     for task, plan in plans:
-        found = score_task(files.samples[task], **plan, calibrator=calibrator)
+        found = score_task(files.samples[task], **plan, calibrator=calibrator, stored=stored)
         if found is None:
             logger.warning("%s: its samples hold no attempts, left out", task)
         else:

@@ -27,9 +27,12 @@ CALIBRATED = "calibrated"
 
 FORMAT = "lm_eval_ext.calibrator/1"
 
-QUESTION_SOURCES = ("answer_share", "answer_groups")
+QUESTION_SOURCES = ("answer_share", "answer_groups", "answer_entropy")
 """Sources of an attempt beside the others at its question: the share of them that gave its answer,
-and the number of different answers per attempt. They exist only once answers are extracted."""
+the number of different answers per attempt, and `lm_eval_ext.metrics.answer_entropy`."""
+
+GRADED_SOURCES = (*QUESTION_SOURCES, "answer_logprob")
+"""Sources that exist only once answers are extracted."""
 
 _SMALLEST = 1e-6
 """Probabilities are read between it and 1 less it, so that their log-odds are finite."""
@@ -136,7 +139,8 @@ def attempt_values(summary: Mapping[str, Any], names: Sequence[str]) -> list[flo
         As `attempt_summary` returns it, or the details of a logged attempt.
     names
         ``mean_logprob``, ``total_logprob``, ``perplexity``, ``mean_entropy``, ``self_certainty``,
-        ``mean_margin``, ``length``, or the name of a probability (read as log-odds) or uncertainty.
+        ``mean_margin``, ``lowest_window_logprob``, ``tail_logprob``, ``answer_logprob``,
+        ``length``, or the name of a probability (read as log-odds) or uncertainty.
 
     Examples
     --------
@@ -158,6 +162,7 @@ def known_values(summary: Mapping[str, Any]) -> dict[str, float]:
             ("self_certainty", "mean_self_certainty"),
             ("mean_margin", "mean_margin"),
             ("length", "n_tokens"),
+            *((name, name) for name in ("lowest_window_logprob", "tail_logprob", "answer_logprob")),
         )
     }
     mean, length = found["mean_logprob"], found["length"]
@@ -231,10 +236,11 @@ def read_attempt_calibrator(path: str | Path | None) -> Calibrator | None:
     if path is None:
         return None
     found = read_calibrator(path)
-    if found.looks_at_questions:
+    graded = [name for name in found.sources if name in GRADED_SOURCES]
+    if graded:
         raise UserError(
-            f"calibrator={path}: reads {', '.join(QUESTION_SOURCES)}, which exist only when all "
-            "attempts at a question are graded; use lm-eval-ext score --calibrator on the run"
+            f"calibrator={path}: reads {', '.join(graded)}, which exist only when the attempts at "
+            "a question are graded; use lm-eval-ext score --calibrator on the run"
         )
     return found
 

@@ -4,6 +4,12 @@ Every metric is one pure function. It can be imported without lm-eval, torch or 
 SciPy is loaded only by the functions that need it.
 """
 
+from lm_eval_ext.metrics.attempt_sources import (
+    answer_entropy,
+    answer_logprob,
+    lowest_window_logprob,
+    tail_logprob,
+)
 from lm_eval_ext.metrics.bootstrap import (
     BootstrapInterval,
     cluster_bootstrap,
@@ -66,6 +72,8 @@ __all__ = [
     "VoteScore",
     "accuracy_at_coverage",
     "affine_rmse",
+    "answer_entropy",
+    "answer_logprob",
     "apply_temperature",
     "auprc",
     "aurc",
@@ -82,6 +90,7 @@ __all__ = [
     "fit_temperature",
     "group_answers",
     "holm",
+    "lowest_window_logprob",
     "mae",
     "maj_at_k",
     "mean_over_questions",
@@ -102,6 +111,7 @@ __all__ = [
     "smooth_ece",
     "spearman",
     "t_interval",
+    "tail_logprob",
     "weighted_vote",
     "wilson_interval",
     "within_question_auroc",

@@ -73,6 +73,25 @@ class Thought(NamedTuple):
         return response[self.n_characters or 0 :] if self.finished else None
 
 
+class AnswerTokens(NamedTuple):
+    """The tokens that write the answer of an attempt, from `start` up to, not including, `end`.
+
+    Parameters
+    ----------
+    text
+        What they write, without what else is in the first and last of them.
+    start, end
+        Numbers of tokens.
+    in_box
+        Whether the answer is the inside of a box; otherwise it is the last number.
+    """
+
+    text: str
+    start: int
+    end: int
+    in_box: bool
+
+
 @dataclass(frozen=True)
 class GenerationRecord:
     """The annotations of one attempt.
@@ -97,6 +116,8 @@ class GenerationRecord:
         Values per token, by name, each an array of shape (n_tokens,), float32.
     extra
         Other annotations of a wrapper, by name; values are JSON-serializable.
+    answer
+        Its last box or number, or None where there is none or it was not looked for.
     """
 
     attempt: int = 0
@@ -110,6 +131,7 @@ class GenerationRecord:
     token_scores: Mapping[str, NDArray[np.float32]] = field(default_factory=dict)
     extra: Mapping[str, Any] = field(default_factory=dict)
     thought: Thought | None = None
+    answer: AnswerTokens | None = None
 
     @property
     def n_tokens(self) -> int:

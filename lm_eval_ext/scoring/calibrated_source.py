@@ -88,9 +88,12 @@ def source_values(question: Question, names: tuple[str, ...], members: IntArray)
     is_valid = np.array([attempt["answer"] is not None for attempt in question])[members]
     votes = (answers[:, :, None] == answers[:, None, :]).sum(axis=2)
     k = members.shape[1]
+    # An invalid attempt agrees with no other.
+    surprise = -np.log(np.where(is_valid, votes, 1) / k)
     compared = {
         "answer_share": np.where(is_valid, votes / k, 0.0),
         "answer_groups": np.repeat((is_valid / votes).sum(axis=1, keepdims=True) / k, k, axis=1),
+        "answer_entropy": np.repeat(surprise.mean(axis=1, keepdims=True), k, axis=1),
     }
     for name, column in compared.items():
         if name in names:

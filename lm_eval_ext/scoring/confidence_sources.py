@@ -2,21 +2,27 @@
 
 The sources of a question are found in the logged details of its attempts, by name:
 
-========================  ===========  ========  ==================================================
-source                    probability  unit      what it is
-========================  ===========  ========  ==================================================
-``vote_share``            yes          question  share of the attempts that gave the majority's
-                                                 answer; only where there are several attempts, and
-                                                 a valid answer among them
-what a wrapper puts into  yes          attempt   its estimate that the attempt is correct
+=========================  ===========  ========  =================================================
+source                     probability  unit      what it is
+=========================  ===========  ========  =================================================
+``vote_share``             yes          question  share of the attempts that gave the majority's
+                                                  answer; only where there are several attempts,
+                                                  and a valid answer among them
+``answer_entropy``         no           question  entropy over the groups of equal answers, nats;
+                                                  of the majority's answer, as above
+what a wrapper puts into   yes          attempt   its estimate that the attempt is correct
 ``probabilities``
-what a wrapper puts into  no           attempt   any measure that is higher where the model is less
-``uncertainties``                                sure
-``mean_logprob``          no           attempt   mean log-probability of the tokens, nats
-``perplexity``            no           attempt   exp of its negative, which ranks attempts alike
-``mean_entropy``          no           attempt   mean entropy of the next-token distribution, nats
-``self_certainty``        no           attempt   mean KL from the uniform distribution to it, nats
-========================  ===========  ========  ==================================================
+what a wrapper puts into   no           attempt   any measure that is higher where the model is
+``uncertainties``                                 less sure
+``mean_logprob``           no           attempt   mean log-probability of the tokens, nats
+``perplexity``             no           attempt   exp of its negative, which ranks attempts alike
+``mean_entropy``           no           attempt   mean entropy of the next-token distribution, nats
+``self_certainty``         no           attempt   mean KL from the uniform distribution to it, nats
+``lowest_window_logprob``  no           attempt   lowest mean log-probability of a tenth of the
+                                                  tokens, nats
+``tail_logprob``           no           attempt   that of the last tenth
+``answer_logprob``         no           attempt   that of the tokens of the answer
+=========================  ===========  ========  =================================================
 
 Calibration is measured on probabilities only. An uncertainty is never scaled into one. A value that
 is not finite (a NaN from a half-precision model) is not a value: the attempt then has no confidence
@@ -35,7 +41,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lm_eval_ext.grading.attempt_details import AttemptDetails, Question
-from lm_eval_ext.metrics import UndefinedMetricWarning
+from lm_eval_ext.metrics import UndefinedMetricWarning, answer_entropy
 
 
 class Source(NamedTuple):
@@ -80,7 +86,7 @@ def confidence_sources(question: Question) -> dict[str, Source]:
     >>> confidence_sources(attempts)["vote_share"].confidence
     [0.6666666666666666]
     """
-    sources = {"vote_share": _vote_share(question)} if len(question) > 1 else {}
+    sources = _of_votes(question) if len(question) > 1 else {}
     probabilities = [attempt.get("probabilities", {}) for attempt in question]
     for name in _names(probabilities):
         values = [row.get(name) for row in probabilities]
@@ -98,34 +104,48 @@ def confidence_sources(question: Question) -> dict[str, Source]:
 def _from_statistics(question: Question) -> dict[str, Source]:
     """Return what the engine's statistics of an attempt say about it."""
     mean_logprob = [attempt.get("mean_logprob") for attempt in question]
-    if all(value is None for value in mean_logprob):
-        return {}
     # The response probability of Taubenfeld et al. 2025 (arXiv:2502.06233), section 3, by which
     # their votes are weighted.
     per_token = [None if value is None else math.exp(value) for value in mean_logprob]
-    perplexity = [_negative(_exponential(_negative(value))) for value in mean_logprob]
-    mean_entropy = [_negative(attempt.get("mean_entropy")) for attempt in question]
-    self_certainty = [attempt.get("mean_self_certainty") for attempt in question]
+    values: dict[str, list[float | None]] = {
+        "mean_logprob": mean_logprob,
+        "perplexity": [_negative(_exponential(_negative(value))) for value in mean_logprob],
+        "mean_entropy": [_negative(attempt.get("mean_entropy")) for attempt in question],
+        "self_certainty": [attempt.get("mean_self_certainty") for attempt in question],
+        "lowest_window_logprob": [a.get("lowest_window_logprob") for a in question],
+        "tail_logprob": [attempt.get("tail_logprob") for attempt in question],
+        "answer_logprob": [attempt.get("answer_logprob") for attempt in question],
+    }
+    weights = {"mean_logprob": per_token}
     return {
-        "mean_logprob": source_of_attempts(question, mean_logprob, vote_weight=per_token),
-        "perplexity": source_of_attempts(question, perplexity),
-        "mean_entropy": source_of_attempts(question, mean_entropy),
-        "self_certainty": source_of_attempts(question, self_certainty),
+        name: source_of_attempts(question, of_attempts, vote_weight=weights.get(name))
+        for name, of_attempts in values.items()
+        if any(value is not None for value in of_attempts)
     }
 
 
-def _vote_share(question: Question) -> Source:
-    """Return the majority's share of all attempts, invalid ones too, and whether it is right.
+def _of_votes(question: Question) -> dict[str, Source]:
+    """Return what the answers say together, about whether the majority's is right.
 
-    Of answers with equally many votes the one given first counts: attempts come in random order.
-    Without one valid answer there is no majority, and no row.
+    The majority's share is of all attempts, invalid ones too. Of answers with equally many votes
+    the one given first counts: attempts come in random order. Without one valid answer there is no
+    majority, and no row.
     """
-    votes = Counter(a["answer"] for a in question if a["answer"] is not None)
+    answers = [attempt["answer"] for attempt in question]
+    votes = Counter(answer for answer in answers if answer is not None)
     if not votes:
-        return Source([], [], [], is_probability=True)
+        return {
+            "vote_share": Source([], [], [], is_probability=True),
+            "answer_entropy": Source([], [], [], is_probability=False),
+        }
     answer, n_votes = votes.most_common(1)[0]
     correct = next(attempt["correct"] for attempt in question if attempt["answer"] == answer)
-    return Source([n_votes / len(question)], [correct], [math.nan], is_probability=True)
+    share = Source([n_votes / len(answers)], [correct], [math.nan], is_probability=True)
+    entropy = -answer_entropy(answers)
+    return {
+        "vote_share": share,
+        "answer_entropy": share._replace(confidence=[entropy], is_probability=False),
+    }
 
 
 def source_of_attempts(

@@ -22,10 +22,14 @@ NUMBERS = (
 
 SOURCES = (
     "vote_share",
+    "answer_entropy",
     "mean_logprob",
     "perplexity",
     "mean_entropy",
     "self_certainty",
+    "lowest_window_logprob",
+    "tail_logprob",
+    "answer_logprob",
     "self_eval",
     "p_true",
     "draft_eu",

@@ -43,8 +43,8 @@ def decode_generation(value: Mapping[str, Any]) -> Generation:
     KeyError, TypeError, ValueError
         If it is something else.
     """
-    # The thought is not kept: it follows from prompt and tokens.
-    names = [field.name for field in fields(GenerationRecord) if field.name != "thought"]
+    # Thought and answer are not kept: they follow from prompt and tokens.
+    names = {field.name for field in fields(GenerationRecord)} - {"thought", "answer"}
     record = {name: value[name] for name in names}
     record["token_ids"] = tuple(map(int, record["token_ids"]))
     record["token_scores"] = _decode_arrays(record["token_scores"])

@@ -92,11 +92,14 @@ def test_every_source_of_an_attempt_has_a_value():
     details = {
         **{"n_tokens": 10, "mean_logprob": -0.1, "mean_entropy": 0.3, "mean_margin": 0.8},
         **{"mean_self_certainty": 5.0, "uncertainties": {"draft_eu": 2.0}},
+        **{"lowest_window_logprob": -0.7, "tail_logprob": -0.2, "answer_logprob": -0.05},
         "probabilities": {"sure": 1.0, "calibrated": 0.5},
     }
     names = ["mean_logprob", "total_logprob", "perplexity", "mean_entropy", "self_certainty"]
     values = attempt_values(details, [*names, "mean_margin", "length", "draft_eu", "calibrated"])
     np.testing.assert_allclose(values, [-0.1, -1.0, np.exp(0.1), 0.3, 5.0, 0.8, 10.0, 2.0, np.nan])
+    names = ["lowest_window_logprob", "tail_logprob", "answer_logprob"]
+    assert attempt_values(details, names) == [-0.7, -0.2, -0.05]
     assert 10 < attempt_values(details, ["sure"])[0] < 20
     assert np.isnan(attempt_values({"mean_logprob": float("nan")}, ["mean_logprob"])[0])
     assert np.isfinite(attempt_values({"mean_logprob": -1e6}, ["perplexity"])[0])
@@ -142,3 +145,5 @@ def test_a_run_cannot_use_what_exists_after_grading(write):
     assert read_attempt_calibrator(write()).sources == ("mean_logprob", "self_eval")
     with pytest.raises(UserError, match="use lm-eval-ext score --calibrator"):
         read_attempt_calibrator(write(sources=["mean_logprob", "answer_share"]))
+    with pytest.raises(UserError, match="reads answer_logprob, which exist only when"):
+        read_attempt_calibrator(write(sources=["mean_logprob", "answer_logprob"]))

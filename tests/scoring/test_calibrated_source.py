@@ -8,7 +8,7 @@ import pytest
 from lm_eval_ext.errors import UserError
 from lm_eval_ext.harness.attempt_settings import read_settings
 from lm_eval_ext.methods.calibrator import Calibrator, Layer
-from lm_eval_ext.metrics import weighted_vote
+from lm_eval_ext.metrics import answer_entropy, weighted_vote
 from lm_eval_ext.scoring.calibrated_source import source_values, with_calibrated
 from lm_eval_ext.scoring.metric_suites import passn
 
@@ -32,7 +32,7 @@ def question(answers=ANSWERS):
 
 
 def test_sources_of_subsets_are_those_of_their_attempts_alone():
-    names = ("length", "answer_groups", "answer_share")
+    names = ("length", "answer_groups", "answer_share", "answer_entropy")
     for k in (1, 2, 4, 5):
         members = np.array(list(combinations(range(5), k)))
         found = source_values(question(), names, members)
@@ -40,7 +40,9 @@ def test_sources_of_subsets_are_those_of_their_attempts_alone():
             alone = [ANSWERS[i] for i in chosen]
             groups = len({a for a in alone if a is not None}) / k
             shares = [0.0 if a is None else alone.count(a) / k for a in alone]
-            np.testing.assert_allclose(row, [[3, groups, share] for share in shares])
+            entropy = answer_entropy(alone)
+            expected = [[3, groups, share, entropy] for share in shares]
+            np.testing.assert_allclose(row, expected, atol=1e-15)
 
 
 def test_a_calibrator_of_attempts_is_a_source_like_others():

@@ -12,9 +12,12 @@ def attempts(*verdicts, **annotations):
     return [{"answer": a, "correct": c, **annotations} for a, c in verdicts]
 
 
-def test_plain_strings_have_their_share_of_votes_only():
+def test_plain_strings_have_what_their_answers_say_only():
     sources = confidence_sources(attempts(("4", True), ("5", False), ("4", True), (None, False)))
-    assert list(sources) == ["vote_share"]
+    assert list(sources) == ["vote_share", "answer_entropy"]
+    entropy = sources["answer_entropy"]
+    assert entropy.confidence == [pytest.approx(-1.5 * math.log(2))]  # shares 1/2, 1/4, 1/4
+    assert (entropy.correct, entropy.is_probability, entropy.votes) == ([True], False, None)
     source = sources["vote_share"]
     assert (source.confidence, source.correct, source.is_probability) == ([0.5], [True], True)
     assert math.isnan(source.n_tokens[0])
@@ -22,14 +25,15 @@ def test_plain_strings_have_their_share_of_votes_only():
 
 
 def test_of_equal_shares_the_first_answer_counts():
-    (source,) = confidence_sources(attempts((None, False), ("5", False), ("4", True))).values()
+    source = confidence_sources(attempts((None, False), ("5", False), ("4", True)))["vote_share"]
     assert (source.confidence, source.correct) == ([1 / 3], [False])
 
 
 def test_without_an_answer_there_is_no_share():
-    (source,) = confidence_sources(attempts((None, False), (None, False))).values()
-    assert (source.confidence, source.correct, source.n_tokens) == ([], [], [])
-    assert source.is_probability
+    sources = confidence_sources(attempts((None, False), (None, False)))
+    for source in sources.values():
+        assert (source.confidence, source.correct, source.n_tokens) == ([], [], [])
+    assert sources["vote_share"].is_probability
 
 
 def test_a_single_attempt_has_no_share():
@@ -50,6 +54,17 @@ def test_statistics_are_oriented_so_that_higher_is_surer():
     assert all(source.n_tokens == [7] for source in sources.values())
     assert not any(source.is_probability for source in sources.values())
     assert sources["mean_logprob"].vote_weight == [pytest.approx(math.exp(-0.5))]
+
+
+def test_a_source_that_no_attempt_has_is_absent():
+    question = attempts(("4", True), ("5", False), mean_logprob=-0.5, tail_logprob=-0.25)
+    question[0]["answer_logprob"] = -0.125
+    sources = confidence_sources(question)
+    ours = [name for name in sources if name not in ("vote_share", "answer_entropy")]
+    assert ours == ["mean_logprob", "perplexity", "tail_logprob", "answer_logprob"]
+    assert sources["tail_logprob"].confidence == [-0.25, -0.25]
+    assert sources["answer_logprob"].confidence == [-0.125]
+    assert sources["answer_logprob"].vote_weight is None
 
 
 def test_what_wrappers_add_keeps_its_kind():

@@ -1,6 +1,7 @@
 """The metrics of a kind of task, and what one question gives them."""
 
 import json
+import math
 import pickle
 
 import pytest
@@ -25,7 +26,10 @@ def suite():
 
 
 def test_a_source_metric_is_reported_once_per_source(suite):
-    assert suite.values(QUESTION) == {"best": True, "top:vote_share": 0.5, "top:self_eval": 0.9}
+    assert suite.values(QUESTION) == {
+        **{"best": True, "top:vote_share": 0.5, "top:self_eval": 0.9},
+        "top:answer_entropy": pytest.approx(-math.log(2)),
+    }
 
 
 def test_a_metric_without_a_value_has_no_row(suite):

@@ -91,7 +91,7 @@ def confidences_by_attempt(
     """
     found: dict[str, list[float | None]] = {}
     for name, source in sources.items():
-        if name == "vote_share":
+        if source.votes is None:
             continue
         if len(source.confidence) == len(question):
             found[name] = list(source.confidence)

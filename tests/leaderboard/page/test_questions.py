@@ -35,7 +35,7 @@ def test_index_of_a_question():
     assert row["correct"] == 1
     assert row["invalid"] == 1
     assert (row["answer"], row["votes"], row["majority"]) == ("5", 2, False)
-    assert row["wrong"] == {"vote_share": 0.5, "p": 0.9}
+    assert row["wrong"] == {"vote_share": 0.5, "answer_entropy": -1.03972, "p": 0.9}
 
 
 def test_without_valid_answers_the_majority_is_wrong():

@@ -63,9 +63,12 @@ export function sourcesOf(task, subject) {
   return [...new Set(sources)];
 }
 
+/** Sources of a question as a whole. */
+export const OF_QUESTIONS = ["vote_share", "answer_entropy"];
+
 /** The source shown first: a probability of single attempts where there is one. */
 export function mainSource(sources) {
-  const names = Object.keys(sources).filter((name) => name !== "vote_share");
+  const names = Object.keys(sources).filter((name) => !OF_QUESTIONS.includes(name));
   return names.find((name) => sources[name].is_probability) ?? names[0] ?? Object.keys(sources)[0];
 }
 

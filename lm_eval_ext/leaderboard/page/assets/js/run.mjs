@@ -4,7 +4,7 @@ import { BOARD, PAGE, cellOf, chunk } from "./data.mjs";
 import { choice, element, valueTable } from "./dom.mjs";
 import { curvesOverK, histogram, reliability, riskCoverage, roc } from "./curves.mjs";
 import { headScores } from "./heads.mjs";
-import { headline, mainSource } from "./columns.mjs";
+import { headline, mainSource, OF_QUESTIONS } from "./columns.mjs";
 import { plain, whole } from "./numbers.mjs";
 import { questionBrowser } from "./questions.mjs";
 
@@ -134,7 +134,7 @@ function chartParts(index, heads) {
   const grid = element("div", { class: "charts" });
   const draw = (name) => {
     const source = sources[name];
-    const unit = name === "vote_share" ? "questions" : "attempts";
+    const unit = OF_QUESTIONS.includes(name) ? "questions" : "attempts";
     const own = source
       ? [source.reliability ? reliability(name, source) : null, histogram(name, source, unit)].filter(Boolean)
       : [];
