@@ -26,7 +26,7 @@ from lm_eval_ext.harness import requests as harness
 from lm_eval_ext.leaderboard.run_files import newest_run, read_samples
 from lm_eval_ext.leaderboard.vote_curves import Vote, read_questions, vote_curve, vote_scores
 from lm_eval_ext.metrics import apply_temperature, auroc, brier, ece, mean_over_questions
-from lm_eval_ext.metrics.resampling import estimate_of, questions_of, resampled_values, resampler_of
+from lm_eval_ext.metrics.resampling import formula_of, questions_of, resampled_values
 from lm_eval_ext.model_wrappers.epicar import EpiCaRLM
 from lm_eval_ext.training.tuning.tau import choose_tau
 
@@ -186,12 +186,12 @@ def over_seeds(metric: Callable[..., Any], data: Sequence[Mapping[str, np.ndarra
     estimates, resampled = [], []
     for arrays in data:
         questions = questions_of(arrays, None)
-        resampler = resampler_of(metric, arrays, questions)
-        estimate = estimate_of(metric, arrays, resampler)
+        formula = formula_of(metric, arrays, questions)
+        estimate = formula.at_weight_one(questions.n_questions)
         estimates.append(float(estimate))
         resampled.append(
             resampled_values(
-                resampler, estimate, questions.n_questions, N_RESAMPLES, np.random.default_rng(0)
+                formula, estimate, questions.n_questions, N_RESAMPLES, np.random.default_rng(0)
             )
         )
     n = len(data)

@@ -45,8 +45,10 @@ def checked(confidence: ArrayLike, correct: ArrayLike) -> tuple[FloatArray, Floa
     return probabilities.ravel(), verdicts.ravel()
 
 
-def bin_edges(confidence: FloatArray, n_bins: int, binning: str) -> FloatArray:
-    """Return the n_bins - 1 inner borders of the bins.
+def bin_edges(
+    confidence: FloatArray, n_bins: int, binning: str, weights: FloatArray | None = None
+) -> FloatArray:
+    """Return the n_bins - 1 inner borders of the bins, of rows that count `weights` times.
 
     Bins are (low, high], the first one closed, so a confidence of exactly 1 is in the last bin.
     The borders of equal-mass bins are confidences that occur: ties are never split, and bins may
@@ -56,10 +58,11 @@ def bin_edges(confidence: FloatArray, n_bins: int, binning: str) -> FloatArray:
     one_of("binning", binning, ("width", "mass"))
     if binning == "width":
         return np.arange(1, n_bins) / n_bins
-    ordered = np.sort(confidence)
+    order = np.argsort(confidence, kind="stable")
+    up_to = np.cumsum(np.ones(len(order)) if weights is None else weights[order])
     # The last row of each of n_bins consecutive shares of the sorted rows, the last share aside.
-    last = -(-np.arange(1, n_bins) * len(ordered) // n_bins) - 1
-    return np.asarray(ordered[np.maximum(last, 0)])
+    last = -(-np.arange(1, n_bins) * up_to[-1] // n_bins)
+    return np.asarray(confidence[order][np.searchsorted(up_to, last)])
 
 
 def bin_of(confidence: FloatArray, edges: FloatArray, binning: str) -> NDArray[np.intp]:
@@ -81,13 +84,20 @@ def bin_sums(
     bins: NDArray[np.intp],
     n_bins: int,
     of_row: NDArray[np.intp] | None = None,
+    weights: FloatArray | None = None,
 ) -> BinSums:
-    """Sum rows and residuals in bins, separately for each question if `of_row` names them."""
+    """Sum rows and residuals in bins, separately for each question if `of_row` names them.
+
+    Rows count as often as `weights` says, or once.
+    """
     n_questions = 1
     if of_row is not None:
         n_questions = int(of_row.max()) + 1
-        bins = np.asarray(of_row * n_bins + bins)
+        bins = np.asarray(of_row * n_bins + bins) if n_questions > 1 else bins
     shape, length = (n_questions, n_bins), n_questions * n_bins
-    n_rows = np.bincount(bins, minlength=length).astype(np.float64)
-    residual = np.bincount(bins, weights=correct - confidence, minlength=length)
+    residuals = correct - confidence
+    if weights is not None:
+        residuals *= weights
+    n_rows = np.bincount(bins, weights=weights, minlength=length).astype(np.float64)
+    residual = np.bincount(bins, weights=residuals, minlength=length)
     return BinSums(np.asarray(n_rows.reshape(shape)), np.asarray(residual.reshape(shape)))

@@ -15,19 +15,18 @@ from numpy.typing import ArrayLike
 from lm_eval_ext.metrics.checks import FloatArray, at_least, one_of, open_unit, scalar_or_array
 from lm_eval_ext.metrics.resampling import (
     Data,
+    Formula,
     Metric,
     Questions,
-    Resampler,
     as_arrays,
-    estimate_of,
     evaluate_all,
+    formula_of,
     leave_one_out,
     questions_of,
-    resampled_by,
     resampled_values,
-    resampler_of,
     sums_by_question,
     too_undefined,
+    weighted,
 )
 
 
@@ -50,25 +49,25 @@ class BootstrapInterval(NamedTuple):
     method: str
 
 
-def _mean_resampler(questions: Questions, values: FloatArray) -> Resampler:
-    values = np.asarray(values, dtype=np.float64)
-    shape = values.shape[1:]
-    flat = values.reshape(len(values), -1)
+def _mean(questions: Questions, values: ArrayLike) -> Formula:
+    array = np.asarray(values, dtype=np.float64)
+    shape = array.shape[1:]
+    flat = array.reshape(len(array), -1)
     known = ~np.isnan(flat)
     columns = [*np.where(known, flat, 0.0).T, *known.T.astype(np.float64)]
     sums = sums_by_question(questions.of_row, questions.n_questions, columns)
     n_values = flat.shape[1]
 
-    def evaluate(drawn: Any) -> FloatArray:
-        totals = drawn.astype(np.float64) @ sums
+    def value(weights: FloatArray) -> FloatArray:
+        totals = weights @ sums
         count = totals[:, n_values:]
         means = totals[:, :n_values] / np.where(count > 0, count, np.nan)
-        return np.asarray(means.reshape(len(drawn), *shape))
+        return np.asarray(means.reshape(len(weights), *shape))
 
-    return Resampler(evaluate)
+    return Formula(value)
 
 
-@resampled_by(_mean_resampler)
+@weighted(_mean)
 def mean_over_questions(values: ArrayLike) -> Any:
     """Average per-question values, such as those of `pass_at_k` or a vote. Unit: question.
 
@@ -91,10 +90,8 @@ def mean_over_questions(values: ArrayLike) -> Any:
     array = np.asarray(values, dtype=np.float64)
     if array.ndim == 0 or len(array) == 0:
         raise ValueError("values must hold at least one question")
-    known = ~np.isnan(array)
-    count = known.sum(axis=0)
-    means = np.where(known, array, 0.0).sum(axis=0) / np.where(count > 0, count, np.nan)
-    return scalar_or_array(means)
+    questions = questions_of({"values": array}, None)
+    return scalar_or_array(_mean(questions, array).at_weight_one(questions.n_questions))
 
 
 def cluster_bootstrap(
@@ -109,8 +106,8 @@ def cluster_bootstrap(
 ) -> BootstrapInterval:
     """Find the confidence interval of any metric by resampling whole questions.
 
-    The metrics of this package that are sums or ranks evaluate all resamples at once; any other
-    function works too and is called once per resample.
+    Metrics with a weighted formula evaluate all resamples at once; any other function works too and
+    is called once per resample.
 
     Parameters
     ----------
@@ -195,14 +192,14 @@ def bootstrap_with_values(
     one_of("method", method, ("percentile", "bca"))
     arrays = as_arrays(data)
     questions = questions_of(arrays, clusters)
-    resampler = resampler_of(metric, arrays, questions)
-    estimate = estimate_of(metric, arrays, resampler)
+    formula = formula_of(metric, arrays, questions)
     n = questions.n_questions
+    estimate = formula.at_weight_one(n)
     rng = np.random.default_rng(seed)
-    values = resampled_values(resampler, estimate, n, n_resamples, rng)
-    low, high = _bounds(resampler, estimate, values, n, method, level)
-    if resampler.upper is not None:
-        upper, its_estimate = resampler.upper, np.asarray(resampler.upper.estimate)
+    values = resampled_values(formula, estimate, n, n_resamples, rng)
+    low, high = _bounds(formula, estimate, values, n, method, level)
+    if (upper := formula.upper) is not None:
+        its_estimate = upper.at_weight_one(n)
         its_values = resampled_values(upper, its_estimate, n, n_resamples, rng)
         high = _bounds(upper, its_estimate, its_values, n, method, level)[1]
     undefined = int(np.isnan(values).reshape(n_resamples, -1).any(axis=1).sum())
@@ -245,7 +242,7 @@ def _quantiles(values: FloatArray, levels: FloatArray) -> FloatArray:
 
 
 def _bounds(
-    resampler: Resampler,
+    formula: Formula,
     estimate: FloatArray,
     values: FloatArray,
     n_questions: int,
@@ -255,7 +252,7 @@ def _bounds(
     """Return lower and upper bounds, shape (2, ...), from values on resamples."""
     tails = np.array([0.5 - level / 2, 0.5 + level / 2])
     if method == "bca" and n_questions > 1:
-        left_out = evaluate_all(resampler, leave_one_out(n_questions))
+        left_out = evaluate_all(formula, leave_one_out(n_questions))
         tails = _bca_levels(estimate, values, left_out, tails)
     return _quantiles(values, tails)
 

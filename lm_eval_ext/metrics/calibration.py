@@ -7,6 +7,7 @@ miscalibration. Pass one row per question for a metric of questions.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, Literal
 
 import numpy as np
@@ -15,12 +16,12 @@ from numpy.typing import ArrayLike
 from lm_eval_ext.metrics.binning import Binning, BinSums, bin_edges, bin_of, bin_sums, checked
 from lm_eval_ext.metrics.checks import FloatArray, one_of
 from lm_eval_ext.metrics.resampling import (
+    Formula,
     Questions,
-    Resampler,
     flat_rows,
-    questions_of,
+    plain,
     require_same_questions,
-    resampled_by,
+    weighted,
 )
 
 Norm = Literal["l1", "l2", "max"]
@@ -47,7 +48,7 @@ def _calibration_error(count: FloatArray, residual: FloatArray, norm: str) -> Fl
     return np.asarray(np.sqrt((residual * gap).sum(axis=1) / count.sum(axis=1)))
 
 
-def _ece_resampler(
+def _ece(
     questions: Questions,
     *,
     confidence: ArrayLike,
@@ -55,20 +56,31 @@ def _ece_resampler(
     n_bins: int = 10,
     binning: Binning = "width",
     norm: Norm = "l1",
-) -> Resampler | None:
-    if binning != "width":
-        return None  # the bins themselves depend on the resample
-    sums = _width_sums(questions, confidence, correct, n_bins)
-    columns = np.concatenate(sums, axis=1)
+) -> Formula:
+    one_of("norm", norm, ("l1", "l2", "max"))
+    if binning == "width":
+        columns = np.concatenate(_width_sums(questions, confidence, correct, n_bins), axis=1)
 
-    def evaluate(drawn: Any) -> FloatArray:
-        totals = drawn.astype(np.float64) @ columns
-        return _calibration_error(totals[:, :n_bins], totals[:, n_bins:], norm)
+        def of_fixed_bins(weights: FloatArray) -> FloatArray:
+            totals = weights @ columns
+            return _calibration_error(totals[:, :n_bins], totals[:, n_bins:], norm)
 
-    return Resampler(evaluate)
+        return Formula(of_fixed_bins)
+    of_row, _ = flat_rows(questions, np.asarray(confidence))
+    probabilities, verdicts = checked(confidence, correct)
+
+    def of_own_bins(weights: FloatArray) -> FloatArray:
+        errors = []
+        for times in weights[:, of_row]:
+            bins = bin_of(probabilities, bin_edges(probabilities, n_bins, binning, times), binning)
+            sums = bin_sums(probabilities, verdicts, bins, n_bins, weights=times)
+            errors.append(_calibration_error(*sums, norm)[0])
+        return np.array(errors)
+
+    return Formula(of_own_bins)
 
 
-@resampled_by(_ece_resampler)
+@weighted(_ece)
 def ece(
     confidence: ArrayLike,
     correct: ArrayLike,
@@ -118,11 +130,8 @@ def ece(
     >>> ece([0.9, 0.9, 0.6, 0.6], [1, 1, 1, 0]).__round__(4)
     0.1
     """
-    one_of("norm", norm, ("l1", "l2", "max"))
-    probabilities, verdicts = checked(confidence, correct)
-    edges = bin_edges(probabilities, n_bins, binning)
-    sums = bin_sums(probabilities, verdicts, bin_of(probabilities, edges, binning), n_bins)
-    return float(_calibration_error(*sums, norm)[0])
+    given: dict[str, Any] = {"confidence": confidence, "correct": correct}
+    return plain(_ece, confidence, **given, n_bins=n_bins, binning=binning, norm=norm)
 
 
 class _Moments:
@@ -139,9 +148,9 @@ class _Moments:
         self.n_bins = count.shape[1]
         self.columns = np.concatenate(parts, axis=1).astype(np.float64)
 
-    def gaps(self, drawn: Any) -> tuple[FloatArray, FloatArray, FloatArray]:
+    def gaps(self, weights: FloatArray) -> tuple[FloatArray, FloatArray, FloatArray]:
         """Return share of rows, gap and its variance per bin, shape (n_samples, n_bins)."""
-        totals = (drawn.astype(np.float64) @ self.columns).reshape(len(drawn), 6, self.n_bins)
+        totals = (weights @ self.columns).reshape(len(weights), 6, self.n_bins)
         count, residual, residual2, cross, count2, n_questions = totals.transpose(1, 0, 2)
         gap = residual / np.maximum(count, 1)
         squares = np.maximum(residual2 - 2 * gap * cross + gap**2 * count2, 0)
@@ -184,43 +193,38 @@ def _debiased_less(share: FloatArray, gap: FloatArray, variance: FloatArray) -> 
     return _less_noise(share, gap, variance, gap)
 
 
-def _debiased_resampler(
+def _debiased_ece(
     questions: Questions,
     *,
     confidence: ArrayLike,
     correct: ArrayLike,
     clusters: ArrayLike | None = None,
     n_bins: int = 10,
-) -> Resampler:
+) -> Formula:
     require_same_questions("debiased_ece", questions, clusters)
     count, residual = _width_sums(questions, confidence, correct, n_bins)
-    share, gap, variance = sample = _Moments(BinSums(count, residual)).gaps(_once(len(count)))
+    sample = _Moments(BinSums(count, residual))
+    share, gap, variance = parts = sample.gaps(np.ones((1, len(count))))
     # Resampling the data as they are would add the noise of the gaps a second time. Moving the gap
     # of each bin to an estimate of its true value gives a sample whose error is known: the target.
     # Shrinking bin by bin overestimates it, shrinking all alike underestimates it: take the mean.
     one_by_one = np.sign(gap) * np.sqrt(np.maximum(gap**2 - variance, 0))
-    signal = (one_by_one + _pooled_signal(*sample)) / 2
+    signal = (one_by_one + _pooled_signal(*parts)) / 2
     moved = _Moments(BinSums(count, residual - count * (gap - signal)))
     target = float((share * np.abs(signal)).sum())
-    upper = Resampler(
-        lambda drawn: _debiased_less(*moved.gaps(drawn)),
-        estimate=_debiased_less(*sample)[0],
-        target=target,
-    )
-    return Resampler(
-        lambda drawn: _debiased(*moved.gaps(drawn)),
-        estimate=_debiased(*sample)[0],
-        target=target,
-        upper=upper,
-    )
+
+    def formula(error: Callable[..., FloatArray], upper: Formula | None = None) -> Formula:
+        return Formula(
+            lambda weights: error(*sample.gaps(weights)),
+            lambda weights: error(*moved.gaps(weights)),
+            target,
+            upper,
+        )
+
+    return formula(_debiased, upper=formula(_debiased_less))
 
 
-def _once(n_questions: int) -> FloatArray:
-    """Multiplicities of the sample itself."""
-    return np.ones((1, n_questions))
-
-
-@resampled_by(_debiased_resampler)
+@weighted(_debiased_ece)
 def debiased_ece(
     confidence: ArrayLike,
     correct: ArrayLike,
@@ -272,6 +276,5 @@ def debiased_ece(
     >>> round(ece(confidence, correct), 3), round(debiased_ece(confidence, correct), 3)
     (0.047, 0.01)
     """
-    questions = questions_of({"confidence": confidence, "correct": correct}, clusters)
-    sums = _width_sums(questions, confidence, correct, n_bins)
-    return float(_debiased(*_Moments(sums).gaps(_once(questions.n_questions)))[0])
+    given: dict[str, Any] = {"confidence": confidence, "correct": correct}
+    return plain(_debiased_ece, confidence, clusters, by_question=True, **given, n_bins=n_bins)

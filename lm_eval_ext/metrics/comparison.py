@@ -20,10 +20,9 @@ from lm_eval_ext.metrics.resampling import (
     Metric,
     Questions,
     as_arrays,
-    estimate_of,
+    formula_of,
     questions_of,
     resampled_values,
-    resampler_of,
     too_undefined,
 )
 
@@ -185,12 +184,12 @@ def _resampled(
     metric: Metric, data: Data, questions: Questions, state: int, n_resamples: int
 ) -> tuple[float, FloatArray]:
     """Return a metric that gives one number, and its values on resampled questions."""
-    resampler = resampler_of(metric, data, questions)
-    estimate = estimate_of(metric, data, resampler)
+    formula = formula_of(metric, data, questions)
+    estimate = formula.at_weight_one(questions.n_questions)
     if estimate.ndim:
         raise ValueError(f"metric must give one number, got shape {estimate.shape}")
     rng = np.random.default_rng(state)
-    values = resampled_values(resampler, estimate, questions.n_questions, n_resamples, rng)
+    values = resampled_values(formula, estimate, questions.n_questions, n_resamples, rng)
     return float(estimate), values
 
 

@@ -14,31 +14,25 @@ from typing import Literal
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from lm_eval_ext.metrics.checks import FloatArray, IntArray, UndefinedMetricWarning, one_of
-from lm_eval_ext.metrics.pair_counts import auroc_resampler
+from lm_eval_ext.metrics.checks import FloatArray, UndefinedMetricWarning, one_of
 from lm_eval_ext.metrics.ranking import (
     Ranked,
     nan_if_one_class,
+    of_ranking,
     oriented,
-    rank,
-    ranking_resampler,
-    warn_if_one_class,
+    ranked_plain,
 )
 from lm_eval_ext.metrics.resampling import (
+    Formula,
     Questions,
-    Resampler,
     flat_rows,
-    questions_of,
+    plain,
+    ratio,
     require_same_questions,
-    resampled_by,
-    sums_by_question,
+    weighted,
 )
 
 Label = Literal["correct", "incorrect"]
-
-
-def _steps(totals: FloatArray) -> FloatArray:
-    return np.diff(totals, axis=1, prepend=0.0)
 
 
 def _auroc(ranked: Ranked) -> FloatArray:
@@ -46,12 +40,15 @@ def _auroc(ranked: Ranked) -> FloatArray:
     # Twice the wrong answers above each correct one: those in the same block count half.
     above = wrong.copy()
     above[:, 1:] += wrong[:, :-1]
-    twice_lost = np.einsum("ij,ij->i", _steps(correct), above)
+    twice_lost = np.einsum("ij,ij->i", np.diff(correct, prepend=0.0), above)
     pairs = correct[:, -1] * wrong[:, -1]
     return nan_if_one_class(ranked, 1 - twice_lost / (2 * np.maximum(pairs, 1)))
 
 
-@resampled_by(auroc_resampler(ranking_resampler(_auroc)))
+_AUROC = of_ranking(_auroc, name="auroc")
+
+
+@weighted(_AUROC)
 def auroc(
     correct: ArrayLike,
     *,
@@ -92,9 +89,7 @@ def auroc(
     >>> auroc([1, 1, 0, 0], uncertainty=[0.9, 0.4, 0.4, 0.1])
     0.125
     """
-    ranked = rank(*oriented(correct, uncertainty, confidence))
-    warn_if_one_class("auroc", ranked)
-    return float(_auroc(ranked)[0])
+    return ranked_plain(_AUROC, correct, uncertainty, confidence)
 
 
 def _won_within(
@@ -125,38 +120,29 @@ def _won_within(
     return won, met
 
 
-def _pairs_by_question(
-    questions: Questions,
-    correct: ArrayLike,
-    uncertainty: ArrayLike | None,
-    confidence: ArrayLike | None,
-) -> FloatArray:
-    """Return the pairs won and all pairs of each question, shape (n_questions, 2)."""
-    verdicts, score = oriented(correct, uncertainty, confidence)
-    of_row, (verdicts, score) = flat_rows(questions, verdicts, score)
-    won_and_met = _won_within(of_row, verdicts, score)
-    return sums_by_question(of_row, questions.n_questions, list(won_and_met))
-
-
-def _within_question_resampler(
+def _within_question(
     questions: Questions,
     *,
     correct: ArrayLike,
     uncertainty: ArrayLike | None = None,
     confidence: ArrayLike | None = None,
     clusters: ArrayLike | None = None,
-) -> Resampler:
+) -> Formula:
     require_same_questions("within_question_auroc", questions, clusters)
-    sums = _pairs_by_question(questions, correct, uncertainty, confidence)
+    verdicts, score = oriented(correct, uncertainty, confidence)
+    of_row, (verdicts, score) = flat_rows(questions, verdicts, score)
+    won, met = _won_within(of_row, verdicts, score)
+    if not met.any():
+        warnings.warn(
+            f"within_question_auroc is undefined (NaN): none of {questions.n_questions} questions "
+            "has both a right and a wrong attempt",
+            UndefinedMetricWarning,
+            stacklevel=4,
+        )
+    return ratio(of_row, questions.n_questions, won, met)
 
-    def evaluate(drawn: IntArray) -> FloatArray:
-        won, pairs = (drawn.astype(np.float64) @ sums).T
-        return np.asarray(won / np.where(pairs > 0, pairs, np.nan))
 
-    return Resampler(evaluate, estimate=evaluate(np.ones((1, len(sums)), dtype=np.int64))[0])
-
-
-@resampled_by(_within_question_resampler)
+@weighted(_within_question)
 def within_question_auroc(
     correct: ArrayLike,
     *,
@@ -208,17 +194,8 @@ def within_question_auroc(
     >>> within_question_auroc(correct, confidence=confidence)
     0.625
     """
-    questions = questions_of({"correct": correct}, clusters)
-    won, pairs = _pairs_by_question(questions, correct, uncertainty, confidence).sum(axis=0)
-    if not pairs:
-        warnings.warn(
-            f"within_question_auroc is undefined (NaN): none of {questions.n_questions} questions "
-            "has both a right and a wrong attempt",
-            UndefinedMetricWarning,
-            stacklevel=2,
-        )
-        return float("nan")
-    return float(won / pairs)
+    scores = {"uncertainty": uncertainty, "confidence": confidence}
+    return plain(_within_question, correct, clusters, by_question=True, correct=correct, **scores)
 
 
 def _auprc(ranked: Ranked, positive: Label = "correct") -> FloatArray:
@@ -231,11 +208,14 @@ def _auprc(ranked: Ranked, positive: Label = "correct") -> FloatArray:
         )
         n, hits = n[:, ::-1], hits[:, ::-1]
     precision = hits / np.maximum(n, 1)
-    area = (_steps(hits) * precision).sum(axis=1) / np.maximum(hits[:, -1], 1)
+    area = (np.diff(hits, prepend=0.0) * precision).sum(axis=1) / np.maximum(hits[:, -1], 1)
     return nan_if_one_class(ranked, area)
 
 
-@resampled_by(ranking_resampler(_auprc))
+_AUPRC = of_ranking(_auprc, name="auprc")
+
+
+@weighted(_AUPRC)
 def auprc(
     correct: ArrayLike,
     *,
@@ -269,6 +249,4 @@ def auprc(
     0.8333
     """
     one_of("positive", positive, ("correct", "incorrect"))
-    ranked = rank(*oriented(correct, uncertainty, confidence))
-    warn_if_one_class("auprc", ranked)
-    return float(_auprc(ranked, positive)[0])
+    return ranked_plain(_AUPRC, correct, uncertainty, confidence, positive=positive)

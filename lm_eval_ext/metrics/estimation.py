@@ -15,11 +15,12 @@ from numpy.typing import ArrayLike
 
 from lm_eval_ext.metrics.checks import FloatArray, as_float, one_of, same_shape
 from lm_eval_ext.metrics.resampling import (
+    Formula,
     Questions,
-    Resampler,
     flat_rows,
-    resampled_by,
-    sums_by_question,
+    plain,
+    ratio,
+    weighted,
 )
 
 
@@ -37,41 +38,31 @@ def _pair(estimate: ArrayLike, reference: ArrayLike) -> tuple[FloatArray, FloatA
     return a.ravel(), b.ravel()
 
 
-def _error_resampler(
-    error: Callable[..., FloatArray], finish: Callable[[FloatArray], FloatArray]
-) -> Callable[..., Resampler]:
-    """Make the resampler of a function of a mean of per-entry errors."""
+def _mean_error(
+    error: Callable[..., FloatArray], finish: Callable[[FloatArray], FloatArray] = np.asarray
+) -> Callable[..., Formula]:
+    """Make the formula of a function of a mean of per-entry errors."""
 
     def make(
         questions: Questions, *, estimate: ArrayLike, reference: ArrayLike, **options: Any
-    ) -> Resampler:
+    ) -> Formula:
         of_row, _ = flat_rows(questions, np.asarray(estimate))
         errors = error(*_pair(estimate, reference), **options)
-        columns = [errors, np.ones_like(errors)]
-        sums = sums_by_question(of_row, questions.n_questions, columns)
-
-        def evaluate(drawn: Any) -> FloatArray:
-            totals = drawn.astype(np.float64) @ sums
-            return np.asarray(finish(totals[:, 0] / totals[:, 1]))
-
-        return Resampler(evaluate)
+        return ratio(of_row, questions.n_questions, errors, np.ones_like(errors), finish)
 
     return make
-
-
-def _squared(estimate: FloatArray, reference: FloatArray) -> FloatArray:
-    return (estimate - reference) ** 2
-
-
-def _absolute(estimate: FloatArray, reference: FloatArray) -> FloatArray:
-    return np.abs(estimate - reference)
 
 
 def _squared_after(estimate: FloatArray, reference: FloatArray, fit: AffineFit) -> FloatArray:
     return (fit.slope * estimate + fit.intercept - reference) ** 2
 
 
-@resampled_by(_error_resampler(_squared, np.sqrt))
+_RMSE = _mean_error(lambda estimate, reference: (estimate - reference) ** 2, np.sqrt)
+_MAE = _mean_error(lambda estimate, reference: np.abs(estimate - reference))
+_AFFINE_RMSE = _mean_error(_squared_after, np.sqrt)
+
+
+@weighted(_RMSE)
 def rmse(estimate: ArrayLike, reference: ArrayLike) -> float:
     """Return the root mean squared error, in the unit of the arrays. Lower is better.
 
@@ -90,10 +81,10 @@ def rmse(estimate: ArrayLike, reference: ArrayLike) -> float:
     >>> rmse([1.0, 2.0], [1.0, 4.0]).__round__(4)
     1.4142
     """
-    return float(np.sqrt(_squared(*_pair(estimate, reference)).mean()))
+    return plain(_RMSE, estimate, estimate=estimate, reference=reference)
 
 
-@resampled_by(_error_resampler(_absolute, np.asarray))
+@weighted(_MAE)
 def mae(estimate: ArrayLike, reference: ArrayLike) -> float:
     """Return the mean absolute error, in the unit of the arrays. Lower is better.
 
@@ -104,7 +95,7 @@ def mae(estimate: ArrayLike, reference: ArrayLike) -> float:
     >>> mae([1.0, 2.0], [1.0, 4.0])
     1.0
     """
-    return float(_absolute(*_pair(estimate, reference)).mean())
+    return plain(_MAE, estimate, estimate=estimate, reference=reference)
 
 
 def fit_affine(estimate: ArrayLike, reference: ArrayLike) -> AffineFit:
@@ -125,7 +116,7 @@ def fit_affine(estimate: ArrayLike, reference: ArrayLike) -> AffineFit:
     return AffineFit(slope, float(b.mean() - slope * a.mean()), len(a))
 
 
-@resampled_by(_error_resampler(_squared_after, np.sqrt))
+@weighted(_AFFINE_RMSE)
 def affine_rmse(estimate: ArrayLike, reference: ArrayLike, *, fit: AffineFit) -> float:
     """Return the RMSE after a line fitted on held-out data, which removes scale and offset.
 
@@ -142,7 +133,7 @@ def affine_rmse(estimate: ArrayLike, reference: ArrayLike, *, fit: AffineFit) ->
     >>> affine_rmse([2.0, 3.0], [5.0, 7.0], fit=fit)
     0.0
     """
-    return float(np.sqrt(_squared_after(*_pair(estimate, reference), fit).mean()))
+    return plain(_AFFINE_RMSE, estimate, estimate=estimate, reference=reference, fit=fit)
 
 
 def _ranks(values: FloatArray) -> FloatArray:

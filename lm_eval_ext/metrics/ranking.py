@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable
+from functools import lru_cache
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -16,16 +17,15 @@ from numpy.typing import ArrayLike, NDArray
 
 from lm_eval_ext.metrics.checks import (
     FloatArray,
-    IntArray,
     UndefinedMetricWarning,
     as_binary,
     as_float,
     same_shape,
 )
-from lm_eval_ext.metrics.resampling import Questions, Resampler, flat_rows
+from lm_eval_ext.metrics.resampling import Formula, Questions, flat_rows, plain
 
 _CHUNK = 1 << 16
-"""Rows times resamples ranked at once: few enough to stay in the processor's cache."""
+"""Rows times samples ranked at once: few enough to stay in the processor's cache."""
 
 
 class Ranked(NamedTuple):
@@ -70,22 +70,53 @@ def _block_ends(sorted_score: FloatArray) -> NDArray[np.intp]:
     return np.append(np.flatnonzero(sorted_score[1:] != sorted_score[:-1]), len(sorted_score) - 1)
 
 
-def rank(verdicts: FloatArray, score: FloatArray) -> Ranked:
-    """Rank one sample, each row counted once; the result has one row."""
-    order = np.argsort(-score, axis=None, kind="stable")
-    ends = _block_ends(score.ravel()[order])
-    n = (ends + 1).astype(np.float64)
-    return Ranked(n[None], np.cumsum(verdicts.ravel()[order])[None, ends])
+def ranking(
+    of_row: NDArray[np.intp], verdicts: FloatArray, score: FloatArray
+) -> Callable[[FloatArray], Ranked]:
+    """Sort answers once, and return their ranking as a function of the questions' weights.
+
+    Parameters
+    ----------
+    of_row
+        Question of each answer, shape (n_rows,).
+    verdicts, score
+        Of each answer, likewise.
+    """
+    order = np.argsort(-score, kind="stable")
+    ends = _block_ends(score[order])
+    of_row, is_correct = of_row[order], verdicts[order]
+    at_ends = ends if len(ends) < len(order) else slice(None)
+
+    def ranked(weights: FloatArray) -> Ranked:
+        times = weights[:, of_row]
+        n = np.cumsum(times, axis=1)[:, at_ends]
+        times *= is_correct
+        return Ranked(n, np.cumsum(times, axis=1)[:, at_ends])
+
+    return ranked
 
 
-def ranking_resampler(summary: Callable[[Ranked], FloatArray]) -> Callable[..., Resampler]:
-    """Make the resampler of a metric that is a summary of the ranking.
+def rank_once(
+    correct: ArrayLike, uncertainty: ArrayLike | None, confidence: ArrayLike | None
+) -> Ranked:
+    """Rank one sample, each answer counted once; the result has one row."""
+    verdicts, score = (array.ravel() for array in oriented(correct, uncertainty, confidence))
+    of_row = np.zeros(len(verdicts), dtype=np.intp)
+    return ranking(of_row, verdicts, score)(np.ones((1, 1)))
+
+
+def of_ranking(
+    summary: Callable[..., FloatArray], *, name: str | None = None
+) -> Callable[..., Formula]:
+    """Make the formula of a metric that is a summary of the ranking.
 
     Parameters
     ----------
     summary
-        From a `Ranked` of any number of resamples, and the metric's options by name, to values of
-        shape (n_resamples,).
+        From a `Ranked` of any number of samples, and the metric's options by name, to values of
+        shape (n_samples,).
+    name
+        Of a metric that is undefined where all answers are right or all are wrong.
     """
 
     def make(
@@ -95,40 +126,44 @@ def ranking_resampler(summary: Callable[[Ranked], FloatArray]) -> Callable[..., 
         uncertainty: ArrayLike | None = None,
         confidence: ArrayLike | None = None,
         **options: Any,
-    ) -> Resampler:
+    ) -> Formula:
         verdicts, score = oriented(correct, uncertainty, confidence)
         of_row, (verdicts, score) = flat_rows(questions, verdicts, score)
-        order = np.argsort(-score, kind="stable")
-        ends = _block_ends(score[order])
-        of_row, is_correct = of_row[order], verdicts[order].astype(np.int64)
-        at_ends = ends if len(ends) < len(order) else slice(None)
+        if name is not None:
+            warn_if_one_class(name, verdicts)
+        ranked = ranking(of_row, verdicts, score)
+        step = max(1, _CHUNK // len(of_row))
 
-        def some(drawn: IntArray) -> FloatArray:
-            times = drawn[:, of_row]
-            n = np.cumsum(times, axis=1)[:, at_ends]
-            times *= is_correct
-            right = np.cumsum(times, axis=1)[:, at_ends]
-            return summary(Ranked(n.astype(np.float64), right.astype(np.float64)), **options)
+        def value(weights: FloatArray) -> FloatArray:
+            parts = [weights[i : i + step] for i in range(0, len(weights), step)]
+            return np.concatenate([summary(ranked(part), **options) for part in parts])
 
-        def evaluate(drawn: IntArray) -> FloatArray:
-            step = max(1, _CHUNK // len(of_row))
-            parts = [some(drawn[i : i + step]) for i in range(0, len(drawn), step)]
-            return np.concatenate(parts)
-
-        return Resampler(evaluate)
+        return Formula(value)
 
     return make
 
 
-def warn_if_one_class(name: str, ranked: Ranked) -> None:
-    """Say that a metric is undefined, and why, on behalf of the function that calls this."""
-    n, n_correct = int(ranked.n[0, -1]), int(ranked.correct[0, -1])
+def ranked_plain(
+    make: Callable[..., Formula],
+    correct: ArrayLike,
+    uncertainty: ArrayLike | None,
+    confidence: ArrayLike | None,
+    **options: Any,
+) -> float:
+    """Return a metric of the ranking where every answer weighs 1; `make` is of `of_ranking`."""
+    given = {"correct": correct, "uncertainty": uncertainty, "confidence": confidence, **options}
+    return plain(make, correct, **given)
+
+
+def warn_if_one_class(name: str, verdicts: FloatArray) -> None:
+    """Say that a metric is undefined, and why, on behalf of who called the metric."""
+    n, n_correct = len(verdicts), int(verdicts.sum())
     if n_correct in (0, n):
         state = "correct" if n_correct else "incorrect"
         warnings.warn(
             f"{name} is undefined (NaN): all {n} answers are {state}",
             UndefinedMetricWarning,
-            stacklevel=3,
+            stacklevel=5,
         )
 
 
@@ -158,15 +193,26 @@ def mean_selective_risk(ranked: Ranked, start: FloatArray) -> FloatArray:
         Shape (n_resamples,), NaN where no i remains.
     """
     n, wrong = ranked.n, ranked.wrong
-    before, errors_before = _previous(n), _previous(wrong)
-    size, errors = n - before, wrong - errors_before
+    size, errors = np.diff(n, prepend=0.0), np.diff(wrong, prepend=0.0)
     rate = errors / np.maximum(size, 1)
-    skipped = np.clip(start[:, None] - before, 0, size)
-    harmonic = np.concatenate([[0.0], np.cumsum(1 / np.arange(1, n[:, -1].max() + 1))])
-    steps = harmonic[n.astype(np.intp)] - harmonic[(before + skipped).astype(np.intp)]
-    total = ((errors_before - rate * before) * steps + rate * (size - skipped)).sum(axis=1)
+    before = n - size
+    harmonic = _harmonic_numbers(1 << int(n[:, -1].max()).bit_length())
+    at_ends = harmonic[n.astype(np.intp)]
+    if start.any():
+        skipped = np.clip(start[:, None] - before, 0, size)
+        steps = at_ends - harmonic[(before + skipped).astype(np.intp)]
+        size = size - skipped
+    else:
+        steps = np.diff(at_ends, prepend=0.0)
+    total = ((wrong - errors - rate * before) * steps + rate * size).sum(axis=1)
     count = n[:, -1] - start
     return np.asarray(total / np.where(count > 0, count, np.nan))
+
+
+@lru_cache(maxsize=4)
+def _harmonic_numbers(n: int) -> FloatArray:
+    """Return the sums of 1/i for i up to 0, 1, ..., n."""
+    return np.concatenate([[0.0], np.cumsum(1 / np.arange(1, n + 1))])
 
 
 def oracle(ranked: Ranked) -> Ranked:

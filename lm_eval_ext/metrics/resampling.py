@@ -1,9 +1,9 @@
-"""Re-evaluation of a metric on resampled questions, for every interval and test of this package.
+"""Metrics as functions of how much each question weighs, for every interval and test here.
 
-A resample of questions is described by how often each one was drawn, a row of *multiplicities* of
-shape (n_questions,). Any metric can be re-evaluated by repeating its rows accordingly. A metric
-that can do better says so where it is defined, with `resampled_by`: it then evaluates many rows of
-multiplicities at once, from per-question sums or from one common sort.
+A metric on fixed data is a *formula*: from a weight for each question to its value. With weights of
+1 it is the plain metric; a resample of questions is the weights that say how often each one was
+drawn. One formula evaluates many resamples at once, from per-question sums or from one common sort.
+A metric declares its formula with `weighted`; any other function is called on repeated rows.
 """
 
 from __future__ import annotations
@@ -11,12 +11,12 @@ from __future__ import annotations
 import warnings
 from collections.abc import Callable, Iterator, Mapping
 from functools import partial
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, NamedTuple, TypeVar, cast
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from lm_eval_ext.metrics.checks import FloatArray, IntArray, UndefinedMetricWarning
+from lm_eval_ext.metrics.checks import FloatArray, UndefinedMetricWarning
 
 Metric = Callable[..., Any]
 """A function of named arrays that gives a number, or an array of them."""
@@ -27,7 +27,7 @@ Data = Mapping[str, ArrayLike]
 _F = TypeVar("_F", bound=Metric)
 
 _CHUNK = 1 << 16
-"""Multiplicities held at once: few enough to stay in the processor's cache."""
+"""Weights held at once: few enough to stay in the processor's cache."""
 
 
 FEW_UNDEFINED = 0.05
@@ -45,46 +45,109 @@ class Questions(NamedTuple):
     ids: NDArray[Any]
 
 
-class Resampler(NamedTuple):
-    """A metric on fixed data, as a function of how often each question is drawn.
+class Formula(NamedTuple):
+    """A metric on fixed data, as a function of the weights of the questions.
 
     Parameters
     ----------
-    evaluate
-        From multiplicities of shape (n_resamples, n_questions) to values, (n_resamples, ...).
-    estimate
-        The metric on the sample, where that depends on which rows share a question; None if the
-        metric is simply called.
+    value
+        From weights, whole numbers of shape (n_samples, n_questions), to values, (n_samples, ...).
+    resampled
+        The same for intervals, on data whose true value is `target`: a metric that is corrected
+        for its bias would show the noise of the data a second time on resamples of the data.
+        None: `value`, and the target is the metric on the sample. Values on resamples are shifted
+        by what the metric on the sample is above the target.
     target
-        What the values on resamples estimate, if that is not the metric's value on the sample. A
-        bias-corrected metric differs from what it estimates there, and its intervals are shifted
-        by that difference.
+        What `resampled` estimates.
     upper
         Another estimator of the same quantity, whose interval gives the upper bound: for a metric
         that is itself too low in places, so that an interval around it would end too early.
     """
 
-    evaluate: Callable[[IntArray], FloatArray]
-    estimate: Any = None
+    value: Callable[[FloatArray], FloatArray]
+    resampled: Callable[[FloatArray], FloatArray] | None = None
     target: Any = None
-    upper: Resampler | None = None
+    upper: Formula | None = None
+
+    def at_weight_one(self, n_questions: int) -> FloatArray:
+        """Return the metric on the sample itself, shape (...)."""
+        return np.asarray(self.value(np.ones((1, n_questions)))[0])
 
 
-def resampled_by(make: Callable[..., Resampler | None]) -> Callable[[_F], _F]:
-    """Attach to a metric the function that makes its `Resampler`.
+def weighted(make: Callable[..., Formula]) -> Callable[[_F], _F]:
+    """Attach to a metric the function that makes its `Formula`.
 
     Parameters
     ----------
     make
         Called as ``make(questions, **arguments)`` with a `Questions` and the metric's arguments;
-        the first axis of each array counts rows. It may return None to decline.
+        the first axis of each array counts rows.
     """
 
     def attach(metric: _F) -> _F:
-        metric.make_resampler = make  # type: ignore[attr-defined]
+        metric.formula = make  # type: ignore[attr-defined]
         return metric
 
     return attach
+
+
+def plain(
+    make: Callable[..., Formula],
+    rows: ArrayLike,
+    clusters: ArrayLike | None = None,
+    *,
+    by_question: bool = False,
+    **arguments: Any,
+) -> float:
+    """Return a metric of one number: its formula where every row weighs 1.
+
+    Parameters
+    ----------
+    make
+        As for `weighted`.
+    rows
+        One of the arrays.
+    clusters
+        Question id of each row; None: each entry of the first axis is a question.
+    by_question
+        Whether it matters which rows share a question; otherwise all may be of one.
+    arguments
+        Of `make`.
+    """
+    n_rows = len(np.atleast_1d(np.asarray(rows)))
+    questions = Questions(np.zeros(n_rows, dtype=np.intp), 1, np.zeros(1))
+    if by_question:
+        questions = questions_of({"rows": rows}, clusters)
+    return float(make(questions, **arguments).at_weight_one(questions.n_questions))
+
+
+def ratio(
+    of_row: NDArray[np.intp],
+    n_questions: int,
+    numerator: FloatArray,
+    denominator: FloatArray,
+    finish: Callable[[FloatArray], FloatArray] = np.asarray,
+) -> Formula:
+    """Return the formula of a function of one sum over another; NaN where the second is 0.
+
+    Parameters
+    ----------
+    of_row
+        Question of each row, shape (n_rows,).
+    n_questions
+        Number of questions.
+    numerator, denominator
+        What is summed, shape (n_rows,).
+    finish
+        Of the ratio.
+    """
+    sums = sums_by_question(of_row, n_questions, [numerator, denominator])
+
+    def value(weights: FloatArray) -> FloatArray:
+        above, below = (weights @ sums).T
+        return finish(above / np.where(below > 0, below, np.nan))
+
+    return Formula(value)
 
 
 def questions_of(data: Data, clusters: ArrayLike | None) -> Questions:
@@ -132,8 +195,8 @@ def require_same_questions(metric: str, questions: Questions, clusters: ArrayLik
         )
 
 
-def resampler_of(metric: Metric, data: Data, questions: Questions) -> Resampler:
-    """Return the fast resampler of a metric, or one that repeats rows and calls the metric."""
+def formula_of(metric: Metric, data: Data, questions: Questions) -> Formula:
+    """Return the formula of a metric, or one that repeats rows and calls the metric."""
     arrays = {name: np.asarray(array) for name, array in data.items()}
     options: dict[str, Any] = {}
     function = metric
@@ -142,73 +205,71 @@ def resampler_of(metric: Metric, data: Data, questions: Questions) -> Resampler:
             raise ValueError("a partial metric must fix its options by name, not by position")
         options = {**function.keywords, **options}
         function = function.func
-    make = getattr(function, "make_resampler", None)
-    resampler = make(questions, **arrays, **options) if make else None
-    return resampler or Resampler(partial(_repeat_rows, metric, arrays, questions))
+    make = getattr(function, "formula", None)
+    if make is not None:
+        return cast(Formula, make(questions, **arrays, **options))
+    return Formula(partial(_repeat_rows, metric, arrays, questions))
 
 
 def _repeat_rows(
-    metric: Metric, arrays: dict[str, NDArray[Any]], questions: Questions, drawn: IntArray
+    metric: Metric, arrays: dict[str, NDArray[Any]], questions: Questions, weights: FloatArray
 ) -> FloatArray:
-    """Evaluate any metric, one resample at a time, on rows repeated as often as drawn."""
+    """Evaluate any metric, one sample at a time, on rows repeated as often as drawn."""
+    if (weights == 1).all():  # in their order, and with what the metric has to say
+        return np.stack([np.asarray(metric(**arrays), dtype=np.float64)] * len(weights))
     values = []
     order = np.argsort(questions.of_row, kind="stable")
     sorted_question = questions.of_row[order]
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # the caller counts the undefined resamples
-        for multiplicities in drawn:
-            rows = np.repeat(order, multiplicities[sorted_question])
+        for times in weights.astype(np.intp):
+            rows = np.repeat(order, times[sorted_question])
             values.append(metric(**{name: array[rows] for name, array in arrays.items()}))
     return np.asarray(values, dtype=np.float64)
 
 
-def draw(rng: np.random.Generator, n_questions: int, n_resamples: int) -> Iterator[IntArray]:
-    """Yield multiplicities of n_resamples resamples of n_questions, in chunks of rows."""
+def draw(rng: np.random.Generator, n_questions: int, n_resamples: int) -> Iterator[FloatArray]:
+    """Yield the weights of n_resamples resamples of n_questions, in chunks of rows."""
     step = max(1, _CHUNK // n_questions)
     for start in range(0, n_resamples, step):
         size = min(step, n_resamples - start)
         cells = rng.integers(0, n_questions, size=(size, n_questions), dtype=np.int32)
         cells = cells + (np.arange(size) * n_questions)[:, None]
         counts = np.bincount(cells.ravel(), minlength=size * n_questions)
-        yield counts.reshape(size, n_questions)
+        yield counts.reshape(size, n_questions).astype(np.float64)
 
 
-def leave_one_out(n_questions: int) -> Iterator[IntArray]:
-    """Yield the multiplicities that leave out each question in turn, in chunks of rows."""
+def leave_one_out(n_questions: int) -> Iterator[FloatArray]:
+    """Yield the weights that leave out each question in turn, in chunks of rows."""
     step = max(1, _CHUNK // n_questions)
     for start in range(0, n_questions, step):
         left_out = np.arange(start, min(start + step, n_questions))
-        counts = np.ones((len(left_out), n_questions), dtype=np.int64)
+        counts = np.ones((len(left_out), n_questions))
         counts[np.arange(len(left_out)), left_out] = 0
         yield counts
 
 
-def estimate_of(metric: Metric, data: Data, resampler: Resampler) -> FloatArray:
-    """Return the metric on the sample itself."""
-    value = metric(**data) if resampler.estimate is None else resampler.estimate
-    return np.asarray(value, dtype=np.float64)
-
-
 def resampled_values(
-    resampler: Resampler,
+    formula: Formula,
     estimate: FloatArray,
     n_questions: int,
     n_resamples: int,
     rng: np.random.Generator,
 ) -> FloatArray:
-    """Return the values on random resamples, shifted where the resampler asks for it.
+    """Return the values on random resamples, shifted where the formula asks for it.
 
     Shape (n_resamples, ...); all NaN for a single question, which has no spread to show.
     """
-    values = evaluate_all(resampler, draw(rng, n_questions, n_resamples))
+    values = evaluate_all(formula, draw(rng, n_questions, n_resamples))
     if n_questions < 2:
         return np.full_like(values, np.nan)
-    return values if resampler.target is None else values + (estimate - resampler.target)
+    return values if formula.target is None else values + (estimate - formula.target)
 
 
-def evaluate_all(resampler: Resampler, drawn: Iterator[IntArray]) -> FloatArray:
-    """Concatenate a resampler's values over chunks of multiplicities."""
-    return np.concatenate([resampler.evaluate(counts) for counts in drawn])
+def evaluate_all(formula: Formula, drawn: Iterator[FloatArray]) -> FloatArray:
+    """Concatenate a formula's values on resamples over chunks of weights."""
+    value = formula.resampled or formula.value
+    return np.concatenate([value(weights) for weights in drawn])
 
 
 def as_arrays(data: Data) -> dict[str, NDArray[Any]]:

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from lm_eval_ext.metrics.checks import FloatArray
-from lm_eval_ext.metrics.ranking import oriented, rank, warn_if_one_class
+from lm_eval_ext.metrics.ranking import rank_once, warn_if_one_class
 
 
 class RocCurve(NamedTuple):
@@ -52,9 +52,9 @@ def roc_curve(
     >>> curve.false_positive_rate, curve.true_positive_rate
     (array([0. , 0. , 0.5, 1. ]), array([0. , 0.5, 1. , 1. ]))
     """
-    ranked = rank(*oriented(correct, uncertainty, confidence))
-    warn_if_one_class("roc_curve", ranked)
+    ranked = rank_once(correct, uncertainty, confidence)
     kept = [np.concatenate([[0.0], totals[0]]) for totals in (ranked.wrong, ranked.correct)]
     if min(totals[-1] for totals in kept) == 0:
+        warn_if_one_class("roc_curve", np.asarray(correct, dtype=np.float64).ravel())
         return RocCurve(*(np.full(len(totals), np.nan) for totals in kept))
     return RocCurve(*(totals / totals[-1] for totals in kept))

@@ -5,8 +5,7 @@ Arrays are flat or of shape (n_questions, n_attempts). The unit is the attempt.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -14,11 +13,12 @@ from numpy.typing import ArrayLike
 from lm_eval_ext.metrics.binning import bin_edges, bin_of, checked
 from lm_eval_ext.metrics.checks import FloatArray
 from lm_eval_ext.metrics.resampling import (
+    Formula,
     Questions,
-    Resampler,
     flat_rows,
-    resampled_by,
-    sums_by_question,
+    plain,
+    ratio,
+    weighted,
 )
 
 EPSILON = float(np.finfo(np.float64).eps)
@@ -45,31 +45,17 @@ class Murphy(NamedTuple):
     within_bin: float
 
 
-def _mean_of_rows(loss: Callable[..., FloatArray]) -> Callable[..., Resampler]:
-    """Make the resampler of a mean of per-row losses."""
-
-    def make(
-        questions: Questions, *, confidence: ArrayLike, correct: ArrayLike, **options: Any
-    ) -> Resampler:
-        of_row, _ = flat_rows(questions, np.asarray(confidence))
-        losses = loss(*checked(confidence, correct), **options)
-        columns = [losses, np.ones_like(losses)]
-        sums = sums_by_question(of_row, questions.n_questions, columns)
-
-        def evaluate(drawn: Any) -> FloatArray:
-            totals = drawn.astype(np.float64) @ sums
-            return np.asarray(totals[:, 0] / totals[:, 1])
-
-        return Resampler(evaluate)
-
-    return make
-
-
 def _squared_errors(confidence: FloatArray, correct: FloatArray) -> FloatArray:
     return (confidence - correct) ** 2
 
 
-@resampled_by(_mean_of_rows(_squared_errors))
+def _brier(questions: Questions, *, confidence: ArrayLike, correct: ArrayLike) -> Formula:
+    of_row, _ = flat_rows(questions, np.asarray(confidence))
+    losses = _squared_errors(*checked(confidence, correct))
+    return ratio(of_row, questions.n_questions, losses, np.ones_like(losses))
+
+
+@weighted(_brier)
 def brier(confidence: ArrayLike, correct: ArrayLike) -> float:
     r"""Return the Brier score :math:`\frac1n\sum_i (c_i - y_i)^2`. Unit: attempt.
 
@@ -97,17 +83,22 @@ def brier(confidence: ArrayLike, correct: ArrayLike) -> float:
     >>> brier([0.8, 0.4], [1, 0]).__round__(4)
     0.1
     """
-    return float(_squared_errors(*checked(confidence, correct)).mean())
+    return plain(_brier, confidence, confidence=confidence, correct=correct)
 
 
-def _log_losses(confidence: FloatArray, correct: FloatArray, floor: float = EPSILON) -> FloatArray:
+def _nll(
+    questions: Questions, *, confidence: ArrayLike, correct: ArrayLike, floor: float = EPSILON
+) -> Formula:
     if not 0 < floor < 0.5:
         raise ValueError(f"floor must lie strictly between 0 and 0.5, got {floor!r}")
-    likelihood = np.where(correct == 1, confidence, 1 - confidence)
-    return np.asarray(-np.log(np.clip(likelihood, floor, 1 - floor)))
+    of_row, _ = flat_rows(questions, np.asarray(confidence))
+    probabilities, verdicts = checked(confidence, correct)
+    likelihood = np.where(verdicts == 1, probabilities, 1 - probabilities)
+    losses = -np.log(np.clip(likelihood, floor, 1 - floor))
+    return ratio(of_row, questions.n_questions, losses, np.ones_like(losses))
 
 
-@resampled_by(_mean_of_rows(_log_losses))
+@weighted(_nll)
 def nll(confidence: ArrayLike, correct: ArrayLike, *, floor: float = EPSILON) -> float:
     r"""Return the mean negative log-likelihood of the verdicts, in nats. Unit: attempt.
 
@@ -130,7 +121,7 @@ def nll(confidence: ArrayLike, correct: ArrayLike, *, floor: float = EPSILON) ->
     >>> nll([0.5, 0.5], [1, 0]).__round__(4)
     0.6931
     """
-    return float(_log_losses(*checked(confidence, correct), floor).mean())
+    return plain(_nll, confidence, confidence=confidence, correct=correct, floor=floor)
 
 
 def murphy_decomposition(

@@ -18,13 +18,12 @@ from lm_eval_ext.metrics.ranking import (
     correct_among,
     mean_selective_risk,
     nan_if_one_class,
+    of_ranking,
     oracle,
-    oriented,
-    rank,
-    ranking_resampler,
-    warn_if_one_class,
+    rank_once,
+    ranked_plain,
 )
-from lm_eval_ext.metrics.resampling import resampled_by
+from lm_eval_ext.metrics.resampling import weighted
 
 
 class RiskCoverage(NamedTuple):
@@ -46,7 +45,10 @@ def _aurc(ranked: Ranked) -> FloatArray:
     return mean_selective_risk(ranked, np.zeros(len(ranked.n)))
 
 
-@resampled_by(ranking_resampler(_aurc))
+_AURC = of_ranking(_aurc)
+
+
+@weighted(_AURC)
 def aurc(
     correct: ArrayLike,
     *,
@@ -79,14 +81,17 @@ def aurc(
     >>> aurc([1, 1, 0], confidence=[0.9, 0.8, 0.1]).__round__(4)
     0.1111
     """
-    return float(_aurc(rank(*oriented(correct, uncertainty, confidence)))[0])
+    return ranked_plain(_AURC, correct, uncertainty, confidence)
 
 
 def _e_aurc(ranked: Ranked) -> FloatArray:
     return _aurc(ranked) - _aurc(oracle(ranked))
 
 
-@resampled_by(ranking_resampler(_e_aurc))
+_E_AURC = of_ranking(_e_aurc)
+
+
+@weighted(_E_AURC)
 def e_aurc(
     correct: ArrayLike,
     *,
@@ -107,7 +112,7 @@ def e_aurc(
     >>> e_aurc([1, 1, 0], confidence=[0.9, 0.8, 0.1])
     0.0
     """
-    return float(_e_aurc(rank(*oriented(correct, uncertainty, confidence)))[0])
+    return ranked_plain(_E_AURC, correct, uncertainty, confidence)
 
 
 def _prr(ranked: Ranked, max_rejection: float = 1.0) -> FloatArray:
@@ -120,7 +125,10 @@ def _prr(ranked: Ranked, max_rejection: float = 1.0) -> FloatArray:
     return nan_if_one_class(ranked, gained / np.where(possible > 0, possible, np.nan))
 
 
-@resampled_by(ranking_resampler(_prr))
+_PRR = of_ranking(_prr, name="prr")
+
+
+@weighted(_PRR)
 def prr(
     correct: ArrayLike,
     *,
@@ -166,9 +174,7 @@ def prr(
     """
     if not 0 < max_rejection <= 1:
         raise ValueError(f"max_rejection must lie in (0, 1], got {max_rejection!r}")
-    ranked = rank(*oriented(correct, uncertainty, confidence))
-    warn_if_one_class("prr", ranked)
-    return float(_prr(ranked, max_rejection)[0])
+    return ranked_plain(_PRR, correct, uncertainty, confidence, max_rejection=max_rejection)
 
 
 def _accuracy_at_coverage(ranked: Ranked, coverage: float = 0.5) -> FloatArray:
@@ -177,7 +183,10 @@ def _accuracy_at_coverage(ranked: Ranked, coverage: float = 0.5) -> FloatArray:
     return correct_among(ranked, n_kept) / np.maximum(n_kept, 1)
 
 
-@resampled_by(ranking_resampler(_accuracy_at_coverage))
+_ACCURACY_AT_COVERAGE = of_ranking(_accuracy_at_coverage)
+
+
+@weighted(_ACCURACY_AT_COVERAGE)
 def accuracy_at_coverage(
     correct: ArrayLike,
     *,
@@ -204,8 +213,7 @@ def accuracy_at_coverage(
     """
     if not 0 < coverage <= 1:
         raise ValueError(f"coverage must lie in (0, 1], got {coverage!r}")
-    ranked = rank(*oriented(correct, uncertainty, confidence))
-    return float(_accuracy_at_coverage(ranked, coverage)[0])
+    return ranked_plain(_ACCURACY_AT_COVERAGE, correct, uncertainty, confidence, coverage=coverage)
 
 
 def risk_coverage_curve(
@@ -223,7 +231,7 @@ def risk_coverage_curve(
     >>> risk_coverage_curve([1, 0, 1, 0], confidence=[0.9, 0.5, 0.5, 0.1]).risk.round(3)
     array([0.   , 0.25 , 0.333, 0.5  ])
     """
-    ranked = rank(*oriented(correct, uncertainty, confidence))
+    ranked = rank_once(correct, uncertainty, confidence)
     n = int(ranked.n[0, -1])
     kept = np.arange(1.0, n + 1)
     ends = np.concatenate([[0.0], ranked.n[0]])

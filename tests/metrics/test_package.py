@@ -27,10 +27,15 @@ def test_doctests(name):
 
 def test_import_is_light():
     heavy = ("torch", "lm_eval", "transformers", "scipy", "sklearn", "pandas")
-    code = f"import sys, lm_eval_ext.metrics; print([m for m in {heavy} if m in sys.modules])"
-    command = [sys.executable, "-c", code]
-    done = subprocess.run(command, capture_output=True, text=True, check=True)
-    assert done.stdout.strip() == "[]"
+    code = "import sys, time; start = time.process_time(); import lm_eval_ext.metrics;"
+    code += f"print(time.process_time() - start, [m for m in {heavy} if m in sys.modules])"
+    seconds = []
+    for _ in range(3):  # the first may find no compiled files
+        done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+        of_cpu, _, found = done.stdout.strip().partition(" ")
+        assert found == "[]", done.stderr
+        seconds.append(float(of_cpu))
+    assert min(seconds) < 0.25
 
 
 def test_public_names_are_sorted_and_documented_in_full():

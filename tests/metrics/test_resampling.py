@@ -1,9 +1,17 @@
-"""Every metric with a fast resampler against the same metric evaluated on repeated rows."""
+"""Every weighted formula against the metric on repeated rows, and against scikit-learn."""
 
 from functools import partial
 
 import numpy as np
 import pytest
+from sklearn.metrics import (
+    average_precision_score,
+    brier_score_loss,
+    log_loss,
+    mean_absolute_error,
+    roc_auc_score,
+    root_mean_squared_error,
+)
 
 from lm_eval_ext.metrics import (
     AffineFit,
@@ -25,13 +33,15 @@ from lm_eval_ext.metrics import (
     prr,
     rmse,
 )
-from lm_eval_ext.metrics.resampling import questions_of, resampler_of
+from lm_eval_ext.metrics.resampling import formula_of, questions_of
 
 PROBABILITY = [
     ece,
     partial(ece, n_bins=4),
     partial(ece, norm="l2"),
     partial(ece, norm="max"),
+    partial(ece, binning="mass"),
+    partial(ece, binning="mass", n_bins=4, norm="l2"),
     brier,
     nll,
     partial(nll, floor=0.01),
@@ -72,8 +82,6 @@ def arguments(metric, confidence, correct):
 @pytest.mark.parametrize("method", ["percentile", "bca"])
 def test_fast_resampling_equals_repeating_rows(metric, method):
     data = arguments(metric, *questions_and_attempts())
-    questions = questions_of(data, None)
-    assert resampler_of(metric, data, questions).evaluate.__name__ == "evaluate"
     fast = cluster_bootstrap(metric, data, n_resamples=200, method=method)
     plain = cluster_bootstrap(lambda **rows: metric(**rows), data, n_resamples=200, method=method)
     np.testing.assert_allclose(fast[:4], plain[:4], atol=1e-10)
@@ -103,12 +111,53 @@ def test_questions_may_have_different_numbers_of_attempts(metric):
     np.testing.assert_allclose(fast[:4], plain[:4], atol=1e-10)
 
 
-@pytest.mark.parametrize("metric", [partial(ece, binning="mass")])
-def test_metrics_without_a_fast_path_work_too(metric):
-    data = arguments(metric, *questions_and_attempts())
-    interval = cluster_bootstrap(metric, data, n_resamples=100)
-    assert interval.estimate == metric(**data)
-    assert interval.low < interval.high
+def _of(score):
+    return lambda correct, confidence, weights: score(correct, confidence, sample_weight=weights)
+
+
+SCIKIT_LEARN = [
+    (auroc, _of(roc_auc_score)),
+    (auprc, _of(average_precision_score)),
+    (
+        partial(auprc, positive="incorrect"),
+        lambda y, c, w: average_precision_score(1 - y, -c, sample_weight=w),
+    ),
+    (brier, _of(brier_score_loss)),
+    (
+        partial(nll, floor=1e-9),
+        lambda y, c, w: log_loss(y, c.clip(1e-9, 1 - 1e-9), sample_weight=w),
+    ),
+    (rmse, _of(root_mean_squared_error)),
+    (mae, _of(mean_absolute_error)),
+]
+
+
+@pytest.mark.parametrize(("metric", "theirs"), SCIKIT_LEARN)
+def test_weighted_formulas_are_those_of_scikit_learn(metric, theirs):
+    confidence, correct = questions_and_attempts(seed=3)
+    data = {"confidence": confidence, "correct": correct}
+    if metric in (rmse, mae):
+        data = {"estimate": confidence, "reference": correct.astype(float)}
+    questions = questions_of(data, None)
+    formula = formula_of(metric, data, questions)
+    weights = np.random.default_rng(4).integers(0, 4, size=(20, 25)).astype(float)
+    found = formula.value(np.concatenate([np.ones((1, 25)), weights]))
+    assert found[0] == pytest.approx(metric(**data), rel=1e-14)  # weight 1 is the plain call
+    y, c = correct.ravel().astype(int), confidence.ravel()
+    expected = [theirs(y, c, np.repeat(row, 6)) for row in weights]
+    np.testing.assert_allclose(found[1:], expected, rtol=1e-10)
+
+
+def test_a_metric_without_a_formula_is_called_on_repeated_rows():
+    confidence, correct = questions_and_attempts()
+
+    def share_above(confidence, correct):
+        return (confidence > correct).mean()
+
+    data = {"confidence": confidence, "correct": correct}
+    interval = cluster_bootstrap(share_above, data, n_resamples=100)
+    assert interval.estimate == share_above(**data)
+    assert interval.low < interval.estimate < interval.high
 
 
 def test_a_resample_of_one_class_is_undefined_not_half():

@@ -13,7 +13,7 @@ from lm_eval_ext.metrics import (
     paired_bootstrap,
     within_question_auroc,
 )
-from lm_eval_ext.metrics.resampling import questions_of, resampler_of
+from lm_eval_ext.metrics.resampling import formula_of, questions_of
 
 ROWS = st.lists(
     st.tuples(
@@ -99,9 +99,9 @@ def test_attempts_may_be_counted_apart():
 def test_resamples_keep_pairs_in_their_question():
     rng = np.random.default_rng(4)
     data = {"correct": rng.integers(0, 2, (6, 5)), "confidence": rng.random((6, 5)).round(1)}
-    resampler = resampler_of(within_question_auroc, data, questions_of(data, None))
+    formula = formula_of(within_question_auroc, data, questions_of(data, None))
     drawn = rng.multinomial(6, np.full(6, 1 / 6), size=50)
-    for counts, value in zip(drawn, resampler.evaluate(drawn), strict=True):
+    for counts, value in zip(drawn, formula.value(drawn.astype(float)), strict=True):
         rows = np.repeat(np.arange(6), counts)  # a question drawn twice is two questions
         repeated = {name: array[rows] for name, array in data.items()}
         assert value == pytest.approx(within_question_auroc(**repeated), abs=1e-12)
