@@ -88,7 +88,7 @@ PUBLISHED = {
         f"math_{configuration}": Published(
             hub_id="EleutherAI/hendrycks_math",
             configuration=configuration,
-            files={"test": "math_test.jsonl"},
+            files={"train": "math_train.jsonl", "test": "math_test.jsonl"},
             fields=("problem", "level", "type", "solution"),
             belongs=partial(_is_of_subject, subject=subject),
         )
@@ -155,8 +155,10 @@ def _loader(name: str, *splits: str) -> Callable[..., dict[str, Dataset]]:
 
 
 gsm8k = _loader("gsm8k", "test")
+gsm8k_train = _loader("gsm8k", "train")
 math500 = _loader("math500", "test")
 mbpp = _loader("mbpp", "test", "prompt")  # the exemplars are the split ``prompt``
+mbpp_train = _loader("mbpp", "train", "prompt")
 mbpp_sanitized = _loader("mbpp_sanitized", "test", "prompt")
 mawps = _loader("mawps", "train", "test")
 mawps_singleop = _loader("mawps_singleop", "train", "test")
@@ -178,6 +180,23 @@ def math(**metadata: Any) -> dict[str, Dataset]:
     subject = metadata.get("subject")
     check_choice("subject", subject, MATH_SUBJECTS)
     return _loader(f"math_{subject}", "test")(**metadata)
+
+
+def math_train(**metadata: Any) -> dict[str, Dataset]:
+    """Return the training split of all subjects of MATH, without the exemplars.
+
+    The usual four-shot prompt shows training problems: asked with it, they would hold their answer.
+    """
+    from datasets import concatenate_datasets
+
+    from lm_eval_ext.data.exemplars import math_exemplars
+
+    whole = concatenate_datasets(
+        [_loader(f"math_{name}", "train")(**metadata)["train"] for name in MATH_SUBJECTS]
+    )
+    shown = {" ".join(exemplar["problem"].split()) for exemplar in math_exemplars()}
+    asked = [i for i, text in enumerate(whole["problem"]) if " ".join(text.split()) not in shown]
+    return {"train": whole.select(asked)}
 
 
 def load_split(name: str, split: str, *, data_folder: str | None = None) -> Dataset:

@@ -263,3 +263,17 @@ def test_the_published_files_are_complete(published_data, monkeypatch):
         found = tuple(len(load_split(name, split)) for split in PUBLISHED[name].files)
         assert found == expected
     assert len(mbpp_sanitized()["test"]) == 257
+
+
+def test_problems_that_the_prompt_shows_solved_are_not_asked(tmp_path) -> None:
+    from lm_eval_ext.data.datasets import MATH_SUBJECTS, math_train
+    from lm_eval_ext.data.exemplars import math_exemplars
+
+    common = {"level": "Level 1", "solution": "$\\boxed{4}$"}
+    shown = math_exemplars()[0]["problem"]
+    records = [{"problem": f"{i}?", "type": t} for i, t in enumerate(MATH_SUBJECTS.values())]
+    records.insert(3, {"problem": f" {shown}\n", "type": "Algebra"})
+    lines = [json.dumps({**record, **common}) + "\n" for record in records]
+    (tmp_path / "math_train.jsonl").write_text("".join(lines))
+    asked = math_train(data_folder=str(tmp_path))["train"]["problem"]
+    assert list(asked) == [f"{i}?" for i in range(7)]

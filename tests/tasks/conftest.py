@@ -47,6 +47,10 @@ def _published_files():
     numbers = [*range(1, 11), 11, 12, 511, 601]
     return {
         "gsm8k_test.jsonl": [{"question": "2 + 2?", "answer": "2+2=<<2+2=4>>4\n#### 4"}],
+        "gsm8k_train.jsonl": [{"question": "1 + 3?", "answer": "1+3=<<1+3=4>>4\n#### 4"}],
+        "math_train.jsonl": [
+            {**PROBLEM, "type": subject, "idx": number} for number, subject in enumerate(SUBJECTS)
+        ],
         "math500.jsonl": [
             {**PROBLEM, "answer": "4", "subject": "Algebra", "level": 1, "unique_id": "1"}
         ],

@@ -13,8 +13,8 @@ ALL_FILES = {path.stem: path for path in sorted(FOLDER.rglob("*.yaml"))}
 GROUPS = {name for name, path in ALL_FILES.items() if "\ngroup: " in path.read_text("utf-8")}
 FILES = {name: path for name, path in ALL_FILES.items() if name not in GROUPS}
 # The seven subjects of MATH share all but the data: one of them stands for all.
-SHAPES = [name for name in FILES if not name.startswith("math_") or "_algebra_" in name]
-SHAPES = [name for name in SHAPES if "intermediate" not in name]
+SUBJECTS = {name for name, path in FILES.items() if path.parent.name.startswith(("passn", "calib"))}
+SHAPES = [name for name in FILES if name not in SUBJECTS or name.startswith("math_algebra_")]
 SOLUTION = {"gsm8k": "answer", "math": "solution", "mbpp": "code"}
 
 
@@ -39,7 +39,9 @@ def test_there_are_tasks():
     expected |= {f"{n}_{k}{c}" for n in words for k in (*kinds, "eu") for c in ("", "_chat")}
     expected |= {"mawps_train_passn", "mawps_singleop_train_passn", "aime24_passn", "aime24_calib"}
     expected |= {f"tiny_{name}_train_passn" for name in ("gsm8k", "math", "mbpp")}
-    expected |= {"tiny_gsm8k_train_eu"}
+    expected |= {"tiny_gsm8k_train_eu", "mbpp_instruct_train_passn"}
+    expected |= {f"{name}_train_{k}" for name in ("gsm8k", "math", "mbpp") for k in ("passn", "eu")}
+    expected |= {f"{name}_train_passn_chat" for name in ("gsm8k", "math")}
     assert expected == set(SHAPES)
     assert {"math_passn", "math_calib", "math_passn_chat", "math_calib_chat"} == GROUPS
 
