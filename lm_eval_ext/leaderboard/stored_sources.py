@@ -18,9 +18,9 @@ from lm_eval_ext.models.digests import digest
 from lm_eval_ext.models.generation import Generation, Thought
 from lm_eval_ext.models.model_loading import model_location
 from lm_eval_ext.models.token_texts import TokenTexts
-from lm_eval_ext.store.appending import Place
+from lm_eval_ext.store.appending import FileSpan
 from lm_eval_ext.store.encoding import decode_generation
-from lm_eval_ext.store.inspection import checked, store_files
+from lm_eval_ext.store.inspection import checked_line, store_files
 from lm_eval_ext.store.lines import decode_line, read_lines
 
 logger = logging.getLogger(__name__)
@@ -42,21 +42,21 @@ class StoredSources:
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
-        self._places: dict[tuple[str, int], list[tuple[Place, str]]] = defaultdict(list)
+        self._spans: dict[tuple[str, int], list[tuple[FileSpan, str]]] = defaultdict(list)
         self._pretrained: dict[str, str] = {}  # by context
         self._texts: dict[str, TokenTexts | None] = {}
         self.n_added = self.n_missing = 0
         for path in store_files(folder):
             for line in read_lines(path):
                 try:
-                    kind, name, value, context = checked(line.data)
+                    kind, name, value = checked_line(line.data)
                 except (KeyError, TypeError, ValueError):
                     continue
                 if kind == "context":
                     self._pretrained[name] = str(value["about"].get("pretrained"))
-                elif context is not None:
-                    place = Place(path, line.offset, len(line.data))
-                    self._places[value["prompt"], value["attempt"]].append((place, context))
+                elif kind == "key":
+                    span = FileSpan(path, line.offset, len(line.data))
+                    self._spans[value["prompt"], value["attempt"]].append((span, value["context"]))
 
     def add(self, sample: dict[str, Any]) -> None:
         """Add the sources to the attempts of a sample, those that the store has.
@@ -105,10 +105,10 @@ class StoredSources:
         self, prompt: str, details: AttemptDetails, text: Any
     ) -> tuple[Generation, str] | None:
         """Return the stored attempt with this text and log-probability, and its context."""
-        for place, context in self._places.get((prompt, details["attempt"]), ()):
-            with place.path.open("rb") as file:
-                file.seek(place.offset)
-                value = decode_line(file.read(place.length))[2]
+        for span, context in self._spans.get((prompt, details["attempt"]), ()):
+            with span.path.open("rb") as file:
+                file.seek(span.offset)
+                value = decode_line(file.read(span.length))[2]
             generation = decode_generation(value["record"])
             if str(generation) != text or generation.record.statistics is None:
                 continue

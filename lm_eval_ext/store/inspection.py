@@ -74,7 +74,7 @@ class StoreContents:
             if kind and not line.data.startswith(f'{{"{kind}"'.encode()):
                 continue
             try:
-                yield _checked(line.data)
+                yield checked_line(line.data)
             except (ValueError, KeyError, TypeError) as error:
                 why = error or type(error).__name__
                 self.damaged.append(f"{shown}, line {line.number}: {why}")
@@ -127,7 +127,8 @@ def inspect(folder: Path) -> StoreContents:
     return found
 
 
-def _checked(data: bytes) -> tuple[str, str, Any]:
+def checked_line(data: bytes) -> tuple[str, str, Any]:
+    """Return kind, name and value of a line; raise ValueError, KeyError or TypeError if unsound."""
     kind, name, value = decode_line(data)
     if kind == "context" and digest("context", canonical(value["settings"])) != name:
         raise ValueError("the settings are not those of the context's name")
