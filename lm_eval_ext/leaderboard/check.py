@@ -8,7 +8,7 @@ from itertools import groupby
 from lm_eval_ext.errors import UserError
 from lm_eval_ext.leaderboard.compare import family
 from lm_eval_ext.leaderboard.comparison_rows import difference_columns, named, value_column
-from lm_eval_ext.leaderboard.console import Column, print_table, table_console
+from lm_eval_ext.leaderboard.console import Column, print_json, print_table, table_console
 from lm_eval_ext.leaderboard.formatting import one_line
 from lm_eval_ext.leaderboard.options import CheckOptions
 from lm_eval_ext.leaderboard.run_arguments import pooled_patterns, resolve
@@ -31,14 +31,19 @@ def run(options: CheckOptions) -> int:
             f"{options.baseline} and {options.run}: there is no metric with a direction to check; "
             "see --metrics"
         )
+    verdicts = [verdict(comparison, alpha=options.alpha) for comparison in tested]
+    status = 1 if any(v in (WORSE, UNDEFINED) for v in verdicts) else 0
+    if options.json:
+        rows = [{**c._asdict(), "verdict": v} for c, v in zip(tested, verdicts, strict=True)]
+        print_json({"runs": [baseline.label, checked.label], "metrics": rows})
+        return status
     markdown = options.markdown
     console = table_console(markdown=markdown)
-    verdicts = [verdict(comparison, alpha=options.alpha) for comparison in tested]
     shown = {id(c): v or "" for c, v in zip(tested, verdicts, strict=True) if v or options.all}
     if options.all:
         shown = {id(c): shown.get(id(c), "not checked") for c in compared}
-    rows = [c for c in compared if id(c) in shown]
-    for task, group in groupby(rows, key=lambda c: c.task):
+    listed = [c for c in compared if id(c) in shown]
+    for task, group in groupby(listed, key=lambda c: c.task):
         of_task = list(group)
         names = [named(c.metric, c.higher_is_better) for c in of_task]
         values = [
@@ -68,7 +73,7 @@ def run(options: CheckOptions) -> int:
         + lacking(baseline, checked),
         soft_wrap=True,
     )
-    return 1 if any(v in (WORSE, UNDEFINED) for v in verdicts) else 0
+    return status
 
 
 def lacking(baseline: RunOutput, checked: RunOutput) -> str:

@@ -14,7 +14,7 @@ from lm_eval_ext.leaderboard.comparison_rows import (
     named,
     value_column,
 )
-from lm_eval_ext.leaderboard.console import Column, print_table, table_console
+from lm_eval_ext.leaderboard.console import Column, print_json, print_table, table_console
 from lm_eval_ext.leaderboard.formatting import one_line
 from lm_eval_ext.leaderboard.options import CompareOptions
 from lm_eval_ext.leaderboard.pass_at_k_plot import plot_pass_at_k
@@ -28,6 +28,9 @@ def run(options: CompareOptions) -> int:
     pooled = pooled_patterns(options.metrics)
     runs = [resolve(name, results=options.results, pooled=pooled) for name in options.runs]
     compared = compare_runs(runs, metrics=options.metrics)
+    if options.json:
+        print_json({"runs": [run.label for run in runs], "metrics": compared})
+        return 0
     markdown = options.markdown
     console = table_console(markdown=markdown)
     print_comparison(console, runs, compared, markdown=markdown)

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import textwrap
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from rich.box import ROUNDED
 from rich.cells import cell_len
@@ -12,6 +13,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from lm_eval_ext.leaderboard.entry import plain_json
 from lm_eval_ext.leaderboard.formatting import markdown_table, markdown_text, one_line
 
 UNBOUNDED = 100_000
@@ -20,6 +22,11 @@ UNBOUNDED = 100_000
 _HEADING = 9
 _NAME = 40
 """Characters: a heading is not folded below the first, a column of names may be above the other."""
+
+
+def print_json(value: Any) -> None:
+    """Print a value as JSON; what is no number is null, and named tuples are objects."""
+    print(json.dumps(plain_json(value), indent=1, ensure_ascii=False))
 
 
 class Column(NamedTuple):

@@ -273,7 +273,12 @@ def _rounded(value: float | None) -> float | int | None:
 
 
 def plain_json(value: Any) -> Any:
-    """Return JSON without NaN, and without the folders of the machine it comes from."""
+    """Return JSON without NaN, and without the folders of the machine it comes from.
+
+    Named tuples become objects.
+    """
+    if hasattr(value, "_asdict"):
+        value = value._asdict()
     if isinstance(value, Mapping):
         return {str(k): plain_json(v) for k, v in value.items()}
     if isinstance(value, (list, tuple)):

@@ -12,7 +12,7 @@ from rich.console import Console
 
 from lm_eval_ext.errors import UserError
 from lm_eval_ext.leaderboard.comparison_rows import named
-from lm_eval_ext.leaderboard.console import Column, print_table, table_console
+from lm_eval_ext.leaderboard.console import Column, print_json, print_table, table_console
 from lm_eval_ext.leaderboard.entry import plain_json
 from lm_eval_ext.leaderboard.options import ScoreOptions
 from lm_eval_ext.leaderboard.paired import NORMAL_95
@@ -51,14 +51,15 @@ def run(options: ScoreOptions) -> int:
         )
     groups = group_scores(files, scored)
     console = table_console()
-    n_left = print_scores(console, scored, groups, options.metrics)
-    if n_left:
+    if options.json:
+        print_json(as_json(scored, groups))
+    elif n_left := print_scores(console, scored, groups, options.metrics):
         console.print(f"{n_left} more rows: --metrics '*'")
     if options.output is not None:
         options.output.write_text(
             json.dumps(plain_json(as_json(scored, groups)), indent=2) + "\n", encoding="utf-8"
         )
-        console.print(f"scores: {options.output}", soft_wrap=True)
+        logger.info("scores: %s", options.output)
     return 0
 
 

@@ -14,7 +14,7 @@ from lm_eval_ext.leaderboard.comparison_rows import (
     named,
     value_column,
 )
-from lm_eval_ext.leaderboard.console import Column, print_table, table_console
+from lm_eval_ext.leaderboard.console import Column, print_json, print_table, table_console
 from lm_eval_ext.leaderboard.options import SourcesOptions
 from lm_eval_ext.leaderboard.run_files import newest_run
 from lm_eval_ext.leaderboard.source_tests import (
@@ -47,6 +47,9 @@ def run(options: SourcesOptions) -> int:
         tests += found
     if not tests:
         raise UserError(f"{options.run}: there is nothing to compare with {options.against}")
+    if options.json:
+        print_json(corrected(tests))
+        return 0
     markdown = options.markdown
     console = table_console(markdown=markdown)
     for (task, metric), rows in groupby(corrected(tests), key=lambda t: (t.task, t.metric)):

@@ -7,7 +7,7 @@ import math
 from typing import Any, NamedTuple
 
 from lm_eval_ext.errors import UserError
-from lm_eval_ext.leaderboard.console import Column, print_table, table_console
+from lm_eval_ext.leaderboard.console import Column, print_json, print_table, table_console
 from lm_eval_ext.leaderboard.formatting import printed_difference
 from lm_eval_ext.leaderboard.options import VotesOptions
 from lm_eval_ext.leaderboard.run_comparison import check_same_questions
@@ -50,7 +50,9 @@ def run(options: VotesOptions) -> int:
     found = [compare_votes(task, options) for task in _shared_tasks(options)]
     markdown = options.markdown
     console = table_console(markdown=markdown)
-    for votes in found:
+    if options.json:
+        print_json([as_json(votes) for votes in found])
+    for votes in [] if options.json else found:
         title = _heading(votes, options)
         names, columns = savings_columns(votes, options.k, options.margin)
         print_table(console, [names], [[columns]], title=title, markdown=markdown)

@@ -111,6 +111,22 @@ def test_command_prints_table_and_draws(write_run, tmp_path, capsys):
     assert "| pass@1 ↑ | 0.500" in capsys.readouterr().out
 
 
+def test_json_holds_what_the_tables_show(write_run, capsys):
+    folders = [
+        str(write_run(name, values)) for name, values in (("a", [0, 1, 0, 1]), ("b", [1] * 4))
+    ]
+    assert main(["leaderboard", "compare", *folders, "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert found["runs"] == ["a", "b"]
+    row = next(row for row in found["metrics"] if row["metric"] == "pass@1")
+    assert [value["value"] for value in row["values"]] == [0.5, 1.0]
+    assert row["differences"][0]["difference"] == 0.5
+    assert main(["leaderboard", "check", folders[0], "--baseline", folders[1], "--json"]) in (0, 1)
+    found = json.loads(capsys.readouterr().out)
+    assert [row["metric"] for row in found["metrics"]] == ["pass@1"]
+    assert found["metrics"][0]["verdict"] in (None, "worse")
+
+
 @pytest.mark.parametrize(
     ("damage", "message"),
     [

@@ -108,6 +108,10 @@ def test_command(made_up_runs, capsys):
     assert "| self_eval | " in out
     assert "aurc ↓" in out
     assert "vote_share" not in out  # of questions, not of attempts
+    assert command(folder, "--metrics", "auroc", "--json") == 0
+    first = json.loads(capsys.readouterr().out)[0]
+    assert (first["metric"], first["against"]) == ("hallucination_auroc", "mean_logprob")
+    assert 0 < first["value"]["value"] < 1
 
 
 @pytest.mark.parametrize(
