@@ -75,7 +75,7 @@ def test_rows_fill_half_of_what_the_weights_leave():
 def test_what_does_not_fit_is_refused():
     with pytest.raises(UserError, match="weights of by hand take"):
         rows_per_device(run(DEVICE._replace(memory=100.0)))
-    with pytest.raises(UserError, match="--max-gen-toks"):
+    with pytest.raises(UserError, match="--max-new-tokens"):
         rows_per_device(run(most=10**9))
 
 
