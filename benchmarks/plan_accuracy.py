@@ -16,7 +16,7 @@ from typing import NamedTuple
 import torch
 
 from lm_eval_ext.commands.plan.measure import measure
-from lm_eval_ext.commands.plan.workload import Stated
+from lm_eval_ext.commands.plan.workload import RunNumbers
 
 TASK = "tiny_gsm8k_passn"
 
@@ -36,10 +36,10 @@ FULL = (Case(100, 16, 64, 10.0), Case(100, 16, 256, 10.0), Case(50, 16, 16, 10.0
 
 def compare(case: Case) -> float:
     """Time a run, print the estimate beside it, and return estimated over measured time."""
-    stated = Stated(attempts=case.attempts, questions=case.questions)
+    numbers = RunNumbers(attempts=case.attempts, questions=case.questions)
     options = {"batch_size": case.rows, "device": "cpu", "dtype": "float32"}
-    begun = measure("tiny", TASK, stated, seconds=case.seconds, **options)
-    whole = measure("tiny", TASK, stated, seconds=math.inf, **options)
+    begun = measure("tiny", TASK, numbers, seconds=case.seconds, **options)
+    whole = measure("tiny", TASK, numbers, seconds=math.inf, **options)
     estimate = begun.seconds + begun.seconds_left
     print(
         f"{case.questions} x {case.attempts} attempts, {case.rows} rows: after "

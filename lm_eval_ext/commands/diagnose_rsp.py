@@ -16,6 +16,7 @@ from lm_eval_ext.commands.early_tokens import (
     distinct_prefixes,
     entropy_along,
 )
+from lm_eval_ext.commands.prune.plots import pyplot
 from lm_eval_ext.errors import UserError
 from lm_eval_ext.harness import requests as harness
 from lm_eval_ext.metrics import t_interval
@@ -28,7 +29,7 @@ METRICS = {
     "attention": "attention on the injected positions",
     "distinct": "share of distinct beginnings",
 }
-"""Metric names and what they are; each is per token position."""
+"""Metrics by name; each is per token position."""
 
 
 EarlyTokens = dict[str, FloatArray]
@@ -74,13 +75,7 @@ def measure(
     *,
     temperature: float,
 ) -> EarlyTokens:
-    """Measure one model.
-
-    Parameters
-    ----------
-    plain
-        The model without injection; its greedy continuation is what every draw is made to follow.
-    """
+    """Measure one model; every draw follows the greedy continuation of `plain`, without vectors."""
     greedy = harness.complete(plain, prompts, max_gen_toks=n_tokens, do_sample=False)
     sampled = harness.complete(
         lm,
@@ -142,26 +137,19 @@ def _print_table(measured: dict[str, EarlyTokens], n_questions: int, n_attempts:
 def _report(
     measured: dict[str, EarlyTokens], options: RspOptions, record: dict[str, Any]
 ) -> dict[str, Any]:
-    settings = {key: str(value) for key, value in vars(options).items()}
-    curves = {
-        model: {
-            name: [
-                dict(zip(("mean", "low", "high", "n_questions"), _interval(column), strict=True))
-                for column in values.T
-            ]
+    names = ("mean", "low", "high", "n_questions")
+    curves, per_question = {}, {}
+    for model, early in measured.items():
+        curves[model] = {
+            name: [dict(zip(names, _interval(column), strict=True)) for column in values.T]
             for name, values in early.items()
         }
-        for model, early in measured.items()
-    }
-    per_question = {
-        model: {
+        per_question[model] = {
             name: [[None if np.isnan(v) else float(v) for v in row] for row in values]
             for name, values in early.items()
         }
-        for model, early in measured.items()
-    }
     return {
-        "settings": settings,
+        "settings": {key: str(value) for key, value in vars(options).items()},
         "model": record,
         "per_token": curves,
         "per_question": per_question,
@@ -169,11 +157,7 @@ def _report(
 
 
 def _plot(measured: dict[str, EarlyTokens], path: Path) -> None:
-    import matplotlib
-
-    matplotlib.use("Agg")
-    import matplotlib.pyplot as plt
-
+    plt = pyplot()
     figure, axes = plt.subplots(1, len(METRICS), figsize=(4 * len(METRICS), 3.2))
     for axis, (name, description) in zip(axes, METRICS.items(), strict=True):
         for model, early in measured.items():

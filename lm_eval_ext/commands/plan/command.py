@@ -9,7 +9,7 @@ from typing import Literal
 from lm_eval_ext.checks import check_at_least, option, required
 from lm_eval_ext.commands.plan.hardware import find_device
 from lm_eval_ext.commands.plan.task_workload import task_workload
-from lm_eval_ext.commands.plan.workload import Stated, Workload, stated_workload
+from lm_eval_ext.commands.plan.workload import RunNumbers, Workload, workload_of_numbers
 from lm_eval_ext.errors import UserError
 
 
@@ -26,7 +26,7 @@ class PlanOptions:
     tasks: str | None = option(
         "task or group of lm-eval, for its questions, prompts and token limit"
     )
-    stated: Stated = field(default_factory=Stated)
+    numbers: RunNumbers = field(default_factory=RunNumbers)
     gpu: str | None = option("its name, such as h200, or cpu: this machine's")
     gpus: int = option("how many, data parallel", 1)
     memory_gb: float | None = option("memory of a GPU that is not in the table")
@@ -61,7 +61,7 @@ def _measure(options: PlanOptions, seconds: float) -> int:
     found = measure(
         options.pretrained,
         options.tasks,
-        options.stated,
+        options.numbers,
         seconds=seconds,
         n_devices=options.gpus,
         apply_chat_template=options.apply_chat_template,
@@ -103,5 +103,5 @@ def _plan(options: PlanOptions) -> int:
 
 def _workload(options: PlanOptions) -> Workload:
     if options.tasks is None:
-        return stated_workload(options.stated)
-    return task_workload(options.tasks, options.pretrained, options.stated)
+        return workload_of_numbers(options.numbers)
+    return task_workload(options.tasks, options.pretrained, options.numbers)

@@ -11,7 +11,7 @@ from lm_eval.api.instance import Instance
 
 from lm_eval_ext.commands.plan.report import duration
 from lm_eval_ext.commands.plan.task_workload import load_tasks, repeats
-from lm_eval_ext.commands.plan.workload import Stated
+from lm_eval_ext.commands.plan.workload import RunNumbers
 from lm_eval_ext.engine.request import AttemptRequest
 from lm_eval_ext.engine.sampling_progress import SamplingProgress
 from lm_eval_ext.engine.timing import Part
@@ -109,7 +109,7 @@ class _MeasuredLM(SampledLM):
 def measure(
     model: str,
     task: str,
-    stated: Stated,
+    numbers: RunNumbers,
     *,
     seconds: float = 60.0,
     n_devices: int = 1,
@@ -118,37 +118,30 @@ def measure(
 ) -> Measurement:
     """Sample a task's attempts with ``--model sampled`` for some seconds.
 
-    Parameters
-    ----------
-    stated
-        Attempts, questions per task and the token limit, where they are not the task's own.
-    n_devices
-        Devices the questions are divided among; the share of the first is measured here.
-    **model_arguments
-        Of ``--model sampled``: ``dtype``, ``batch_size``, ``device``.
+    Of `n_devices` among which the questions are divided, the share of the first is measured.
 
     Raises
     ------
     UserError
         For a number that is not above 0, an unknown task, or a model that cannot be loaded.
     """
-    tasks = load_tasks(task, stated.attempts)
+    tasks = load_tasks(task, numbers.attempts)
     lm = _MeasuredLM(model, **model_arguments)
     lm.seconds = seconds
     requests: list[Instance] = []
     for loaded in tasks.values():
         loaded.build_all_requests(
-            limit=stated.questions,
+            limit=numbers.questions,
             apply_chat_template=apply_chat_template,
             chat_template=lm.apply_chat_template if apply_chat_template else None,
             tokenizer_name=lm.tokenizer_name if apply_chat_template else "",
         )
         for instance in loaded.instances[::n_devices]:
-            if stated.max_new_tokens is not None:
+            if numbers.max_new_tokens is not None:
                 context, settings, *others = instance.arguments
-                limited = {**settings, "max_gen_toks": stated.max_new_tokens}
+                limited = {**settings, "max_gen_toks": numbers.max_new_tokens}
                 instance.arguments = (context, limited, *others)
-            requests += [instance] * repeats(loaded, stated.attempts)
+            requests += [instance] * repeats(loaded, numbers.attempts)
     with suppress(_TimeIsUpError):
         lm.generate_until(requests)
     return lm.progress.measurement()

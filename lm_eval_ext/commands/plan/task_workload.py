@@ -2,56 +2,48 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
-from lm_eval_ext.commands.plan.workload import Stated, Workload, response_note
+from lm_eval_ext.commands.plan.workload import RunNumbers, Workload, response_note
 from lm_eval_ext.errors import UserError
 from lm_eval_ext.models.model_loading import model_location
 
-logger = logging.getLogger(__name__)
-
 # Prompts that are tokenized for the mean length: their spread is small beside that of responses.
 _TOKENIZED_PROMPTS = 200
-_CHARACTERS_PER_TOKEN = 3.5
 _MAX_GEN_TOKS = 256  # lm-eval's own limit where a task says none
 
 
-def task_workload(task: str, model: str, stated: Stated) -> Workload:
-    """Return a run of a task: its questions, and its prompts in tokens of the model.
-
-    Parameters
-    ----------
-    task
-        Name of a generation task, group or tag of lm-eval.
+def task_workload(task: str, model: str, numbers: RunNumbers) -> Workload:
+    """Return a run of a generation task, group or tag, its prompts in tokens of the model.
 
     Raises
     ------
     UserError
-        If lm-eval knows no such task, or its data cannot be loaded here.
+        If lm-eval knows no such task, or its data or the tokenizer cannot be loaded here.
     """
-    tasks = task_numbers(task, stated.attempts)
+    tasks = task_numbers(task, numbers.attempts)
     questions = sum(one.questions for one in tasks)
-    tokens = stated.prompt_tokens
-    notes = attempts_notes(tasks, stated.attempts)
+    tokens = numbers.prompt_tokens
+    notes = attempts_notes(tasks, numbers.attempts)
     if tokens is None:
-        measured = [_mean_tokens(one.prompts, model) for one in tasks]
-        tokens = mean([one.questions for one in tasks], [found for found, _ in measured])
-        notes = (*notes, *dict.fromkeys(note for _, note in measured))
+        means = [_mean_tokens(one.prompts, model) for one in tasks]
+        tokens = mean([one.questions for one in tasks], means)
+        n_read = sum(len(one.prompts) for one in tasks)
+        notes = (*notes, f"prompts: mean of {n_read}, without a chat template")
     limits = [
-        one.max_new_tokens if stated.max_new_tokens is None else stated.max_new_tokens
+        one.max_new_tokens if numbers.max_new_tokens is None else numbers.max_new_tokens
         for one in tasks
     ]
     attempts = [one.questions * one.attempts for one in tasks]
-    response = mean(attempts, [stated.response_length(limit) for limit in limits])
+    response = mean(attempts, [numbers.response_length(limit) for limit in limits])
     return Workload(
-        questions=questions if stated.questions is None else stated.questions,
+        questions=questions if numbers.questions is None else numbers.questions,
         prompt_tokens=tokens,
         max_new_tokens=max(limits),
         attempts=sum(attempts) / questions,
         response_tokens=response,
-        notes=(*notes, response_note(stated.response_tokens, response)),
+        notes=(*notes, response_note(numbers.response_tokens, response)),
     )
 
 
@@ -148,19 +140,12 @@ def _without_data(task: str, reason: str) -> str:
     )
 
 
-def _mean_tokens(prompts: Sequence[str], model: str) -> tuple[float, str]:
-    """Return the mean tokens of a prompt, and a note that says how it was found."""
+def _mean_tokens(prompts: Sequence[str], model: str) -> float:
     from transformers import AutoTokenizer
 
     location = model_location(model, argument="--pretrained")
     try:
         tokenizer = AutoTokenizer.from_pretrained(location)
-        total = sum(len(ids) for ids in tokenizer(list(prompts))["input_ids"])
-    except (OSError, ValueError, KeyError, TypeError):
-        logger.warning("no tokenizer of %s here: prompt tokens are estimated", model)
-        characters = sum(map(len, prompts)) / len(prompts)
-        note = (
-            f"prompts: {_CHARACTERS_PER_TOKEN} characters per token, no tokenizer of {model} here"
-        )
-        return characters / _CHARACTERS_PER_TOKEN, note
-    return total / len(prompts), f"prompts: mean of {len(prompts)}, without a chat template"
+        return sum(len(ids) for ids in tokenizer(list(prompts))["input_ids"]) / len(prompts)
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise UserError(f"{model} has no tokenizer here: give --prompt-tokens") from error

@@ -1,7 +1,4 @@
-"""What a run has to do: questions, attempts, lengths of prompts and responses.
-
-`task_workload` reads them from a task of lm-eval.
-"""
+"""The workload of a run: questions, attempts, lengths of prompts and responses."""
 
 from __future__ import annotations
 
@@ -44,25 +41,25 @@ class Workload:
         return round(self.questions * self.attempts)
 
 
-def response_note(stated: float | None, tokens: float) -> str:
-    """Return why responses are taken to be so long.
+def response_note(given: float | None, tokens: float) -> str:
+    """Return the source of the mean length of responses.
 
     Examples
     --------
     >>> response_note(100, 100)
     'responses: 100 tokens in the mean, as given'
     """
-    if stated is None:
+    if given is None:
         reason = "the token limit, as their length is unknown (--response-tokens gives a mean)"
-    elif tokens == stated:
+    elif tokens == given:
         reason = "as given"
     else:
-        reason = f"not the {stated:g} of --response-tokens: an attempt ends at the token limit"
+        reason = f"not the {given:g} of --response-tokens: an attempt ends at the token limit"
     return f"responses: {tokens:g} tokens in the mean, {reason}"
 
 
 @dataclass(frozen=True)
-class Stated:
+class RunNumbers:
     """Numbers of the run.
 
     Raises
@@ -87,31 +84,27 @@ class Stated:
         return float(limit if self.response_tokens is None else min(self.response_tokens, limit))
 
 
-def stated_workload(stated: Stated) -> Workload:
-    """Return a run that is described by numbers alone.
-
-    Raises
-    ------
-    UserError
-        If a number is missing.
+def workload_of_numbers(numbers: RunNumbers) -> Workload:
+    """Return a run that is described by numbers alone; a `UserError` if one is missing.
 
     Examples
     --------
-    >>> stated_workload(Stated(64, questions=10, prompt_tokens=90, response_tokens=200)).attempts
-    64
+    >>> numbers = RunNumbers(64, questions=10, prompt_tokens=90, response_tokens=200)
+    >>> workload_of_numbers(numbers).max_new_tokens
+    400
     """
-    if stated.questions is None or stated.prompt_tokens is None:
-        given = {"--questions": stated.questions, "--prompt-tokens": stated.prompt_tokens}
+    if numbers.questions is None or numbers.prompt_tokens is None:
+        given = {"--questions": numbers.questions, "--prompt-tokens": numbers.prompt_tokens}
         missing = ", ".join(option for option, value in given.items() if value is None)
         raise UserError(f"--tasks is not given, nor {missing}: give the one or the other")
-    length, limit = stated.response_tokens, stated.max_new_tokens
+    length, limit = numbers.response_tokens, numbers.max_new_tokens
     if limit is None:
         if length is None:
             raise UserError(
                 "--max-new-tokens and --response-tokens are not given: give one of them"
             )
         limit = math.ceil(2 * length)
-    tokens = stated.response_length(limit)
-    attempts = DEFAULT_ATTEMPTS if stated.attempts is None else stated.attempts
+    tokens = numbers.response_length(limit)
+    attempts = DEFAULT_ATTEMPTS if numbers.attempts is None else numbers.attempts
     notes = (response_note(length, tokens),)
-    return Workload(stated.questions, stated.prompt_tokens, limit, attempts, tokens, notes)
+    return Workload(numbers.questions, numbers.prompt_tokens, limit, attempts, tokens, notes)

@@ -8,6 +8,7 @@ length of the prompt.
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -19,6 +20,7 @@ from lm_eval_ext.commands.prune.perplexity import token_nll
 from lm_eval_ext.commands.prune.subject import Subject, load_subject, text_to_measure
 from lm_eval_ext.commands.prune.task_values import TaskRunner
 from lm_eval_ext.errors import UserError
+from lm_eval_ext.methods.sinks.block_layout import Layout
 from lm_eval_ext.methods.sinks.masks import pruned
 from lm_eval_ext.methods.sinks.plan import PruningPlan, PruningSettings
 from lm_eval_ext.methods.sinks.selection import Removal
@@ -43,13 +45,16 @@ def run(options: AnalyseOptions) -> int:
     )
     assert statistics.sinks is not None
     text = text_to_measure(options, subject)
-    changes = {"loss": loss_changes(subject, text.prompts)}
+    loss = mean_loss(subject, text.prompts)
+    changes = {"loss": head_changes(subject.layout, loss)}
     if options.tasks:
         metric = options.metrics
-        changes[metric] = metric_changes(subject, options.tasks, metric, options.limit)
+        measure = task_metric(subject, options.tasks, metric, options.limit)
+        changes[metric] = head_changes(subject.layout, measure)
     report = analysis(statistics.sinks, changes)
     report |= {"settings": options.record(), "calibration": subject.calibration.record}
-    report["layers"]["loss_without_attention"] = layer_loss_changes(subject, text.prompts).tolist()
+    without = layer_changes(subject.layout, loss)
+    report["layers"]["loss_without_attention"] = without.tolist()
     options.output.mkdir(parents=True, exist_ok=True)
     file, picture = options.output / "analysis.json", options.output / "analysis.png"
     file.write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
@@ -61,45 +66,42 @@ def run(options: AnalyseOptions) -> int:
     return 0
 
 
-def loss_changes(subject: Subject, sequences: tuple[tuple[int, ...], ...]) -> FloatArray:
-    """Return the change in mean loss per token without each head alone, nats, (layers, heads)."""
-    layout = subject.layout
-    dense = _mean_loss(subject, sequences, Removal())
+def head_changes(layout: Layout, measure: Callable[[Removal], float]) -> FloatArray:
+    """Return the change of a measure without each head alone, shape (n_layers, n_heads)."""
+    dense = measure(Removal())
     changes = np.empty((layout.n_layers, layout.n_heads))
-    for place in tqdm(np.ndindex(changes.shape), desc="Ablating heads", total=changes.size):
-        layer, head = place
-        changes[place] = _mean_loss(subject, sequences, Removal(heads=((layer, head),))) - dense
+    for head in tqdm(np.ndindex(changes.shape), desc="Ablating heads", total=changes.size):
+        changes[head] = measure(Removal(heads=((head[0], head[1]),))) - dense
     return changes
 
 
-def layer_loss_changes(subject: Subject, sequences: tuple[tuple[int, ...], ...]) -> FloatArray:
-    """Return the change in mean loss per token without each layer's attention, (n_layers,)."""
-    layout = subject.layout
-    dense = _mean_loss(subject, sequences, Removal())
-    every = range(layout.n_heads)
-    removals = [
-        Removal(heads=tuple((layer, head) for head in every)) for layer in range(layout.n_layers)
-    ]
-    return np.array([_mean_loss(subject, sequences, removal) - dense for removal in removals])
+def layer_changes(layout: Layout, measure: Callable[[Removal], float]) -> FloatArray:
+    """Return the change of a measure without each layer's attention, shape (n_layers,)."""
+    dense, every = measure(Removal()), range(layout.n_heads)
+    removals = (Removal(tuple((layer, i) for i in every)) for layer in range(layout.n_layers))
+    return np.array([measure(removal) - dense for removal in removals])
 
 
-def _mean_loss(subject: Subject, sequences: tuple[tuple[int, ...], ...], removal: Removal) -> float:
-    with pruned(subject.lm.model, removal):
-        return float(np.concatenate(token_nll(subject.lm.model, sequences)).mean())
+def mean_loss(
+    subject: Subject, sequences: tuple[tuple[int, ...], ...]
+) -> Callable[[Removal], float]:
+    """Return what measures the mean loss per token, in nats."""
+
+    def measure(removal: Removal) -> float:
+        with pruned(subject.lm.model, removal):
+            return float(np.concatenate(token_nll(subject.lm.model, sequences)).mean())
+
+    return measure
 
 
-def metric_changes(subject: Subject, task: str, metric: str, limit: int | None) -> FloatArray:
-    """Return the change in a task's metric without each head alone, shape (layers, heads).
-
-    Parameters
-    ----------
-    limit
-        Questions, or None.
-    """
+def task_metric(
+    subject: Subject, task: str, metric: str, limit: int | None
+) -> Callable[[Removal], float]:
+    """Return what measures a task's metric, on at most `limit` questions."""
     runner = TaskRunner(task, limit)
     settings = PruningSettings(ratio=0.0)
 
-    def value(removal: Removal) -> float:
+    def measure(removal: Removal) -> float:
         lm = subject.lm.with_plan(PruningPlan(settings, removal), subject.calibration.record)
         measured = runner.run(lm)
         if f"{task}/{metric}" not in measured:
@@ -107,20 +109,13 @@ def metric_changes(subject: Subject, task: str, metric: str, limit: int | None) 
             raise UserError(f"--metrics={metric} has no value per question in {task}; use {known}")
         return float(measured[f"{task}/{metric}"]["estimate"])
 
-    dense = value(Removal())
-    changes = np.empty((subject.layout.n_layers, subject.layout.n_heads))
-    for place in tqdm(np.ndindex(changes.shape), desc="Ablating heads", total=changes.size):
-        changes[place] = value(Removal(heads=((place[0], place[1]),))) - dense
-    return changes
+    return measure
 
 
 def analysis(sinks: SinkScores, changes: dict[str, FloatArray]) -> dict[str, Any]:
     """Return correlations, layer profile and stability as plain values.
 
-    Parameters
-    ----------
-    changes
-        Changes without each head, by what is measured; each of shape (n_layers, n_heads).
+    Changes without each head, shape (n_layers, n_heads), are given by the name of their measure.
     """
     variation = sinks.variation_over_length
     inner = slice(1, -1)
@@ -155,14 +150,9 @@ def analysis(sinks: SinkScores, changes: dict[str, FloatArray]) -> dict[str, Any
 
 def _correlation(one: FloatArray, other: FloatArray) -> dict[str, Any]:
     """Return Spearman's rank correlation over heads with its bootstrap interval."""
-    data = {"estimate": one.ravel(), "reference": other.ravel()}
-    interval = cluster_bootstrap(spearman, data)
-    return {
-        "estimate": interval.estimate,
-        "low": interval.low,
-        "high": interval.high,
-        "n": one.size,
-    }
+    interval = cluster_bootstrap(spearman, {"estimate": one.ravel(), "reference": other.ravel()})
+    bounds = {name: getattr(interval, name) for name in ("estimate", "low", "high")}
+    return {**bounds, "n": one.size}
 
 
 def _usual_lengths(subject: Subject) -> tuple[int, ...]:

@@ -75,7 +75,7 @@ def _print(sinks: SinkScores, record: dict[str, Any]) -> None:
     if np.isnan(sinks.score).any():
         raise UserError("a head has no query that qualifies: calibrate with longer prompts")
     print(f"{'layer':>5} {'head':>4} {'sink score':>10} {'s.e.':>7}")
-    for place in np.argsort(-sinks.score, axis=None, kind="stable")[:_LISTED]:
-        layer, head = divmod(int(place), n_heads)
+    for index in np.argsort(-sinks.score, axis=None, kind="stable")[:_LISTED]:
+        layer, head = divmod(int(index), n_heads)
         error = sinks.standard_error[layer, head]
         print(f"{layer:5d} {head:4d} {sinks.score[layer, head]:10.4f} {error:7.4f}")

@@ -18,21 +18,7 @@ from lm_eval_ext.model_wrappers.sink_pruned import SinkPrunedLM
 
 
 class Subject(NamedTuple):
-    """What a command works on.
-
-    Parameters
-    ----------
-    lm
-        The model, unpruned.
-    layout
-        Its parts.
-    calibration
-        The calibration data.
-    pretrained
-        The model as the user names it.
-    convention
-        How sink scores are averaged.
-    """
+    """The unpruned model, its layout and name, and how its calibration data are averaged."""
 
     lm: SinkPrunedLM
     layout: Layout

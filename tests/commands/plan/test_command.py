@@ -9,7 +9,7 @@ from lm_eval_ext.commands.plan import command
 from lm_eval_ext.commands.plan import task_workload as tasks_of
 from lm_eval_ext.commands.plan.hardware import GPUS, find_device
 from lm_eval_ext.commands.plan.task_workload import task_workload
-from lm_eval_ext.commands.plan.workload import Stated, response_note, stated_workload
+from lm_eval_ext.commands.plan.workload import RunNumbers, response_note, workload_of_numbers
 from lm_eval_ext.errors import UserError
 
 
@@ -37,15 +37,15 @@ def test_task_tells_questions_and_lengths():
     from lm_eval_ext.data.tiny.problems import load_split
     from lm_eval_ext.models.shipped import model_path
 
-    found = task_workload("tiny_gsm8k_passn", "tiny", Stated(attempts=32))
+    found = task_workload("tiny_gsm8k_passn", "tiny", RunNumbers(attempts=32))
     docs = load_split("gsm8k", "test")
     assert found.questions == len(docs)
     assert (found.attempts, found.max_new_tokens, found.response_tokens) == (32, 200, 200)
     tokenizer = AutoTokenizer.from_pretrained(model_path("tiny"))
     lengths = [len(tokenizer(prompt("gsm8k", doc))["input_ids"]) for doc in list(docs)[:200]]
     assert found.prompt_tokens == pytest.approx(sum(lengths) / 200)
-    stated = Stated(questions=7, prompt_tokens=11.0, max_new_tokens=13, response_tokens=5.0)
-    found = task_workload("tiny_gsm8k_passn", "tiny", stated)
+    numbers = RunNumbers(questions=7, prompt_tokens=11.0, max_new_tokens=13, response_tokens=5.0)
+    found = task_workload("tiny_gsm8k_passn", "tiny", numbers)
     assert (found.questions, found.prompt_tokens, found.max_new_tokens) == (7, 11.0, 13)
 
 
@@ -82,7 +82,7 @@ def test_wrong_options_are_named(words, message):
 def test_gsm8k_without_data_says_what_to_do(monkeypatch, tmp_path):
     monkeypatch.setenv("LM_EVAL_EXT_DATA", str(tmp_path))
     with pytest.raises(UserError, match="gsm8k_test.jsonl.*--questions"):
-        task_workload("gsm8k_passn", "tiny", Stated())
+        task_workload("gsm8k_passn", "tiny", RunNumbers())
 
 
 def test_plan_reads_a_model_whose_layers_differ(capsys, tmp_path):
@@ -96,7 +96,7 @@ def test_plan_reads_a_model_whose_layers_differ(capsys, tmp_path):
 
 
 def test_single_answers_are_planned_as_the_task_makes_them():
-    found = task_workload("tiny_gsm8k_calib", "tiny", Stated(attempts=64, prompt_tokens=9.0))
+    found = task_workload("tiny_gsm8k_calib", "tiny", RunNumbers(attempts=64, prompt_tokens=9.0))
     assert found.attempts == 1
     assert found.all_attempts == found.questions
     assert "tiny_gsm8k_calib 1,000 x 1" in found.notes[0]
@@ -108,30 +108,32 @@ def test_a_group_has_the_attempts_lengths_and_graders_of_its_tasks(monkeypatch):
         tasks_of.TaskNumbers("two", 30, 8, ["1 2 3 4 5 6 7 8"], 40),
     ]
     monkeypatch.setattr(tasks_of, "task_numbers", lambda task, attempts: tasks)
-    lengths = [tasks_of._mean_tokens(one.prompts, "tiny")[0] for one in tasks]
-    found = task_workload("both", "tiny", Stated())
+    lengths = [tasks_of._mean_tokens(one.prompts, "tiny") for one in tasks]
+    found = task_workload("both", "tiny", RunNumbers())
     assert (found.questions, found.all_attempts, found.max_new_tokens) == (40, 250, 100)
     assert found.attempts == 6.25
     assert found.prompt_tokens == (10 * lengths[0] + 30 * lengths[1]) / 40
     assert found.response_tokens == (10 * 100 + 240 * 40) / 250
     assert "one 10 x 1, two 30 x 8" in found.notes[0]
-    clipped = task_workload("both", "tiny", Stated(response_tokens=50.0))
+    clipped = task_workload("both", "tiny", RunNumbers(response_tokens=50.0))
     assert clipped.response_tokens == (10 * 50 + 240 * 40) / 250
     assert "not the 50 of --response-tokens" in clipped.notes[-1]
-    assert task_workload("both", "tiny", Stated(response_tokens=30.0)).notes[-1].endswith("given")
+    assert (
+        task_workload("both", "tiny", RunNumbers(response_tokens=30.0)).notes[-1].endswith("given")
+    )
 
 
 def test_a_response_beyond_the_limit_is_said_to_be_cut():
-    assert Stated(response_tokens=500.0).response_length(100) == 100
+    assert RunNumbers(response_tokens=500.0).response_length(100) == 100
     assert "not the 500 of --response-tokens" in response_note(500, 100)
     assert response_note(50, 50).endswith("as given")
 
 
 def test_an_unknown_response_length_is_the_limit():
-    assert Stated().response_length(400) == 400
+    assert RunNumbers().response_length(400) == 400
     assert "--response-tokens" in response_note(None, 400)
-    stated = stated_workload(Stated(questions=1, prompt_tokens=5, response_tokens=30))
-    assert stated.max_new_tokens == 60
+    numbers = workload_of_numbers(RunNumbers(questions=1, prompt_tokens=5, response_tokens=30))
+    assert numbers.max_new_tokens == 60
 
 
 def test_table_is_plausible():
