@@ -179,18 +179,12 @@ class AttemptSampling(KeyedArguments, ABC):
         stop: StopStrings,
         follow_up: FollowUp | None,
     ) -> Iterator[tuple[int, AttemptResult]]:
-        """Yield (index of the request, result) as attempts end, in any order.
+        """Decode at least one attempt, and what `follow_up` asks to be read after each.
 
-        Parameters
-        ----------
-        requests
-            At least one attempt.
-        settings
-            How their tokens are chosen.
-        stop
-            Ends them.
-        follow_up
-            What is read after each attempt, or None.
+        Yields
+        ------
+        tuple
+            Index of a request and its result, in the order in which attempts end.
         """
 
     @abstractmethod
@@ -204,13 +198,7 @@ class AttemptSampling(KeyedArguments, ABC):
     def generate_until(
         self, requests: list[Instance], disable_tqdm: bool = False
     ) -> list[Generation]:
-        """Answer lm-eval's generation requests, in their order.
-
-        Parameters
-        ----------
-        requests
-            The requests; an attempt is asked for by repeating its request.
-        """
+        """Answer lm-eval's generation requests in their order; each repeat is another attempt."""
         wanted = with_thinking_budget(
             self, harness.generation_requests(self, requests), self.thinking_budget
         )
@@ -280,16 +268,9 @@ class AttemptSampling(KeyedArguments, ABC):
     def attempt_request(
         self, prompt: str, token_ids: Sequence[int], attempt: int
     ) -> AttemptRequest:
-        """Say what the model reads for one attempt; wrappers that change the input override this.
+        """Return what the model reads for an attempt; wrappers that change the input override this.
 
-        Parameters
-        ----------
-        prompt
-            The rendered prompt.
-        token_ids
-            Its tokens, after truncation.
-        attempt
-            Number of the attempt.
+        `prompt` is rendered, and `token_ids` are its tokens after truncation.
         """
         shared, private = common_prefix_split(token_ids)
         return AttemptRequest(shared, private, self.token_stream(prompt, attempt))

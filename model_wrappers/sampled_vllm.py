@@ -26,8 +26,8 @@ if TYPE_CHECKING:
 class SampledVLLM(AttemptSampling, VLLM):
     """Sample N attempts per prompt with vLLM; loglikelihood requests as ``--model vllm``.
 
-    The token at each place of an attempt is chosen inside vLLM's worker, by the uniform number that
-    ``sampled`` would use there, so both give the same texts as far as their logits agree.
+    The token at each position of an attempt is chosen inside vLLM's worker, by the uniform number
+    that ``sampled`` would use there, so both give the same texts as far as their logits agree.
 
     Takes the arguments of `AttemptSampling` and those of `load`.
 
@@ -157,6 +157,6 @@ class SampledVLLM(AttemptSampling, VLLM):
         return {**super().run_record(), "decoder": "vllm", "vllm": about}
 
     def common_settings(self) -> dict[str, Any]:
-        """Add what stands in the keys of vLLM's attempts since there are any."""
+        """Add what the keys of vLLM's attempts have held from the first release on."""
         ours = {"decoder": "shared_prefix", "mixed_precision": "None"}
         return {**super().common_settings(), **ours}

@@ -67,7 +67,7 @@ class AttemptKey(NamedTuple):
 
     @property
     def name(self) -> str:
-        """The key as it stands in a file."""
+        """The key as it is in a file."""
         return digest("attempt", self.context, self.prompt, self.read, str(self.attempt))
 
 

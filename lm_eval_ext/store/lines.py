@@ -40,19 +40,9 @@ def read_lines(path: Path) -> Iterator[Line]:
 
 
 def drop_unfinished_line(path: Path, *, what: str = "what it held") -> bool:
-    """Cut off a last line that a kill left without its end, and say so.
+    """Cut off a last line that a kill left without its end, and return whether there was one.
 
-    Parameters
-    ----------
-    path
-        A JSON Lines file; it may be missing.
-    what
-        What a line holds, for the message.
-
-    Returns
-    -------
-    bool
-        Whether something was cut off.
+    The file may be missing; `what` names what a line holds.
     """
     if not path.exists():
         return False

@@ -53,18 +53,9 @@ class SamplingGroup:
 
 @dataclass(frozen=True)
 class Sampled:
-    """An attempt that has ended.
+    """The attempt at one request of a group, once it has ended; `was_kept` if a store had it.
 
-    Parameters
-    ----------
-    index
-        Of its request in the group.
-    generation
-        Text and record.
-    tally
-        What it adds to the counts of the run, by the part of the run and the name of the count.
-    was_kept
-        Whether a store had it.
+    The tally is what it adds to the counts of the run, by the part of the run and the name.
     """
 
     index: int

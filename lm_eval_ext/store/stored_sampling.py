@@ -36,19 +36,11 @@ class StoredSampling:
 
     Parameters
     ----------
-    store
-        The store.
-    group
-        The requests.
-    contexts
-        Their contexts.
     is_outdated
         Returns whether what is kept of an attempt must be drawn again, given the tags of a thought
         that its prompt opens.
-    sample
-        Samples some of the requests.
-    annotate
-        Annotates what was sampled.
+    sample, annotate
+        Called for what is missing.
     """
 
     def __init__(
@@ -98,13 +90,7 @@ class StoredSampling:
         return stored is not None and is_outdated(stored.generation.record, opened)
 
     def run(self, rows: int) -> Iterator[Sampled]:
-        """Yield every attempt, stored or new, in any order.
-
-        Parameters
-        ----------
-        rows
-            Attempts decoded at once: as many are synced to the disk together.
-        """
+        """Yield every attempt, stored or new; `rows` are decoded, and synced, at once."""
         missing = []
         for key, indices in self._same.items():
             stored = self._store.get(key)

@@ -68,7 +68,7 @@ def _spread(rows: torch.Tensor, old: int, new: int) -> torch.Tensor:
     """Spread each head's rows over as many as it will have, zeros elsewhere."""
     n_heads = len(rows) // old
     wide = rows.new_zeros(n_heads, new, rows.shape[1])
-    # Pair i of a head turns by theta^(-2i / width), and stands at i and i + width / 2.
+    # Pair i of a head turns by theta^(-2i / width), and lies at i and i + width / 2.
     ratio, half = new // old, old // 2
     heads = rows.reshape(n_heads, old, -1)
     for i in range(half):

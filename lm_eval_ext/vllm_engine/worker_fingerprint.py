@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 from lm_eval_ext.models.digests import canonical, digest
 from lm_eval_ext.models.fingerprint import tokenizer_fingerprint, without_provenance
@@ -30,16 +29,6 @@ _OF_THE_CACHE = (
 )
 
 
-class Engine(Protocol):
-    """What is asked of an engine: a loop, or replicas."""
-
-    def facts(self) -> dict[str, Any]:
-        """Return facts about the model, ``model_settings`` as canonical JSON among them."""
-
-    def ask(self, method: str, *arguments: Any) -> Sequence[Any]:
-        """Return the answers of the workers to a method."""
-
-
 def model_settings(vllm_config: Any) -> dict[str, Any]:
     """Return what vLLM computes, as far as it is not in the weights.
 
@@ -55,8 +44,8 @@ def model_settings(vllm_config: Any) -> dict[str, Any]:
     }
 
 
-def worker_fingerprints(engine: Engine, tokenizer: PreTrainedTokenizerBase) -> dict[str, str]:
-    """Return the fingerprints of a model in vLLM and of its tokenizer.
+def worker_fingerprints(engine: Any, tokenizer: PreTrainedTokenizerBase) -> dict[str, str]:
+    """Return the fingerprints of a model in a loop or replicas of vLLM, and of its tokenizer.
 
     vLLM joins weights and divides them among its workers, so they are not those of
     `lm_eval_ext.models.fingerprint.fingerprints`, and change with the number of workers. vLLM's

@@ -36,6 +36,22 @@ def test_settings_are_read_as_lm_eval_reads_them(lm):
     assert dict(request.settings) == {"do_sample": True, "temperature": 0.7}
 
 
+def test_arguments_of_a_base_beside_lm_evals_are_a_models_arguments(lm):
+    known = harness.model_arguments()
+    # Of the sampling, of a method, of lm-eval's own class.
+    assert {"store", "self_eval", "pretrained", "batch_size", "max_length"} <= known
+    assert "self" not in known
+
+
+def test_a_prompt_is_tokenized_alike_whichever_class_loaded_the_model(lm):
+    class Loaded:  # as lm-eval's class for vLLM: it has no `truncation` and no `tok_batch_encode`
+        backend, add_bos_token, tokenizer = "causal", lm.add_bos_token, lm.tokenizer
+
+    for prompt in ("Question: 1+1?", lm.tokenizer.bos_token + "x", "x"):
+        expected = lm.tok_batch_encode([prompt])[0][0].tolist()
+        assert harness.prompt_tokens(Loaded(), prompt) == expected
+
+
 def test_bos_stands_once(lm):
     bos = lm.tokenizer.bos_token
     plain = harness.prompt_tokens(lm, "Question: 1+1?")

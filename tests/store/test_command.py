@@ -103,7 +103,7 @@ def test_killed_interrupted_and_terminated(unbroken, tmp_path):
         if request != signal.SIGKILL:
             assert said.count("the same command resumes there") == 1
             (n_said,) = re.findall(r"holds (\d+) attempts", said)
-            assert n_before - 1 <= int(n_said) <= n_before  # the signal may come behind a write
+            assert n_before - 1 <= int(n_said) <= n_before  # the signal may come after a write
     said = finish(output, store)
     assert f"{N_ATTEMPTS * N_QUESTIONS - n_before} of 30 attempts are to be generated" in said
     assert outcome(output, store) == unbroken

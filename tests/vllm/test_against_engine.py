@@ -54,7 +54,7 @@ def test_greedy_decoding(rsp_vllm, rsp, varied, ask, length):
 @pytest.mark.parametrize("box_completion", [False, True])
 @pytest.mark.parametrize("length", [0, 4])
 def test_confidence(rsp_vllm, rsp, varied, ask, length, box_completion):
-    """`epicar-vllm`, and `self_eval=true` behind injected vectors; equal texts are read once."""
+    """`epicar-vllm`, and `self_eval=true` after injected vectors; equal texts are read once."""
     also = {"self_eval": True, "box_completion": box_completion, "length": length}
     mine, theirs = varied(rsp_vllm, **also), varied(rsp, **also)
     ours = ask(mine, n_attempts=6, max_gen_toks=40)

@@ -7,7 +7,7 @@ pytest.importorskip("vllm", reason="vLLM is not installed: make test-vllm")
 
 @pytest.fixture
 def with_store(rsp_vllm, varied, tmp_path):
-    """Return a function that gives the model with a store, opened anew."""
+    """Return a function that gives the model with a store, opened again."""
     from lm_eval_ext.store.attempt_store import AttemptStore
     from lm_eval_ext.vllm_engine.worker_fingerprint import worker_fingerprints
 

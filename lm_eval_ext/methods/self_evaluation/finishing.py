@@ -17,8 +17,11 @@ from lm_eval_ext.methods.self_evaluation.box_completion import (
     has_closed_box,
     joined,
 )
-from lm_eval_ext.methods.self_evaluation.confidence import Temperature, read_temperature
-from lm_eval_ext.methods.self_evaluation.judging import SelfEvaluation
+from lm_eval_ext.methods.self_evaluation.confidence import (
+    SelfEvaluation,
+    Temperature,
+    read_temperature,
+)
 from lm_eval_ext.methods.self_evaluation.layout import SelfEvalLayout
 from lm_eval_ext.methods.self_evaluation.template import SelfEvalTemplate, read_template
 from lm_eval_ext.models.generation import Generation

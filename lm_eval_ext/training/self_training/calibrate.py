@@ -10,8 +10,7 @@ from typing import Any, cast
 
 from lm_eval_ext.grading.attempt_details import AttemptDetails, Question
 from lm_eval_ext.leaderboard.run_files import RunFiles
-from lm_eval_ext.methods.self_evaluation.confidence import FILE_NAME
-from lm_eval_ext.methods.self_evaluation.judging import SOURCE
+from lm_eval_ext.methods.self_evaluation.confidence import FILE_NAME, SOURCE
 from lm_eval_ext.metrics import apply_temperature
 from lm_eval_ext.training.run import write_json
 from lm_eval_ext.training.self_training.folders import LABELLED, Stage, read_lines

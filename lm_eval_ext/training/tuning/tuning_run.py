@@ -10,7 +10,7 @@ from typing import NamedTuple
 from lm_eval_ext.errors import UserError
 from lm_eval_ext.grading.attempt_details import Question
 from lm_eval_ext.leaderboard.run_files import RunFiles, asked, newest_run, read_samples
-from lm_eval_ext.methods.self_evaluation.judging import SOURCE, UNTUNED
+from lm_eval_ext.methods.self_evaluation.confidence import SOURCE, UNTUNED
 
 logger = logging.getLogger(__name__)
 
