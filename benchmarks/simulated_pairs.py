@@ -21,11 +21,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lm_eval_ext.leaderboard.paired import paired_means, paired_pooled, unpaired
-from lm_eval_ext.leaderboard.rescoring import Score, score
 from lm_eval_ext.leaderboard.run_data import TaskOutput
 from lm_eval_ext.leaderboard.run_ranking import places
 from lm_eval_ext.metrics import auroc, brier, debiased_ece, pass_at_k
 from lm_eval_ext.metrics.bootstrap import bootstrap_with_values
+from lm_eval_ext.scoring.scores import Score, score
 
 FloatArray = NDArray[np.float64]
 

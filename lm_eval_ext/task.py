@@ -16,8 +16,9 @@ and its own metric then judge each attempt::
       - task: gsm8k_cot
         class: !function lm_eval_ext.task.AttemptsTask
 
-``--metadata '{"attempts": 64, "ks": [1, 8, 64]}'`` sets the number of attempts and the k of pass@k,
-and ``--metadata '{"store": "FOLDER"}'`` keeps the attempts of a model of any type.
+``--metadata '{"attempts": 64, "ks": [1, 8, 64]}'`` sets the number of attempts and the k of pass@k;
+``{"report": "all"}`` prints every row of the results instead of those that speak for the task;
+``{"store": "FOLDER"}`` keeps the attempts of a model of any type.
 """
 
 from __future__ import annotations
@@ -28,10 +29,12 @@ from copy import deepcopy
 from typing import Any
 
 from lm_eval.api.instance import Instance
+from lm_eval.api.metrics import mean_stderr
 from lm_eval.api.registry import get_aggregation
 from lm_eval.api.task import ConfigurableTask
 from tqdm import tqdm
 
+from lm_eval_ext.checks import check_choice
 from lm_eval_ext.engine.timing import Timing
 from lm_eval_ext.errors import UserError
 from lm_eval_ext.grading import (
@@ -45,7 +48,7 @@ from lm_eval_ext.grading.attempt_details import AttemptDetails, attempt_details
 from lm_eval_ext.grading.responses import Responses, ResponseThoughts, first_text, with_record
 from lm_eval_ext.grading.run_report import RunReport
 from lm_eval_ext.harness.attempt_seeds import ask_with_own_seeds
-from lm_eval_ext.harness.attempt_settings import read_settings, single_answer
+from lm_eval_ext.harness.attempt_settings import REPORTS, read_settings, single_answer
 from lm_eval_ext.harness.bridge import unsupported_release
 from lm_eval_ext.harness.kept_answers import keep_with
 from lm_eval_ext.harness.requests import info_logger, model_arguments
@@ -59,7 +62,8 @@ from lm_eval_ext.harness.task_config import (
     parameters_of,
 )
 from lm_eval_ext.scoring.metric_suites import SINGLE_ANSWER, suite
-from lm_eval_ext.scoring.question import MetricSuite, QuestionResult
+from lm_eval_ext.scoring.question import QuestionResult
+from lm_eval_ext.scoring.run_rows import RunRows
 from lm_eval_ext.store.kept_responses import kept_responses
 
 logger = logging.getLogger(__name__)
@@ -113,6 +117,8 @@ class AttemptsTask(ConfigurableTask):
                 "AttemptsTask needs a task with output_type: generate_until"
             )
         metadata, written = (dict(config.get(k) or {}) for k in ("metadata", "generation_kwargs"))
+        self._report = metadata.pop("report", REPORTS[0])
+        check_choice("report", self._report, REPORTS)
         metrics = config.pop("metrics", "passn")
         known = model_arguments() | parameters_of(config.get("custom_dataset"))
         self.settings = (
@@ -126,7 +132,10 @@ class AttemptsTask(ConfigurableTask):
         self._keeper = kept_responses(metadata)
         if self.grader is None:
             self._verdict = self._check_verdict()
-        self._aggregation_list = _Aggregations(self.metrics)
+        self._rows = RunRows(
+            str(name), self.metrics, mean=get_aggregation("mean"), mean_error=mean_stderr
+        )
+        self._aggregation_list = self._rows
         self._higher_is_better: dict[str, bool | None] = {}
         self._invalid_answers = invalid_answers(self.config.filter_list or [])
         self._warned: set[str] = set()
@@ -277,7 +286,8 @@ class AttemptsTask(ConfigurableTask):
         self._n_unreported -= 1
         if self._n_unreported == 0:
             self._run_report.write()
-        values = self.metrics.values(question)
+        with self._rows.noting("a confidence"):
+            values = self.metrics.values(question)
         for name in values:
             self._higher_is_better.setdefault(name, self.metrics[name].higher_is_better)
         return QuestionResult(values, attempts=question)
@@ -293,6 +303,10 @@ class AttemptsTask(ConfigurableTask):
             config["metric_list"] = self._scalar_metrics()
         if self._timing.record():
             config["timing"] = self._timing.record()
+        self._rows.warn()
+        # Rows of several filters would need the filters' names: lm-eval's own table has them.
+        if self._report == "headline" and len(self._filters) == 1 and self._rows.headline():
+            config["headline"] = self._rows.headline()
         return config
 
     def _scalar_metrics(self) -> list[dict[str, Any]]:
@@ -357,18 +371,6 @@ class AttemptsTask(ConfigurableTask):
         if message and message not in self._warned:
             self._warned.add(message)
             logger.warning("%s: " + message, self.task_name, *values)
-
-
-class _Aggregations(dict[str, Any]):
-    """Aggregation by metric; those of a confidence source are known only once a model names it."""
-
-    def __init__(self, metrics: MetricSuite) -> None:
-        super().__init__()
-        self._metrics = metrics
-
-    def __missing__(self, name: str) -> Any:
-        aggregation = self._metrics[name].aggregation
-        return get_aggregation(aggregation) if isinstance(aggregation, str) else aggregation
 
 
 def _name_of(value: Any) -> Any:

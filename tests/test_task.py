@@ -2,6 +2,7 @@
 
 import json
 import logging
+import warnings
 from math import comb
 from pathlib import Path
 
@@ -17,6 +18,7 @@ from lm_eval_ext.errors import UserError
 from lm_eval_ext.harness.attempt_settings import read_settings
 from lm_eval_ext.metrics import UndefinedMetricWarning
 from lm_eval_ext.scoring.metric_suites import suite
+from lm_eval_ext.scoring.scores import score
 from lm_eval_ext.task import AttemptsTask
 
 pytestmark = pytest.mark.usefixtures("quick_evaluator")
@@ -97,7 +99,7 @@ def test_the_table_has_the_metrics_and_nothing_else(scripted_lm):
         "prr:vote_share",
         *(f"{name}:answer_entropy" for name in ("hallucination_auroc", "auprc", "aurc", "prr")),
     }
-    assert "attempts" not in make_table(results)
+    assert "attempts" not in make_table.__wrapped__(results)
     directions = results["higher_is_better"]["sums"]
     assert (directions["pass@2"], directions["invalid_rate"], directions["mean_tokens"]) == (
         True,
@@ -383,26 +385,57 @@ def test_a_misspelt_name_is_an_error_unless_the_model_or_the_data_take_it(script
     evaluate(WithAtempts(lm.script), metadata={"atempts": 4})
 
 
-def test_a_question_without_a_valid_answer_has_no_vote_share(scripted_lm):
+def test_a_question_without_a_valid_answer_has_no_vote_share(scripted_lm, caplog):
     """All right where there is an answer at all: the share alone decides the error."""
     lm = scripted_lm(lambda question, attempt: "?" if question < 2 else f"#### {question}")
-    with pytest.warns(UndefinedMetricWarning, match=r"n = 4 of 6 questions.*valid answer"):
-        rows = evaluate(lm, metadata={"attempts": 4})["results"]["sums"]
+    rows = evaluate(lm, metadata={"attempts": 4})["results"]["sums"]
+    (line,) = [m for m in caplog.messages if "n = 4 of 6 questions" in m]
+    assert line.startswith("sums: vote_share (ece, debiased_ece, brier, nll, ")
     assert rows["ece:vote_share,none"] == 0
     assert rows["brier:vote_share,none"] == 0
     assert rows["invalid_rate,none"] == pytest.approx(1 / 3)
     assert rows["pass@1,none"] == pytest.approx(2 / 3)
 
 
-def test_without_any_valid_answer_the_share_is_nan_with_a_reason(scripted_lm):
+def test_without_any_valid_answer_the_share_is_nan_with_a_reason(scripted_lm, caplog):
     lm = scripted_lm(lambda question, attempt: "?" * (attempt + 1), with_records=True)
-    with pytest.warns(UndefinedMetricWarning, match="ece is undefined .NaN.: none of 6 questions"):
+    with caplog.at_level(logging.WARNING), warnings.catch_warnings():
+        warnings.simplefilter("error", UndefinedMetricWarning)  # there is one line instead
         results = evaluate(lm, metadata={"attempts": 4})
+    (line,) = [r.getMessage() for r in caplog.records if "undefined" in r.getMessage()]
+    assert line.startswith("sums: vote_share (ece, debiased_ece, ")
+    assert "): undefined (NaN): none of 6 questions" in line
     rows = results["results"]["sums"]
     for name in ("ece", "debiased_ece", "brier", "nll", "aurc", "hallucination_auroc"):
         assert np.isnan(rows[f"{name}:vote_share,none"]), name
     assert rows["maj@4,none"] == 0
-    assert "NaN" in make_table(results)
+    assert "NaN" in make_table.__wrapped__(results)
+    assert "vote_share" not in make_table(results)
+
+
+def test_a_run_prints_the_rows_that_speak_for_it(scripted_lm):
+    lm = scripted_lm(first_correct([1, 4, 2, 0, 3, 4]), with_records=True)
+    metadata = {"attempts": 4}
+    results = evaluate(lm, metadata=metadata)
+    headline = results["configs"]["sums"]["headline"]
+    assert [row["metric"] for row in headline] == [
+        *("pass@1", "pass@4", "maj@4", "ece:vote_share"),
+        *("hallucination_auroc:vote_share", "invalid_rate", "truncated_rate", "mean_tokens"),
+    ]
+    rows = results["results"]["sums"]
+    expected = score([1 / 4, 1, 1 / 2, 0, 3 / 4, 1], "mean", True)
+    assert headline[0] == {"metric": "pass@1", **expected._asdict()}
+    assert headline[0]["value"] == rows["pass@1,none"]
+    shown = make_table(results)
+    assert "|pass@1" in shown
+    assert "pass@2" not in shown
+    whole = evaluate(lm, metadata={**metadata, "report": "all"})
+    assert "headline" not in whole["configs"]["sums"]
+    assert make_table(whole) == make_table.__wrapped__(results)
+    assert whole["results"] == results["results"]
+    assert whole["configs"]["sums"]["metadata"] == results["configs"]["sums"]["metadata"]
+    with pytest.raises(UserError, match="report="):
+        evaluate(lm, metadata={"report": "most"})
 
 
 def test_a_standard_error_that_cannot_be_known_is_written_as_such(scripted_lm):
@@ -410,6 +443,7 @@ def test_a_standard_error_that_cannot_be_known_is_written_as_such(scripted_lm):
     results = evaluate(lm, metadata={"attempts": 4}, limit=3)
     rows = results["results"]["sums"]
     assert rows["debiased_ece:vote_share_stderr,none"] == "N/A"
-    (line,) = [line for line in make_table(results).splitlines() if "debiased_ece:vote" in line]
+    table = make_table.__wrapped__(results)
+    (line,) = [line for line in table.splitlines() if "debiased_ece:vote" in line]
     assert "N/A" in line
     assert "0.0000" not in line

@@ -10,8 +10,11 @@ from typing import Any, NamedTuple
 from lm_eval_ext.checks import is_number
 from lm_eval_ext.errors import UserError
 
-RESERVED = ("attempts", "ks", "vote_ks", "tau", "n_bins", "data_folder")
+RESERVED = ("attempts", "ks", "vote_ks", "tau", "n_bins", "data_folder", "report")
 """Names in the metadata of a task that mean something to this package."""
+
+REPORTS = ("headline", "all")
+"""Which rows a run prints. It changes nothing that is computed, stored or compared."""
 
 DEFAULT_ATTEMPTS = 16
 """Attempts per question where neither the command line nor the task says."""

@@ -2,7 +2,7 @@
 
 lm-eval 0.4.13 has no way to find an installed plugin. This module stands in until it has one.
 ``lm_eval_ext_bridge.pth`` in site-packages calls `arm` when a process first imports lm-eval; `arm`
-puts a finder on ``sys.meta_path`` that acts right after lm-eval's own code of six modules has run:
+puts a finder on ``sys.meta_path`` that acts after lm-eval's own code of seven modules has run:
 
 ==============================  ================================================================
 after the import of             what happens
@@ -17,6 +17,8 @@ after the import of             what happens
                                 `lm_eval_ext.harness.attempt_seeds`
 ``lm_eval.evaluator``           ``evaluate`` is wrapped, so that a store answers requests of our
                                 tasks whatever the model; see `lm_eval_ext.harness.kept_answers`
+``lm_eval.utils``               ``make_table`` is wrapped, so that a run prints few rows of our
+                                tasks; see `lm_eval_ext.harness.results_table`
 ==============================  ================================================================
 
 A process that ends with an error of the user's shows one line of it, see `explained`.
@@ -71,6 +73,9 @@ API_MODELS = "lm_eval.models.api_models"
 EVALUATOR = "lm_eval.evaluator"
 """The lm-eval module that hands requests to a model."""
 
+UTILS = "lm_eval.utils"
+"""The lm-eval module that prints the results."""
+
 UNKNOWN_TASK = "Tasks not found: "
 MISTAKES = {
     UNKNOWN_TASK: "`lm_eval ls tasks` lists all.",
@@ -79,7 +84,7 @@ MISTAKES = {
 }
 """How lm-eval's messages about a user's mistake begin -> what we add to them."""
 
-_WATCHED = (*REGISTRIES, TASK_INDEX, API_MODELS, EVALUATOR)
+_WATCHED = (*REGISTRIES, TASK_INDEX, API_MODELS, EVALUATOR, UTILS)
 
 logger = logging.getLogger(__name__)
 
@@ -207,14 +212,8 @@ def register(module: ModuleType) -> None:
     Never raises: an lm-eval that changed beyond recognition must go on working without us.
     """
     try:
-        if module.__name__ == TASK_INDEX:
-            _add_tasks(module)
-            return
-        if module.__name__ == API_MODELS:
-            _add_seeds(module)
-            return
-        if module.__name__ == EVALUATOR:
-            _add_keepers(module)
+        if module.__name__ in _WRAPPED:
+            _WRAPPED[module.__name__](module)
             return
         if not lm_eval_discovers_plugins():
             for group, registry in REGISTRIES[module.__name__].items():
@@ -321,3 +320,17 @@ def _add_keepers(evaluator_module: Any) -> None:
     from lm_eval_ext.harness.kept_answers import with_keepers
 
     evaluator_module.evaluate = with_keepers(evaluator_module.evaluate)
+
+
+def _add_headlines(utils_module: Any) -> None:
+    from lm_eval_ext.harness.results_table import with_headlines
+
+    utils_module.make_table = with_headlines(utils_module.make_table)
+
+
+_WRAPPED: dict[str, Callable[[Any], None]] = {
+    TASK_INDEX: _add_tasks,
+    API_MODELS: _add_seeds,
+    EVALUATOR: _add_keepers,
+    UTILS: _add_headlines,
+}

@@ -14,7 +14,7 @@ from lm_eval_ext.leaderboard.formatting import (
     printed_p,
 )
 from lm_eval_ext.leaderboard.paired import PairedTest
-from lm_eval_ext.leaderboard.rescoring import Score
+from lm_eval_ext.scoring.scores import Score
 
 ALPHA = 0.05
 

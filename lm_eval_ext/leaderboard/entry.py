@@ -18,8 +18,8 @@ from typing import Any
 
 from lm_eval_ext.errors import UserError
 from lm_eval_ext.leaderboard.formatting import one_line
-from lm_eval_ext.leaderboard.rescoring import Score
 from lm_eval_ext.leaderboard.run_data import RunOutput, TaskDetails, TaskOutput
+from lm_eval_ext.scoring.scores import Score
 
 SCHEMA = "lm_eval_ext.result/1"
 

@@ -13,9 +13,9 @@ from typing import NamedTuple
 
 import numpy as np
 
-from lm_eval_ext.leaderboard.rescoring import Score
 from lm_eval_ext.metrics import minimum_detectable_effect
 from lm_eval_ext.metrics.checks import FloatArray
+from lm_eval_ext.scoring.scores import Score
 
 LEVEL = 0.95
 MANY_UNDEFINED = 0.25

@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from lm_eval_ext.errors import UserError
-from lm_eval_ext.leaderboard.rescoring import Score
 from lm_eval_ext.leaderboard.run_data import RunOutput
+from lm_eval_ext.scoring.scores import Score
 
 
 def plot_pass_at_k(runs: Sequence[RunOutput], path: Path) -> None:

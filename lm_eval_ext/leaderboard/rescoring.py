@@ -7,7 +7,7 @@ numbers are therefore the run's, until a grader, the number of attempts or an op
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -24,41 +24,14 @@ from lm_eval_ext.harness.attempt_settings import RESERVED, AttemptSettings, desc
 from lm_eval_ext.leaderboard.run_files import asked, read_samples
 from lm_eval_ext.leaderboard.stored_sources import StoredSources
 from lm_eval_ext.methods.calibrator import Calibrator
-from lm_eval_ext.metrics import proportion_interval, t_interval
 from lm_eval_ext.models.generation import Thought
-from lm_eval_ext.scoring.aggregations import Aggregation
 from lm_eval_ext.scoring.calibrated_source import with_calibrated
 from lm_eval_ext.scoring.confidence_sources import confidence_sources
 from lm_eval_ext.scoring.metric_suites import suite
-from lm_eval_ext.scoring.question import Aggregate, MetricSuite
+from lm_eval_ext.scoring.question import MetricSuite
+from lm_eval_ext.scoring.scores import Score, score
 
 _END_OF_PROMPT = 1000  # characters
-
-
-class Score(NamedTuple):
-    """A metric of a task with its 95% interval over questions.
-
-    Parameters
-    ----------
-    value
-        The metric; NaN where it is undefined.
-    standard_error
-        As in lm-eval's table.
-    low, high
-        Ends of the interval: Wilson's for means of values in [0, 1], Student's t for other means,
-        and the bootstrap over questions for metrics that pool attempts.
-    n_questions
-        Questions that have a value.
-    higher_is_better
-        Direction, or None.
-    """
-
-    value: float
-    standard_error: float
-    low: float
-    high: float
-    n_questions: int
-    higher_is_better: bool | None
 
 
 class TaskScores(NamedTuple):
@@ -159,39 +132,6 @@ def _scores(questions: Iterable[Question], metric_suite: MetricSuite) -> dict[st
         name: score(values, metric_suite[name].aggregation, metric_suite[name].higher_is_better)
         for name, values in items.items()
     }
-
-
-def score(
-    values: Sequence[Any], aggregation: str | Aggregate, higher_is_better: bool | None
-) -> Score:
-    """Aggregate the values of all questions.
-
-    Parameters
-    ----------
-    values
-        One per question.
-    aggregation
-        ``"mean"`` or one of `lm_eval_ext.scoring.aggregations`.
-    higher_is_better
-        Direction, which is passed on.
-    """
-    if isinstance(aggregation, Aggregation):
-        value = aggregation.value(values)
-        interval = aggregation.interval(values)
-        if interval is None:
-            return Score(value, math.nan, math.nan, math.nan, 0, higher_is_better)
-        bounds = (float(interval.standard_error), float(interval.low), float(interval.high))
-        return Score(value, *bounds, interval.n_questions, higher_is_better)
-    if aggregation != "mean":
-        raise TypeError(f"aggregation={aggregation!r} has no interval")
-    array = np.asarray(values, dtype=np.float64)
-    value, n = float(array.mean()), len(array)
-    if n < 2 or np.isnan(array).any():
-        return Score(value, math.nan, math.nan, math.nan, n, higher_is_better)
-    in_unit = bool(((array >= 0) & (array <= 1)).all())
-    mean = (proportion_interval if in_unit else t_interval)(array)
-    standard_error = float(array.std(ddof=1) / math.sqrt(n))
-    return Score(value, standard_error, float(mean.low), float(mean.high), n, higher_is_better)
 
 
 def changed_settings(metadata: Mapping[str, Any], changes: Mapping[str, Any]) -> AttemptSettings:

@@ -10,10 +10,10 @@ import numpy as np
 
 from lm_eval_ext.errors import UserError
 from lm_eval_ext.leaderboard.paired import PairedTest, paired_means, paired_pooled, unpaired
-from lm_eval_ext.leaderboard.rescoring import Score
 from lm_eval_ext.leaderboard.run_data import RunOutput, TaskOutput
 from lm_eval_ext.metrics import holm
 from lm_eval_ext.scoring import headline
+from lm_eval_ext.scoring.scores import Score
 
 SHOWN = 5
 """Most questions that a message names."""

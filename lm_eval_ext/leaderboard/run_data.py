@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from lm_eval_ext.leaderboard.rescoring import Score
+from lm_eval_ext.scoring.scores import Score
 
 HASH_DIGITS = 16
 """Digits of a question's hash that are kept."""

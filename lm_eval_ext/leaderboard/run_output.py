@@ -11,10 +11,10 @@ from typing import Any
 from lm_eval_ext.checks import is_number
 from lm_eval_ext.errors import UserError
 from lm_eval_ext.leaderboard.paired import NORMAL_95
-from lm_eval_ext.leaderboard.rescoring import Score
 from lm_eval_ext.leaderboard.run_data import RunOutput, TaskDetails, TaskOutput
 from lm_eval_ext.leaderboard.run_files import RunFiles, newest_run, output_folder, run_folders
 from lm_eval_ext.leaderboard.task_samples import TaskSamples, sha256_of
+from lm_eval_ext.scoring.scores import Score
 
 logger = logging.getLogger(__name__)
 

@@ -17,7 +17,6 @@ from lm_eval_ext.leaderboard.entry import plain_json
 from lm_eval_ext.leaderboard.options import ScoreOptions
 from lm_eval_ext.leaderboard.paired import NORMAL_95
 from lm_eval_ext.leaderboard.rescoring import (
-    Score,
     TaskScores,
     changed_settings,
     group_score,
@@ -29,6 +28,7 @@ from lm_eval_ext.methods.calibrator import read_calibrator
 from lm_eval_ext.metrics import UndefinedMetricWarning
 from lm_eval_ext.scoring import headline
 from lm_eval_ext.scoring.metric_suites import SINGLE_ANSWER
+from lm_eval_ext.scoring.scores import Score
 
 UNSAFE_GRADERS = frozenset({"mbpp"})
 """Graders that run what the model wrote."""

@@ -7,15 +7,18 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import numpy as np
+
 from lm_eval_ext.errors import UserError
 from lm_eval_ext.leaderboard.paired import FloatArray, PairedTest, paired_pooled
-from lm_eval_ext.leaderboard.rescoring import Score, changed_settings
+from lm_eval_ext.leaderboard.rescoring import changed_settings
 from lm_eval_ext.leaderboard.run_files import read_samples
 from lm_eval_ext.metrics import UndefinedMetricWarning, holm
 from lm_eval_ext.scoring.aggregations import Aggregation
 from lm_eval_ext.scoring.confidence_sources import Source, confidence_sources
 from lm_eval_ext.scoring.metric_suites import suite
 from lm_eval_ext.scoring.question import SourceMetric
+from lm_eval_ext.scoring.scores import Score, score_with_values
 
 N_RESAMPLES = 1_000
 
@@ -185,18 +188,10 @@ def _test(
 
 
 def _score(items: list[Any], metric: SourceMetric) -> tuple[Score, FloatArray]:
-    import numpy as np
-
-    aggregation = metric.aggregation
-    assert isinstance(aggregation, Aggregation)
+    assert isinstance(metric.aggregation, Aggregation)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UndefinedMetricWarning)
-        found = aggregation.interval_with_values(items, N_RESAMPLES)
-    nan = float("nan")
-    if found is None:
-        return Score(nan, nan, nan, nan, 0, metric.higher_is_better), np.full(N_RESAMPLES, nan)
-    interval, values = found
-    bounds = (float(interval.standard_error), float(interval.low), float(interval.high))
-    return Score(
-        float(interval.estimate), *bounds, interval.n_questions, metric.higher_is_better
-    ), values
+        found, values = score_with_values(
+            items, metric.aggregation, metric.higher_is_better, N_RESAMPLES
+        )
+    return found, np.full(N_RESAMPLES, np.nan) if values is None else values

@@ -14,13 +14,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lm_eval_ext.errors import UserError
-from lm_eval_ext.leaderboard.rescoring import Score, changed_settings, score
+from lm_eval_ext.leaderboard.rescoring import changed_settings
 from lm_eval_ext.leaderboard.run_data import HASH_DIGITS
 from lm_eval_ext.leaderboard.run_files import read_samples
 from lm_eval_ext.metrics import UndefinedMetricWarning
 from lm_eval_ext.scoring.aggregations import Aggregation
 from lm_eval_ext.scoring.metric_suites import suite
 from lm_eval_ext.scoring.question import MetricSuite, QuestionMetric, SourceMetric
+from lm_eval_ext.scoring.scores import Score, score, score_with_values
 
 HEADLINE = ("debiased_ece:*", "brier:*", "hallucination_auroc:*", "within_question_auroc:*")
 """Metrics that pool attempts and are computed unless others are asked for: each costs a bootstrap,
@@ -149,7 +150,12 @@ class TaskSamples:
             for name, (metric, key) in self._metrics.items():
                 of_key = self._items[key]
                 items = [of_key[i] for i in sorted(of_key) if of_key[i] is not None]
-                found[name] = _pooled_score(items, metric, len(self.questions))
+                assert isinstance(metric.aggregation, Aggregation)
+                of_name, values = score_with_values(
+                    items, metric.aggregation, metric.higher_is_better
+                )
+                is_whole = of_name.n_questions == len(self.questions)
+                found[name] = of_name, values if is_whole else None
         return found
 
     def means(self, directions: Mapping[str, bool | None]) -> dict[str, Score]:
@@ -167,19 +173,3 @@ def sha256_of(path: Path) -> str:
         for block in iter(lambda: file.read(1 << 20), b""):
             digest.update(block)
     return digest.hexdigest()
-
-
-def _pooled_score(
-    items: list[Any], metric: SourceMetric | QuestionMetric, n_questions: int
-) -> tuple[Score, NDArray[np.float64] | None]:
-    aggregation = metric.aggregation
-    assert isinstance(aggregation, Aggregation)
-    value = aggregation.value(items)
-    found = aggregation.interval_with_values(items)
-    if found is None:
-        nan = float("nan")
-        return Score(value, nan, nan, nan, 0, metric.higher_is_better), None
-    interval, values = found
-    bounds = (float(interval.standard_error), float(interval.low), float(interval.high))
-    result = Score(value, *bounds, interval.n_questions, metric.higher_is_better)
-    return result, values if interval.n_questions == n_questions else None

@@ -15,15 +15,13 @@ what a wrapper puts into   yes          attempt   its estimate that the attempt 
 what a wrapper puts into   no           attempt   any measure that is higher where the model is
 ``uncertainties``                                 less sure
 ``mean_logprob``           no           attempt   mean log-probability of the tokens, nats
-``perplexity``             no           attempt   exp of its negative, which ranks attempts alike
 ``mean_entropy``           no           attempt   mean entropy of the next-token distribution, nats
 ``self_certainty``         no           attempt   mean KL from the uniform distribution to it, nats
 ``lowest_window_logprob``  no           attempt   lowest mean log-probability of a tenth of the
                                                   tokens, nats
 ``tail_logprob``           no           attempt   that of the last tenth
 ``answer_logprob``         no           attempt   that of the tokens of the answer
-=========================  ===========  ========  =================================================
-
+=========================  ===========  ========  ==========================================
 Calibration is measured on probabilities only. An uncertainty is never scaled into one. A value that
 is not finite (a NaN from a half-precision model) is not a value: the attempt then has no confidence
 from that source.
@@ -109,7 +107,6 @@ def _from_statistics(question: Question) -> dict[str, Source]:
     per_token = [None if value is None else math.exp(value) for value in mean_logprob]
     values: dict[str, list[float | None]] = {
         "mean_logprob": mean_logprob,
-        "perplexity": [_negative(_exponential(_negative(value))) for value in mean_logprob],
         "mean_entropy": [_negative(attempt.get("mean_entropy")) for attempt in question],
         "self_certainty": [attempt.get("mean_self_certainty") for attempt in question],
         "lowest_window_logprob": [a.get("lowest_window_logprob") for a in question],
@@ -197,13 +194,6 @@ def _names(mappings: list[dict[str, float]]) -> list[str]:
 
 def _negative(value: float | None) -> float | None:
     return None if value is None else -value
-
-
-def _exponential(value: float | None) -> float | None:
-    try:
-        return None if value is None else math.exp(value)
-    except OverflowError:
-        return math.inf
 
 
 def _length(attempt: AttemptDetails) -> float:

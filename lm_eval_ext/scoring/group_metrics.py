@@ -24,7 +24,6 @@ SOURCES = (
     "vote_share",
     "answer_entropy",
     "mean_logprob",
-    "perplexity",
     "mean_entropy",
     "self_certainty",
     "lowest_window_logprob",

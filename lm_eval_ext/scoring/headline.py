@@ -15,7 +15,8 @@ RATES = ("invalid_rate", "truncated_rate", "mean_tokens")
 """What is shown beside them, and not tested."""
 
 OF_SOURCE = ("debiased_ece", "hallucination_auroc", "eu_rmse", "eu_spearman")
-"""Metrics of a confidence, or of an uncertainty per token, of one source."""
+SHOWN = ("ece", *OF_SOURCE[1:])
+"""Metrics of a confidence, or of an uncertainty per token: tested, and in a run's table."""
 
 VOTES = ("cisc", "linear", "best_of")
 
@@ -95,7 +96,7 @@ def rows(values: Mapping[str, float], directions: Mapping[str, bool | None]) -> 
     most = max(map(_k, votes), default=0)
     chosen = select(names, MAIN)
     chosen += _best([name for name in votes if _k(name) == most], values, True)
-    for metric in OF_SOURCE:
+    for metric in SHOWN:
         given = [name for name in names if name.startswith(f"{metric}:")]
         of_sources = [name for name in given if name.partition(":")[2] not in REFERENCES]
         higher = any(directions.get(name) for name in of_sources)

@@ -11,9 +11,9 @@ from hypothesis.extra.numpy import arrays
 from scipy import stats
 
 from lm_eval_ext.leaderboard.paired import paired_means, paired_pooled, unpaired
-from lm_eval_ext.leaderboard.rescoring import Score, score
 from lm_eval_ext.metrics import auroc, paired_bootstrap
 from lm_eval_ext.metrics.bootstrap import bootstrap_with_values
+from lm_eval_ext.scoring.scores import Score, score
 
 VALUES = st.integers(2, 12).flatmap(
     lambda n: arrays(float, (2, n), elements=st.sampled_from([0.0, 0.25, 0.5, 1.0]))

@@ -12,10 +12,11 @@ from lm_eval.loggers import EvaluationTracker
 from lm_eval.tasks import TaskManager
 
 from lm_eval_ext.__main__ import main
-from lm_eval_ext.leaderboard.rescoring import Score, group_score
+from lm_eval_ext.leaderboard.rescoring import group_score
 from lm_eval_ext.metrics import ece
 from lm_eval_ext.models.generation import Generation, Thought
 from lm_eval_ext.scoring.confidence_sources import confidence_sources
+from lm_eval_ext.scoring.scores import Score
 from lm_eval_ext.task import AttemptsTask
 
 N_DOCS, N_ATTEMPTS = 24, 8

@@ -3,13 +3,13 @@
 import numpy as np
 import pytest
 
-from lm_eval_ext.leaderboard.rescoring import score
 from lm_eval_ext.leaderboard.run_comparison import compare_tasks
 from lm_eval_ext.leaderboard.run_data import TaskOutput
 from lm_eval_ext.leaderboard.run_output import read_run
 from lm_eval_ext.leaderboard.run_ranking import NO_PLACE, Place, places
 from lm_eval_ext.leaderboard.task_samples import HEADLINE
 from lm_eval_ext.metrics import holm
+from lm_eval_ext.scoring.scores import score
 
 
 def task_of(values, *, direction=True, hashes=None):

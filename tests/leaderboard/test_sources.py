@@ -33,7 +33,7 @@ def arrays(folder, read):
 def test_equals_the_paired_bootstrap(made_up_runs):
     folder = made_up_runs["average"]
     tests = {test.source: test for test in compared(folder)}
-    assert tests.keys() == {"self_eval", "perplexity", "mean_entropy", "self_certainty"}
+    assert tests.keys() == {"self_eval", "mean_entropy", "self_certainty"}
     test = tests["self_eval"]
     a = arrays(folder, lambda a: a["probabilities"]["self_eval"])
     b = arrays(folder, lambda a: a["mean_logprob"])
@@ -42,9 +42,6 @@ def test_equals_the_paired_bootstrap(made_up_runs):
     assert test.test.difference == pytest.approx(expected.difference)
     assert test.test.standard_error == pytest.approx(expected.standard_error, rel=0.2)
     assert test.test.n_questions == 40
-    # Perplexity ranks attempts as the log-probability does.
-    assert tests["perplexity"].test.difference == 0
-    assert tests["perplexity"].test.p_value == 1
 
 
 def test_probabilities_only_where_a_metric_needs_them(made_up_runs, new_run):
@@ -78,7 +75,7 @@ def test_the_same_questions_for_both(new_run):
 def test_within_questions(made_up_runs):
     folder = made_up_runs["able"]
     tests = {test.source: test for test in compared(folder, metrics=["within_question_auroc"])}
-    assert tests.keys() == {"self_eval", "perplexity", "mean_entropy", "self_certainty"}
+    assert tests.keys() == {"self_eval", "mean_entropy", "self_certainty"}
     a = arrays(folder, lambda a: a["probabilities"]["self_eval"])
     b = arrays(folder, lambda a: a["mean_logprob"])
     found = tests["self_eval"]
@@ -90,7 +87,7 @@ def test_within_questions(made_up_runs):
 
 def test_corrected_together(made_up_runs):
     tests = compared(made_up_runs["average"], metrics=["hallucination_auroc", "prr"])
-    assert len(tests) == 8
+    assert len(tests) == 6
     expected = holm([test.test.p_value for test in tests])
     assert [test.p_value for test in corrected(tests)] == pytest.approx(list(expected))
     assert corrected([]) == []

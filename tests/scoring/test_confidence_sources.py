@@ -47,7 +47,6 @@ def test_statistics_are_oriented_so_that_higher_is_surer():
     sources = confidence_sources(question)
     assert {name: source.confidence for name, source in sources.items()} == {
         "mean_logprob": [-0.5],
-        "perplexity": [pytest.approx(-math.exp(0.5))],
         "mean_entropy": [-0.25],
         "self_certainty": [3.0],
     }
@@ -95,11 +94,8 @@ def test_what_is_not_finite_is_no_confidence(value):
         sources = confidence_sources(question)
     assert sources["mean_logprob"].confidence == [-0.5]
     assert sources["mean_logprob"].vote_weight == [pytest.approx(math.exp(-0.5)), 0.0]
-    assert len(sources["perplexity"].confidence) == 1
 
 
-def test_a_likelihood_too_low_for_a_perplexity_is_no_error():
+def test_perplexity_which_ranks_as_the_log_probability_is_no_source_of_its_own():
     question = attempts(("4", True), mean_logprob=-800.0, mean_entropy=1.0, mean_self_certainty=2.0)
-    with pytest.warns(UndefinedMetricWarning):
-        sources = confidence_sources(question)
-    assert (sources["mean_logprob"].confidence, sources["perplexity"].confidence) == ([-800.0], [])
+    assert list(confidence_sources(question)) == ["mean_logprob", "mean_entropy", "self_certainty"]

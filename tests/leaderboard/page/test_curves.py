@@ -6,9 +6,9 @@ import pytest
 from lm_eval_ext import metrics
 from lm_eval_ext.harness.attempt_settings import read_settings
 from lm_eval_ext.leaderboard.page.curves import N_POINTS, SourceRows, k_curves, source_curves
-from lm_eval_ext.leaderboard.rescoring import score
 from lm_eval_ext.scoring.confidence_sources import Source
 from lm_eval_ext.scoring.metric_suites import suite
+from lm_eval_ext.scoring.scores import score
 
 
 @pytest.fixture(scope="module")
