@@ -73,7 +73,7 @@ shown = info_logger(__name__)
 class AttemptsTask(ConfigurableTask):
     """A generation task with N attempts per question.
 
-    Three keys of a task file are its own, beside those of lm-eval:
+    Four keys of a task file are its own, beside those of lm-eval:
 
     ``grader``
         Family of `lm_eval_ext.grading` that judges the attempts. Without it, each attempt goes
@@ -84,6 +84,8 @@ class AttemptsTask(ConfigurableTask):
     ``metrics``
         A suite of `lm_eval_ext.scoring.metric_suites`: ``passn``, the default, or ``calib`` or
         ``eu``, which make one attempt whatever the metadata says.
+    ``chat``
+        Whether the prompt is written for a chat template; a run that disagrees says so.
 
     In ``metadata``, ``attempts`` and the options of the metrics are reserved; see `read_settings`.
     ``store`` there names a folder that keeps the attempts of a model of any type; see
@@ -109,6 +111,7 @@ class AttemptsTask(ConfigurableTask):
             raise UserError(f"task {name}: {unsupported}")
         self.grader: str | None = config.pop("grader", None)
         self._verdict: str | None = config.pop("verdict", None)
+        self.chat = bool(config.pop("chat", False))
         if self.grader is not None:
             check_family(self.grader)
         if config.get("output_type", "generate_until") != "generate_until":
@@ -282,7 +285,7 @@ class AttemptsTask(ConfigurableTask):
                 zip(filtered, attempts, filtered.thoughts, strict=True)
             )
         ]
-        self._run_report.add(question)
+        self._run_report.add(question, [str(text) for text in filtered.texts])
         self._n_unreported -= 1
         if self._n_unreported == 0:
             self._run_report.write()

@@ -16,7 +16,9 @@ after the import of             what happens
                                 our tasks get seeds of their own; see
                                 `lm_eval_ext.harness.attempt_seeds`
 ``lm_eval.evaluator``           ``evaluate`` is wrapped, so that a store answers requests of our
-                                tasks whatever the model; see `lm_eval_ext.harness.kept_answers`
+                                tasks whatever the model, and a run says where tasks and chat
+                                template do not fit; see `lm_eval_ext.harness.kept_answers` and
+                                `lm_eval_ext.harness.chat_templates`
 ``lm_eval.utils``               ``make_table`` is wrapped, so that a run prints few rows of our
                                 tasks; see `lm_eval_ext.harness.results_table`
 ==============================  ================================================================
@@ -317,9 +319,10 @@ def _add_seeds(models_module: Any) -> None:
 
 
 def _add_keepers(evaluator_module: Any) -> None:
+    from lm_eval_ext.harness.chat_templates import with_chat_check
     from lm_eval_ext.harness.kept_answers import with_keepers
 
-    evaluator_module.evaluate = with_keepers(evaluator_module.evaluate)
+    evaluator_module.evaluate = with_chat_check(with_keepers(evaluator_module.evaluate))
 
 
 def _add_headlines(utils_module: Any) -> None:

@@ -53,3 +53,24 @@ def test_one_line_names_the_shares_and_the_remedy(said, bad, parts):
     assert line.startswith("sums: of 20 attempts ")
     assert [part for part in parts if part not in line] == []
     assert "\n" not in line
+
+
+@pytest.mark.parametrize(
+    ("texts", "told"),
+    [
+        ([["", " "], ["", ""]], "of 4 attempts 100.0% are empty and "),
+        ([["4", "4"], ["4", "4"]], "of 4 attempts 100.0% are one and the same text"),
+        ([["4", "4"]], None),  # of one question: equal attempts have a line of their own
+        ([["4", "5"], ["4", ""]], None),
+    ],
+)
+def test_nearly_all_empty_or_alike(caplog, texts, told):
+    counts = RunReport("sums")
+    for of_question in texts:
+        attempts = [{"answer": text.strip() or None} for text in of_question]
+        counts.add(attempts if told else [GOOD] * len(attempts), of_question)
+    counts.write()
+    messages = [record.getMessage() for record in caplog.records]
+    assert [told in message for message in messages] == ([True] if told else [])
+    counts.write()
+    assert len(caplog.records) == len(messages)  # it has begun again
