@@ -16,9 +16,9 @@ from lm_eval_ext.commands.early_tokens import (
     distinct_prefixes,
     entropy_along,
 )
-from lm_eval_ext.commands.prune.plots import pyplot
 from lm_eval_ext.errors import UserError
 from lm_eval_ext.harness import requests as harness
+from lm_eval_ext.leaderboard.line_plots import Panel, draw
 from lm_eval_ext.metrics import t_interval
 from lm_eval_ext.model_wrappers.rsp import RSP
 
@@ -30,6 +30,9 @@ METRICS = {
     "distinct": "share of distinct beginnings",
 }
 """Metrics by name; each is per token position."""
+
+SHARES = ("attention", "distinct")
+"""Those in [0, 1], whose intervals end there."""
 
 
 EarlyTokens = dict[str, FloatArray]
@@ -60,7 +63,9 @@ def run(options: RspOptions) -> int:
     report = _report(measured, options, lm.run_record())
     (options.output / "early_tokens.json").write_text(json.dumps(report, indent=2) + "\n")
     _print_table(measured, len(prompts), options.attempts)
-    _plot(measured, options.output / "early_tokens.png")
+    size = f"{len(prompts)} questions x {options.attempts} draws"
+    title = f"rsp, pretrained={Path(lm.pretrained).name}, length={lm.length}; {size}"
+    _plot(measured, options.output / "early_tokens.png", title=title)
     print(f"plot: {options.output / 'early_tokens.png'}")
     print(f"data: {options.output / 'early_tokens.json'}")
     return 0
@@ -156,19 +161,16 @@ def _report(
     }
 
 
-def _plot(measured: dict[str, EarlyTokens], path: Path) -> None:
-    plt = pyplot()
-    figure, axes = plt.subplots(1, len(METRICS), figsize=(4 * len(METRICS), 3.2))
-    for axis, (name, description) in zip(axes, METRICS.items(), strict=True):
-        for model, early in measured.items():
-            values = early[name]
-            points = np.array([_interval(column)[:3] for column in values.T])
-            positions = np.arange(1, len(points) + 1)
-            axis.plot(positions, points[:, 0], label=model)
-            axis.fill_between(positions, points[:, 1], points[:, 2], alpha=0.2)
-        axis.set(title=description, xlabel="generated token")
-        axis.title.set_fontsize(9)
-    axes[0].legend()
-    figure.tight_layout()
-    figure.savefig(path, dpi=120)
-    plt.close(figure)
+def _plot(measured: dict[str, EarlyTokens], path: Path, *, title: str) -> None:
+    panels = []
+    for name, description in METRICS.items():
+        curves = {
+            model: [
+                (position, *_interval(column)[:3])
+                for position, column in enumerate(early[name].T, start=1)
+            ]
+            for model, early in measured.items()
+        }
+        limits = (0.0, 1.0) if name in SHARES else None
+        panels.append(Panel(description, "generated token", name, curves, limits))
+    draw(panels, path, title=title)

@@ -56,8 +56,6 @@ def read_whole(path: Path, *, label: str | None = None) -> RunOutput:
 
     Parameters
     ----------
-    path
-        The results file.
     label
         Name of the run; by default that of the folder given to lm_eval.
 

@@ -24,8 +24,6 @@ def board_of(runs: Sequence[RunOutput], *, metrics: Sequence[str] = ("*",)) -> d
 
     Parameters
     ----------
-    runs
-        The runs.
     metrics
         Names or patterns of the metrics to show.
 

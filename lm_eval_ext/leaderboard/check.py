@@ -104,8 +104,6 @@ def verdict(comparison: MetricComparison, *, alpha: float) -> str | None:
 
     Parameters
     ----------
-    comparison
-        A baseline and one further run.
     alpha
         Level of the test, of the corrected p-value.
 

@@ -16,8 +16,8 @@ from lm_eval_ext.leaderboard.comparison_rows import (
 )
 from lm_eval_ext.leaderboard.console import Column, print_json, print_table, table_console
 from lm_eval_ext.leaderboard.formatting import one_line
+from lm_eval_ext.leaderboard.line_plots import plot_pass_at_k
 from lm_eval_ext.leaderboard.options import CompareOptions
-from lm_eval_ext.leaderboard.pass_at_k_plot import plot_pass_at_k
 from lm_eval_ext.leaderboard.run_arguments import pooled_patterns, resolve
 from lm_eval_ext.leaderboard.run_comparison import MetricComparison, compare_runs
 from lm_eval_ext.leaderboard.run_data import RunOutput

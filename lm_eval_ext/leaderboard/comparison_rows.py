@@ -61,18 +61,12 @@ def difference_columns(
 
     Parameters
     ----------
-    heading
-        Of the difference.
     tests
         The differences; None where one of the two has no such metric.
     p_values
         Corrected; None for a difference that is not tested.
-    baselines
-        The baseline's values.
     alpha
         Level at which a p-value has a star.
-    further
-        Some of `FURTHER`.
     """
     columns: dict[str, list[str]] = {name: [] for name in (heading, "p (Holm)", *further)}
     for test, p_value, baseline in zip(tests, p_values, baselines, strict=True):

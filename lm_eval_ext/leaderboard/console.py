@@ -36,8 +36,6 @@ class Column(NamedTuple):
     ----------
     heading
         Anybody's text, as the names among the cells.
-    cells
-        One per row.
     is_name
         Whether the cells are names, which stand left and may be folded, or numbers.
     is_optional
@@ -73,17 +71,9 @@ def print_table(
 
     Parameters
     ----------
-    console
-        Where to.
-    names
-        Columns that every table begins with.
     sections
         Parts that are divided first, such as values and differences. Each is a list of groups:
         columns that stay together.
-    title
-        A line above.
-    markdown
-        Use Markdown's borders.
     """
     if title:
         console.print(f"\n**{markdown_text(title)}**\n" if markdown else f"\n{one_line(title)}")
@@ -110,13 +100,6 @@ def folded(names: Columns, sections: Sequence[Sequence[Columns]], *, width: int)
 
     All in one where there is room; else a section in each, without its optional columns if need be;
     else as many groups in each as fit.
-
-    Parameters
-    ----------
-    names, sections
-        As in `print_table`.
-    width
-        Characters.
 
     Examples
     --------

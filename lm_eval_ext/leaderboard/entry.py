@@ -109,15 +109,11 @@ def write_entry(
 
     Parameters
     ----------
-    run
-        The run.
     store
         Folder of the entries; it is made.
     replace
         Remove other entries with the same label, and leave the same run under the same label as
         it is.
-    spare
-        Entries not to remove.
 
     Returns
     -------

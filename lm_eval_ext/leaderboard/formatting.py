@@ -47,8 +47,6 @@ def printed(value: float, low: float = math.nan, high: float = math.nan) -> str:
 
     Parameters
     ----------
-    value
-        The metric.
     low, high
         Ends of its interval; NaN where there is none.
 

@@ -179,6 +179,7 @@ class VotesOptions(TaskNames, TableForm):
     tau: float = option("temperature of cisc", 1.0)
     margin: float = option("by how much a vote that is not inferior may be worse", 0.01)
     output: Path | None = option("also write all points as JSON to this file")
+    plot: Path | None = option("also draw the votes over k into this picture")
 
     def __post_init__(self) -> None:
         if not self.tau > 0:

@@ -37,12 +37,6 @@ class PairedTest(NamedTuple):
     ----------
     difference, low, high
         Estimate and 95% interval; NaN where there is none.
-    standard_error
-        Of the difference.
-    p_value
-        Two-sided, for no difference.
-    n_questions
-        Compared.
     n_left_out
         Questions without a value in one of the runs.
     wins, ties, losses
@@ -122,8 +116,6 @@ def paired_pooled(a: Score, b: Score, values_a: FloatArray, values_b: FloatArray
 
     Parameters
     ----------
-    a, b
-        The metric in both runs.
     values_a, values_b
         Its values on the same resamples of the questions, shape (n_resamples,); NaN for none.
     """

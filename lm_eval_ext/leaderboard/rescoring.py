@@ -39,10 +39,6 @@ class TaskScores(NamedTuple):
 
     Parameters
     ----------
-    n_attempts
-        Attempts per question.
-    metadata
-        The settings they were computed with.
     scores
         By metric; of a task with several filters, by ``metric,filter``.
     """
@@ -65,8 +61,6 @@ def score_task(
 
     Parameters
     ----------
-    samples
-        The sample file.
     metadata
         The task's metadata in the results file.
     changes
@@ -74,8 +68,6 @@ def score_task(
         of each question count.
     grader
         Family of the grader to judge the attempts with once more; None keeps the logged verdicts.
-    calibrator
-        Adds the source ``calibrated``.
     stored
         Adds sources from the tokens in the run's store.
 
@@ -136,11 +128,6 @@ def _scores(questions: Iterable[Question], metric_suite: MetricSuite) -> dict[st
 
 def changed_settings(metadata: Mapping[str, Any], changes: Mapping[str, Any]) -> AttemptSettings:
     """Return a run's settings with some replaced.
-
-    Parameters
-    ----------
-    metadata, changes
-        As in `score_task`.
 
     Raises
     ------

@@ -24,10 +24,6 @@ class MetricComparison(NamedTuple):
 
     Parameters
     ----------
-    task, metric
-        Names.
-    higher_is_better
-        Direction, or None.
     values
         The metric with its 95% interval, for each run; None where a run has no such metric.
     differences
@@ -52,8 +48,6 @@ def compare_runs(
 
     Parameters
     ----------
-    runs
-        Two or more runs.
     metrics
         Names or patterns of the metrics to test, with ``*`` for anything; those without a
         direction are compared and not tested. By default what `headline.to_test` chooses by name,
@@ -105,8 +99,6 @@ def check_same_questions(runs: Sequence[RunOutput], task: str) -> None:
     ----------
     runs
         The runs; those without samples cannot be checked, and are passed over.
-    task
-        A task all of them have.
     """
     known = [run for run in runs if run.tasks[task].questions]
     for run in known[1:]:

@@ -16,10 +16,6 @@ class RunFiles(NamedTuple):
 
     Parameters
     ----------
-    path
-        The results file.
-    results
-        What it holds.
     samples
         The sample file of each task, by name.
     """
@@ -105,11 +101,6 @@ def output_folder(files: RunFiles) -> Path:
 def files_of(results_file: Path) -> RunFiles:
     """Read a results file, and find the sample files beside it that there are.
 
-    Parameters
-    ----------
-    results_file
-        A ``results_*.json`` file.
-
     Raises
     ------
     UserError
@@ -130,11 +121,6 @@ def _sample_file(results_file: Path, task: str) -> Path:
 
 def read_samples(path: Path) -> Iterator[dict[str, Any]]:
     """Yield the samples of a task, one per question and filter.
-
-    Parameters
-    ----------
-    path
-        A ``samples_*.jsonl`` file.
 
     Raises
     ------

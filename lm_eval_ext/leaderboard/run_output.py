@@ -60,12 +60,6 @@ def run_of(
     ----------
     files
         Its files; tasks without a sample file have the values and standard errors of the results.
-    label
-        Name of the run.
-    pooled
-        As in `read_run`.
-    folder
-        Where it was found.
 
     Raises
     ------

@@ -38,12 +38,8 @@ def places(tasks: Sequence[TaskOutput], metric: str, *, alpha: float = ALPHA) ->
 
     Parameters
     ----------
-    tasks
-        The task in each run.
     metric
         Its name. Without a direction nothing is ranked.
-    alpha
-        Level of the tests.
 
     Returns
     -------

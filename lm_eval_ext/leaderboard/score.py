@@ -134,10 +134,6 @@ def print_scores(
 
     Parameters
     ----------
-    console
-        Where to.
-    scored, groups
-        What there is.
     metrics
         Names or patterns of the rows; None for the headline.
 

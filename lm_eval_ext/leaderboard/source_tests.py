@@ -33,10 +33,6 @@ class SourceTest(NamedTuple):
 
     Parameters
     ----------
-    task, metric, source, against
-        Names.
-    higher_is_better
-        Direction of the metric.
     value, reference
         The metric of the source and of the other one, on the attempts of the questions at which
         both have a confidence in every attempt.
@@ -44,8 +40,6 @@ class SourceTest(NamedTuple):
         Of the difference, by a paired bootstrap over questions.
     n_left_out
         Questions at which one of the two has none.
-    p_value
-        Holm-corrected over all tests made together.
     """
 
     task: str
@@ -72,16 +66,8 @@ def compare_sources(
 
     Parameters
     ----------
-    task
-        Its name.
-    samples
-        Its sample file.
-    metadata
-        Its metadata in the results file.
     metrics
         Names of metrics of a confidence, such as ``hallucination_auroc``.
-    against
-        The source to compare with.
 
     Returns
     -------

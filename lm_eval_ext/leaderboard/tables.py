@@ -77,8 +77,6 @@ def chosen_metrics(task: dict[str, Any], columns: Sequence[str]) -> list[str]:
 
     Parameters
     ----------
-    task
-        An element of the board's ``tasks``.
     columns
         Names or patterns; K stands for the largest k of that metric.
     """

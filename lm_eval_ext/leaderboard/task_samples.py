@@ -33,8 +33,6 @@ class TaskSamples:
 
     Parameters
     ----------
-    path
-        The sample file.
     metadata
         The task's metadata in the results file.
     pooled

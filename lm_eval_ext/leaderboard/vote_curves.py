@@ -40,8 +40,6 @@ class Vote:
 
     Parameters
     ----------
-    rule
-        ``maj``, ``cisc``, ``linear`` or ``best_of``.
     source
         Name of the confidence; empty for ``maj``.
     """
@@ -111,14 +109,10 @@ class VoteCurve(NamedTuple):
 
     Parameters
     ----------
-    vote
-        The vote.
     points
         Mean score with its 95% interval over questions, per k.
     differences
         Score minus the target's, paired over the questions, per k.
-    fewest
-        How few attempts reach the target.
     """
 
     vote: Vote
@@ -165,12 +159,8 @@ def vote_scores(
     ----------
     questions
         Attempts by question number; the result is in the order of the numbers.
-    vote
-        The vote.
     ks
         Attempts in a vote, of shape (n_ks,).
-    tau
-        Temperature of ``cisc``.
 
     Returns
     -------
@@ -217,12 +207,6 @@ def vote_curve(
 
     Parameters
     ----------
-    vote
-        The vote.
-    ks
-        Ascending, of shape (n_ks,).
-    scores
-        Of shape (n_questions, n_ks).
     target
         Score of the baseline's vote, of shape (n_questions,).
     margin

@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 from lm_eval_ext.errors import UserError
 from lm_eval_ext.leaderboard.console import Column, print_json, print_table, table_console
 from lm_eval_ext.leaderboard.formatting import printed_difference
+from lm_eval_ext.leaderboard.line_plots import Panel, draw
 from lm_eval_ext.leaderboard.options import VotesOptions
 from lm_eval_ext.leaderboard.run_comparison import check_same_questions
 from lm_eval_ext.leaderboard.run_output import read_run
@@ -58,6 +59,9 @@ def run(options: VotesOptions) -> int:
         print_table(console, [names], [[columns]], title=title, markdown=markdown)
         names, columns = curves_columns(votes, options.k)
         print_table(console, [names], [[[column] for column in columns]], markdown=markdown)
+    if options.plot is not None:
+        draw([_panel(votes) for votes in found], options.plot, title=f"votes of {options.run.name}")
+        console.print(f"curves: {options.plot}")
     if options.output is not None:
         options.output.parent.mkdir(parents=True, exist_ok=True)
         options.output.write_text(json.dumps([as_json(votes) for votes in found], indent=1) + "\n")
@@ -177,6 +181,18 @@ def as_json(votes: TaskVotes) -> dict[str, Any]:
         "target": votes.target,
         "curves": curves,
     }
+
+
+def _panel(votes: TaskVotes) -> Panel:
+    curves = {
+        _label(label, curve): [
+            (k, point.estimate, point.low, point.high)
+            for k, point in zip(votes.ks, curve.points, strict=False)
+        ]
+        for label, curve in votes.curves.items()
+    }
+    title = f"{votes.task}, {votes.n_questions} questions"
+    return Panel(title, "attempts in a vote", "score", curves, attempts=True, target=votes.target)
 
 
 def _heading(votes: TaskVotes, options: VotesOptions) -> str:

@@ -154,7 +154,10 @@ def test_command_prints_and_writes(write_run, tmp_path, capsys):
 
 def test_a_run_may_be_its_own_baseline(write_run, capsys):
     run = write_run("run")
-    assert run_votes(run, "--baseline", run, "--k", 2, "--vote", "maj") == 0
+    picture = run.parent / "plots" / "votes.png"
+    options = ["--baseline", run, "--k", 2, "--vote", "maj", "--plot", picture]
+    assert run_votes(run, *options) == 0
+    assert picture.read_bytes().startswith(b"\x89PNG")
     lines = [line for line in capsys.readouterr().out.splitlines() if "maj@k" in line]
     baseline, own = (line.partition("maj@k")[2].split() for line in lines[:2])
     assert own == baseline

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -58,7 +59,9 @@ def run(options: AnalyseOptions) -> int:
     options.output.mkdir(parents=True, exist_ok=True)
     file, picture = options.output / "analysis.json", options.output / "analysis.png"
     file.write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
-    plot_analysis(statistics.sinks, changes, report, picture)
+    record = subject.calibration.record
+    title = f"{Path(subject.pretrained).name}, sink scores on {record['n_prompts']} prompts"
+    plot_analysis(statistics.sinks, changes, report, picture, title=title)
     for name, value in report["correlations"].items():
         interval = f"[{value['low']:+.2f}, {value['high']:+.2f}]"
         print(f"{name}: {value['estimate']:+.2f} {interval}, {value['n']} heads")

@@ -19,13 +19,19 @@ def plot_analysis(
     changes: dict[str, NDArray[np.float64]],
     report: dict[str, Any],
     path: Path,
+    *,
+    title: str,
 ) -> None:
     """Draw ablations against scores, the layer profile, and scores over length.
 
-    `report` is that of `lm_eval_ext.commands.prune.analyse.analysis`.
+    `report` is that of `lm_eval_ext.commands.prune.analyse.analysis`. The picture has two columns.
     """
     plt = pyplot()
-    figure, axes = plt.subplots(1, len(changes) + 3, figsize=(4 * (len(changes) + 3), 3.4))
+    n_rows = (len(changes) + 4) // 2
+    figure, grid = plt.subplots(n_rows, 2, figsize=(11, 3.6 * n_rows), layout="constrained")
+    for axis in grid.flat[len(changes) + 3 :]:
+        axis.remove()
+    axes = grid.flat[: len(changes) + 3]
     layers = np.repeat(np.arange(len(sinks.score)), sinks.score.shape[1])
     for axis, (name, values) in zip(axes, changes.items(), strict=False):
         points = axis.scatter(sinks.score, values, c=layers, s=14, cmap="viridis")
@@ -46,7 +52,7 @@ def plot_analysis(
     )
     for axis in axes:
         axis.title.set_fontsize(9)
-    figure.tight_layout()
+    figure.suptitle(title, fontsize=11)
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path, dpi=120)
     plt.close(figure)

@@ -15,9 +15,10 @@ from tqdm import tqdm
 from lm_eval_ext.commands.prune.options import SweepOptions
 from lm_eval_ext.commands.prune.perplexity import perplexity, token_nll
 from lm_eval_ext.commands.prune.subject import Subject, load_subject, text_to_measure
-from lm_eval_ext.commands.prune.sweep_table import DENSE, PERPLEXITY, shown_metrics, tables
+from lm_eval_ext.commands.prune.sweep_table import DENSE, PERPLEXITY, panels, shown_metrics, tables
 from lm_eval_ext.commands.prune.task_values import TaskRunner
 from lm_eval_ext.errors import UserError
+from lm_eval_ext.leaderboard.line_plots import draw
 from lm_eval_ext.methods.sinks.calibration_data import CalibrationSet
 from lm_eval_ext.methods.sinks.criteria import criteria_for
 from lm_eval_ext.methods.sinks.plan import PruningPlan, PruningSettings, make_plan
@@ -52,10 +53,15 @@ def run(options: SweepOptions) -> int:
         partial.rename(folder / cell.name)  # so that a file is either whole or not there
     read = [json.loads((folder / cell.name).read_text(encoding="utf-8")) for cell in cells]
     shown = shown_metrics(read[0]["metrics"], options.metrics)
-    page = tables(read, shown, title=f"{Path(subject.pretrained).name}, unit {options.unit}")
+    title = f"{Path(subject.pretrained).name}, unit {options.unit}"
+    page, picture = tables(read, shown, title=title), options.output / "sweep.png"
     (options.output / "sweep.md").write_text(page, encoding="utf-8")
     print(page)
     print(f"cells: {folder}\ntables: {options.output / 'sweep.md'}")
+    curves = panels(read, shown)
+    if any(panel.curves for panel in curves):
+        draw(curves, picture, title=f"Pruning: {title}; dashed: the dense model")
+        print(f"curves: {picture}")
     return 0
 
 

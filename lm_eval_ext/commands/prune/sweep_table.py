@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from lm_eval_ext.errors import UserError
+from lm_eval_ext.leaderboard.line_plots import Panel
 from lm_eval_ext.metrics import proportion_interval, t_interval
 from lm_eval_ext.metrics.checks import FloatArray
 
@@ -72,26 +73,56 @@ def shown_metrics(measured: Iterable[str], names: Sequence[str] | None) -> list[
 
 def tables(cells: Cells, metrics: Sequence[str], *, title: str) -> str:
     """Return all tables of a sweep as Markdown."""
-    by_criterion: dict[str, dict[float, Cells]] = {}
-    for cell in cells:
-        by_ratio = by_criterion.setdefault(cell["criterion"], {})
-        by_ratio.setdefault(cell["ratio"], []).append(cell)
-    dense = by_criterion.pop(DENSE)[0.0][0]
+    by_criterion, dense = _grouped(cells)
     ratios = sorted({ratio for by_ratio in by_criterion.values() for ratio in by_ratio})
     parts = [f"# Pruning: {title}\n"]
     for metric in metrics:
         measured = dense["metrics"][metric]
         if measured["estimate"] is None:
             continue
-        entries = {
-            criterion: {ratio: _entry(group, metric) for ratio, group in by_ratio.items()}
-            for criterion, by_ratio in by_criterion.items()
-        }
+        entries = _entries(by_criterion, metric)
         higher = measured["higher_is_better"]
         parts.append(_values_table(metric, measured, entries, ratios, higher))
         if REFERENCE in entries and len(entries) > 1:
             parts.append(_differences_table(metric, entries, ratios))
     return "\n".join(parts)
+
+
+def panels(cells: Cells, metrics: Sequence[str]) -> list[Panel]:
+    """Return the curves of each metric over the share removed, one per criterion."""
+    by_criterion, dense = _grouped(cells)
+    found = []
+    for metric in metrics:
+        estimate = dense["metrics"][metric]["estimate"]
+        if estimate is None:
+            continue
+        curves = {
+            criterion: [
+                (ratio, entry.estimate, entry.low, entry.high)
+                for ratio, entry in sorted(by_ratio.items())
+            ]
+            for criterion, by_ratio in _entries(by_criterion, metric).items()
+        }
+        found.append(Panel(metric, "share removed", metric, curves, target=estimate))
+    return found
+
+
+def _grouped(cells: Cells) -> tuple[dict[str, dict[float, Cells]], dict[str, Any]]:
+    """Return cells by criterion and ratio, and that of the dense model."""
+    by_criterion: dict[str, dict[float, Cells]] = {}
+    for cell in cells:
+        by_ratio = by_criterion.setdefault(cell["criterion"], {})
+        by_ratio.setdefault(cell["ratio"], []).append(cell)
+    return by_criterion, by_criterion.pop(DENSE)[0.0][0]
+
+
+def _entries(
+    by_criterion: dict[str, dict[float, Cells]], metric: str
+) -> dict[str, dict[float, Entry]]:
+    return {
+        criterion: {ratio: _entry(group, metric) for ratio, group in by_ratio.items()}
+        for criterion, by_ratio in by_criterion.items()
+    }
 
 
 def _entry(cells: Cells, metric: str) -> Entry:

@@ -47,15 +47,11 @@ def build_page(
         lm_eval output folders by the id of their run: where charts and questions come from. A run
         without a folder has its row in the table only, and so has one whose files are damaged,
         which is logged.
-    output
-        The file to write.
     limits
         How much of the texts is kept; by default all but the middle of very long ones.
     sink_scores
         Files of ``lm-eval-ext prune score`` by the id of a run, for heatmaps of runs that were not
         pruned.
-    title
-        Heading of the page.
     processes
         Processes that read runs. More than one needs a program that other processes can import.
 

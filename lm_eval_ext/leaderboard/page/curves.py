@@ -33,8 +33,6 @@ class SourceRows:
 
     Parameters
     ----------
-    is_probability
-        Whether they are read as probabilities.
     confidence, correct, question
         Of each row: the confidence, the verdict, and the position of its question.
     """
@@ -58,8 +56,6 @@ def k_curves(questions: Sequence[Question], settings: AttemptSettings) -> dict[s
     ----------
     questions
         The attempts of every question, all graded.
-    settings
-        Which k.
     """
     counts = [(sum(a["correct"] for a in q), len(q)) for q in questions]
     n_correct, n_attempts = np.array(counts).T
@@ -74,8 +70,6 @@ def source_curves(rows: SourceRows, n_bins: int) -> dict[str, Any]:
 
     Parameters
     ----------
-    rows
-        Its confidences.
     n_bins
         Bins of the reliability diagram, which only probabilities have.
 

@@ -51,8 +51,6 @@ def render_document(page: Mapping[str, Any], *, title: str, further_scripts: lis
     ----------
     page
         The data that are read at once.
-    title
-        Heading of the page.
     further_scripts
         Sources of scripts that are among the chunks.
     """

@@ -46,8 +46,6 @@ def attempts_of(
     ----------
     sample
         A logged sample, of any task of lm-eval.
-    sources
-        What `confidence_sources` returned for its attempts.
     limits
         How much of the texts is kept.
     """

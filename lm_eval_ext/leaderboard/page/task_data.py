@@ -37,8 +37,6 @@ class TaskData(NamedTuple):
         Per question what the list is filtered by, and the numbers behind the charts.
     excerpts
         Number and beginning of each question; the same for all runs that saw the same questions.
-    prompts, attempts
-        Pages of `PAGE_SIZE` questions.
     """
 
     overview: bytes

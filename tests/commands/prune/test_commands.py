@@ -149,6 +149,7 @@ def test_sweep_measures_each_cell_once_and_goes_on(command, fake_task, capsys):
     assert len(cells["sink_0.05"]["removed_heads"]) == 2
     sink = cells["sink_0.05"]["metrics"]["perplexity"]
     assert 1 < sink["low"] < sink["estimate"] < sink["high"]
+    assert (folder / "sweep.png").read_bytes().startswith(b"\x89PNG")
     page = (folder / "sweep.md").read_text()
     assert page in capsys.readouterr().out
     rows = [row.split("|")[1:-1] for row in page.splitlines() if row.startswith("| random")]

@@ -174,7 +174,8 @@ def test_a_phone_has_no_sideways_scrolling(opened):
     assert overflow(opened) == 0
 
 
-def test_charts_of_a_run_with_their_values(opened):
+def test_charts_of_a_run_with_their_values(opened, toy_board):
+    model = toy_board["runs"][0]["model"].rpartition("/")[2]
     size(opened, (1280, 3000))
     open_run(opened)
     titles = [text.split("\n")[0] for text in texts(opened, "figcaption")]
@@ -182,7 +183,7 @@ def test_charts_of_a_run_with_their_values(opened):
         "pass@k and maj@k",
         "Risk and coverage",
         "ROC",
-        "Attention heads",
+        f"Attention heads of {model}",
         "Reliability diagram",
         "Confidence of right and wrong answers",
     ]
@@ -210,6 +211,31 @@ def test_confident_and_wrong_questions(opened):
     wait(lambda: find(opened, ".detail .flag"))
     assert "0.99" in find(opened, ".detail .confidences")[0].text
     assert "wrong" in find(opened, ".detail .verdict")[0].text
+
+
+def test_every_question_has_an_address(opened):
+    opened.execute_script("location.hash = 'run/0/0/42'")
+    wait(lambda: texts(opened, ".detail h4") == ["Question 42"])
+    assert "42" in texts(opened, ".list tbody button")
+    press(opened, ".detail button", "Next question")
+    wait(lambda: texts(opened, ".detail h4") == ["Question 43"])
+    assert opened.current_url.endswith("#run/0/0/43")
+    opened.refresh()
+    wait(lambda: texts(opened, ".detail h4") == ["Question 43"])
+    opened.execute_script("location.hash = 'run/0/0/99999'")  # there is none: the run is shown
+    wait(lambda: find(opened, ".list tbody tr") and not find(opened, ".detail h4"))
+
+
+def test_the_focus_is_seen(opened):
+    from selenium.webdriver.common.keys import Keys
+
+    open_run(opened)
+    opened.execute_script("document.querySelector('.list tbody button').focus()")
+    opened.switch_to.active_element.send_keys(Keys.ENTER)
+    wait(lambda: find(opened, ".attempt"))
+    outline = "return getComputedStyle(document.activeElement).outlineStyle"
+    wait(lambda: opened.execute_script("return document.activeElement.className") == "detail")
+    assert opened.execute_script(outline) == "solid"
 
 
 def test_paging_and_searching_questions(opened):

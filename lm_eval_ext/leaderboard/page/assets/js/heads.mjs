@@ -4,7 +4,8 @@ import { decimal, known } from "./numbers.mjs";
 import { axis, figure, label } from "./plots.mjs";
 import { color, isDark } from "./theme.mjs";
 
-export function headScores({ criterion, scores, removed }) {
+/** The heatmap of a model's heads. */
+export function headScores({ criterion, scores, removed }, model) {
   const isRemoved = new Set(removed.map(([layer, head]) => `${layer},${head}`));
   const flat = scores.flatMap((row, layer) =>
     row.map((score, head) => ({ layer, head, score })).filter(({ score }) => known(score)),
@@ -40,7 +41,7 @@ export function headScores({ criterion, scores, removed }) {
     },
   });
   return figure({
-    title: "Attention heads",
+    title: `Attention heads of ${model}`,
     note: `score of each head by the criterion ${label(criterion)}; crosses mark removed heads`,
     text:
       `Heatmap of ${scores.length} layers by ${scores[0].length} heads. The highest score is ` +

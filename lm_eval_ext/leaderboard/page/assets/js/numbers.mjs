@@ -32,3 +32,8 @@ export function plain(value) {
 export function plural(count, noun) {
   return `${whole(count)} ${noun}${count === 1 ? "" : "s"}`;
 }
+
+/** A model's name without the folders, or the organisation, it is in. */
+export function modelName(text) {
+  return String(text ?? "").split(/[\\/]+/).filter(Boolean).at(-1) ?? "";
+}

@@ -24,8 +24,11 @@ const SORTED = [
   ["most", "Most right"],
 ];
 
-/** The browser of a task's questions: `index` and `excerpts` are unpacked, `task` names chunks. */
-export function questionBrowser(task, index, excerpts) {
+/**
+ * The browser of a task's questions: `index` and `excerpts` are unpacked, `task` names chunks.
+ * `asked` has the address of the task and the number of the question to open, or null.
+ */
+export function questionBrowser(task, index, excerpts, asked) {
   const sources = Object.keys(index.wrong);
   const state = {
     show: "all",
@@ -85,6 +88,7 @@ export function questionBrowser(task, index, excerpts) {
 
   const open = async (place) => {
     state.open = place;
+    history.replaceState(null, "", `${asked.address}/${excerpts[place][0]}`);
     const parts = await questionParts(task, place, isConfident);
     if (state.open !== place) return; // another one was opened meanwhile
     drawList();
@@ -120,6 +124,11 @@ export function questionBrowser(task, index, excerpts) {
     status,
     element("div", { class: "browser" }, list, detail),
   );
+  const place = excerpts.findIndex(([number]) => number === asked.question);
+  if (place >= 0) {
+    state.first = place - (place % ROWS);
+    open(place);
+  }
   refresh();
   return holder;
 }

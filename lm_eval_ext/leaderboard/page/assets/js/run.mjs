@@ -5,14 +5,14 @@ import { choice, element, valueTable } from "./dom.mjs";
 import { curvesOverK, histogram, reliability, riskCoverage, roc } from "./curves.mjs";
 import { headScores } from "./heads.mjs";
 import { headline, mainSource, OF_QUESTIONS } from "./columns.mjs";
-import { plain, whole } from "./numbers.mjs";
+import { modelName, plain, whole } from "./numbers.mjs";
 import { questionBrowser } from "./questions.mjs";
 
 const MOST_ATTEMPTS = [/^pass@\d+$/, /^maj@\d+$/]; // the last of each is that of most attempts
 const FIRST_OF = [/^debiased_ece:/, /^hallucination_auroc:/, /^within_question_auroc:/, /^prr:/, /^mean_tokens$/];
 
-/** Show a run; `place` and `taskPlace` come from the address and may be anything. */
-export async function showRun(place, taskPlace) {
+/** Show a run; `place`, `taskPlace` and `question` come from the address and may be anything. */
+export async function showRun(place, taskPlace, question) {
   const view = document.getElementById("run-view");
   const run = BOARD.runs[place];
   if (!run) {
@@ -35,7 +35,12 @@ export async function showRun(place, taskPlace) {
     chunk(taskData.excerpts),
     data.heads === null ? null : chunk(data.heads),
   ]);
-  charts.replaceChildren(...chartParts(index, heads), ...questionParts(taskData, index, excerpts));
+  const asked = { address: `#run/${place}/${tasks.indexOf(task)}`, question };
+  charts.replaceChildren(
+    ...chartParts(index, heads, modelName(run.model)),
+    ...questionParts(taskData, index, excerpts, asked),
+  );
+  if (question !== null) document.querySelector(".browser")?.scrollIntoView({ block: "start" });
   performance.mark("run-shown");
 }
 
@@ -44,8 +49,8 @@ function backLink() {
 }
 
 function heading(run) {
-  const facts = [run.model, run.wrapper, run.date, run.seconds ? `${whole(run.seconds)} s` : null];
-  const rows = Object.entries({ ...run.settings, ...run.versions }).map(([k, v]) => [k, plain(v)]);
+  const facts = [modelName(run.model), run.wrapper, run.date, run.seconds ? `${whole(run.seconds)} s` : null];
+  const rows = Object.entries({ model: run.model, ...run.settings, ...run.versions }).map(([k, v]) => [k, plain(v)]);
   return [
     element("h2", { id: "run-heading", tabindex: "-1" }, plain(run.label)),
     element("p", { class: "facts" }, facts.filter(Boolean).map(plain).join(" · ")),
@@ -121,14 +126,14 @@ function breakable(name) {
   return name.split(/(?<=:)/).flatMap((part, i) => (i ? [element("wbr"), part] : [part]));
 }
 
-function chartParts(index, heads) {
+function chartParts(index, heads, model) {
   const { k, sources } = index.curves;
   const names = Object.keys(sources);
   const fixed = [
     k ? curvesOverK(k) : null,
     names.length ? riskCoverage(sources) : null,
     names.length ? roc(sources) : null,
-    heads ? headScores(heads) : null,
+    heads ? headScores(heads, model) : null,
   ].filter(Boolean);
   if (!fixed.length) return [];
   const grid = element("div", { class: "charts" });
@@ -156,11 +161,11 @@ function chartParts(index, heads) {
   ].filter(Boolean);
 }
 
-function questionParts(taskData, index, excerpts) {
+function questionParts(taskData, index, excerpts, asked) {
   const several = index.filters.length > 1 ? `Answers as lm-eval's filter ${index.filters[0]} reads them. ` : "";
   return [
     element("h3", {}, "Questions"),
     several ? element("p", { class: "muted" }, several) : null,
-    questionBrowser(taskData, index, excerpts),
+    questionBrowser(taskData, index, excerpts, asked),
   ].filter(Boolean);
 }

@@ -2,7 +2,7 @@
 
 import { BOARD } from "./data.mjs";
 import { choice, element, onlyRead, searchField, segments } from "./dom.mjs";
-import { known, plain } from "./numbers.mjs";
+import { known, modelName, plain } from "./numbers.mjs";
 import {
   EVERY_TASK,
   columnsFor,
@@ -172,7 +172,7 @@ function header(column) {
 
 function row(run, [, ...columns]) {
   const place = BOARD.runs.indexOf(run);
-  const about = [run.model, run.wrapper].filter((text) => text && text !== run.label).join(" · ");
+  const about = [modelName(run.model), run.wrapper].filter((text) => text && text !== run.label).join(" · ");
   return element(
     "tr",
     {},
@@ -180,7 +180,7 @@ function row(run, [, ...columns]) {
       "th",
       { scope: "row" },
       element("a", { class: "label", href: `#run/${place}` }, plain(run.label)),
-      about ? element("span", { class: "about" }, about) : null,
+      about ? element("span", { class: "about", title: run.model }, about) : null,
     ),
     columns.map((column) => (column.cell ? metricCell(column, run) : detailCell(column, run))),
   );
