@@ -22,11 +22,6 @@ _VERSIONS = ("lm_eval_version", "transformers_version", "git_hash")
 def board_of(runs: Sequence[RunOutput], *, metrics: Sequence[str] = ("*",)) -> dict[str, Any]:
     """Lay out runs as one table.
 
-    Parameters
-    ----------
-    metrics
-        Names or patterns of the metrics to show.
-
     Returns
     -------
     dict
@@ -44,11 +39,13 @@ def board_of(runs: Sequence[RunOutput], *, metrics: Sequence[str] = ("*",)) -> d
         ]
         if not names:
             continue
-        directions = {
-            name: next((o.higher_is_better[name] for o in outputs if name in o.metrics), None)
+        listed = [
+            {
+                "name": name,
+                "higher_is_better": next(o.direction(name) for o in outputs if name in o.metrics),
+            }
             for name in names
-        }
-        listed = [{"name": n, "higher_is_better": directions[n]} for n in names]
+        ]
         n_questions = max((len(output.questions) for output in outputs), default=0)
         n_questions = n_questions or max(s.n_questions for o in outputs for s in o.metrics.values())
         tasks.append({"name": task, "n_questions": n_questions, "metrics": listed})

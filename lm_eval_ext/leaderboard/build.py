@@ -119,21 +119,6 @@ def write_board(
 ) -> list[Path]:
     """Write a board in several forms, each file completely or not at all.
 
-    Parameters
-    ----------
-    board
-        What `board_of` returned.
-    folder
-        Where to; it is made.
-    forms
-        Some of `FORMS`.
-    columns
-        Metrics with a column in Markdown and LaTeX.
-    processes
-        How many read runs for the page.
-    limits
-        Which texts the page keeps.
-
     Returns
     -------
     list of Path

@@ -102,11 +102,6 @@ def _missing_rows(run: RunOutput, other: RunOutput) -> list[str]:
 def verdict(comparison: MetricComparison, *, alpha: float) -> str | None:
     """Say how a metric of the second run stands to that of the first.
 
-    Parameters
-    ----------
-    alpha
-        Level of the test, of the corrected p-value.
-
     Returns
     -------
     str or None

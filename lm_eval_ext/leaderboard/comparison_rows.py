@@ -65,8 +65,6 @@ def difference_columns(
         The differences; None where one of the two has no such metric.
     p_values
         Corrected; None for a difference that is not tested.
-    alpha
-        Level at which a p-value has a star.
     """
     columns: dict[str, list[str]] = {name: [] for name in (heading, "p (Holm)", *further)}
     for test, p_value, baseline in zip(tests, p_values, baselines, strict=True):

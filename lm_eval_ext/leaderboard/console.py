@@ -34,8 +34,6 @@ class Column(NamedTuple):
 
     Parameters
     ----------
-    heading
-        Anybody's text, as the names among the cells.
     is_name
         Whether the cells are names, which stand left and may be folded, or numbers.
     is_optional

@@ -109,8 +109,6 @@ def write_entry(
 
     Parameters
     ----------
-    store
-        Folder of the entries; it is made.
     replace
         Remove other entries with the same label, and leave the same run under the same label as
         it is.
@@ -233,8 +231,7 @@ def _task_of(block: Mapping[str, Any]) -> TaskOutput:
         samples_sha256=block["samples_sha256"],
     )
     hashes = dict(zip(ids, map(str, questions["hashes"]), strict=True))
-    directions = {name: score.higher_is_better for name, score in metrics.items()}
-    return TaskOutput(hashes, values, directions, metrics, {}, details)
+    return TaskOutput(hashes, values, metrics, {}, details)
 
 
 def _score(stored: Mapping[str, Any]) -> Score:

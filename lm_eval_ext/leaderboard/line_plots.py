@@ -37,13 +37,7 @@ class Panel(NamedTuple):
 
 
 def draw(panels: Sequence[Panel], path: Path, *, title: str = "") -> None:
-    """Draw panels in two columns into a picture.
-
-    Parameters
-    ----------
-    path
-        The picture; its suffix says in which format.
-    """
+    """Draw panels in two columns into a picture."""
     import matplotlib
 
     matplotlib.use("Agg")

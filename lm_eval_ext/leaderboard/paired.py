@@ -37,8 +37,6 @@ class PairedTest(NamedTuple):
     ----------
     difference, low, high
         Estimate and 95% interval; NaN where there is none.
-    n_left_out
-        Questions without a value in one of the runs.
     wins, ties, losses
         Questions at which a has the larger, an equal, the smaller value; None for metrics without
         a value per question.

@@ -61,8 +61,6 @@ def score_task(
 
     Parameters
     ----------
-    metadata
-        The task's metadata in the results file.
     changes
         Settings of `read_settings` that replace the run's. With fewer ``attempts`` the first ones
         of each question count.

@@ -140,7 +140,7 @@ def compare_tasks(a: TaskOutput, b: TaskOutput, metric: str) -> PairedTest | Non
 def _compare_metric(runs: Sequence[RunOutput], task: str, metric: str) -> MetricComparison:
     tasks = [run.tasks[task] for run in runs]
     differences = [compare_tasks(other, tasks[0], metric) for other in tasks[1:]]
-    directions = [other.higher_is_better.get(metric) for other in tasks]
+    directions = (other.direction(metric) for other in tasks)
     direction = next((d for d in directions if d is not None), None)
     values = [other.metrics.get(metric) for other in tasks]
     return MetricComparison(task, metric, direction, values, differences, [None] * len(differences))

@@ -46,8 +46,6 @@ class TaskOutput:
         Hash of each question's record, by question number; empty where no samples were logged.
     values
         Per metric that is a mean over questions, the value of each question that has one.
-    higher_is_better
-        Direction of each metric; None where there is none.
     metrics
         Each metric with its interval, in the order of the table of results.
     replicates
@@ -57,10 +55,13 @@ class TaskOutput:
 
     questions: dict[int, str]
     values: dict[str, dict[int, float]]
-    higher_is_better: dict[str, bool | None]
     metrics: dict[str, Score] = field(default_factory=dict)
     replicates: dict[str, NDArray[np.float64]] = field(default_factory=dict)
     details: TaskDetails = field(default_factory=TaskDetails)
+
+    def direction(self, metric: str) -> bool | None:
+        """Tell whether a metric is better when it is higher; None where that is not known."""
+        return self.metrics[metric].higher_is_better if metric in self.metrics else None
 
 
 @dataclass(frozen=True)

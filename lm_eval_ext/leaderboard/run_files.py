@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -12,13 +12,7 @@ from lm_eval_ext.errors import UserError
 
 
 class RunFiles(NamedTuple):
-    """The files of one run.
-
-    Parameters
-    ----------
-    samples
-        The sample file of each task, by name.
-    """
+    """The files of one run."""
 
     path: Path
     results: dict[str, Any]
@@ -27,11 +21,6 @@ class RunFiles(NamedTuple):
 
 def newest_run(folder: Path) -> RunFiles:
     """Find the newest run below a folder.
-
-    Parameters
-    ----------
-    folder
-        What was given to lm_eval as ``--output_path``.
 
     Raises
     ------
@@ -72,6 +61,22 @@ def results_files(folder: Path) -> list[Path]:
             "--log_samples"
         )
     return found
+
+
+def chosen_tasks(files: RunFiles, asked: Collection[str] | None) -> list[str]:
+    """Return the tasks with samples, or those of them that are asked for.
+
+    Raises
+    ------
+    UserError
+        For one that the run does not have.
+    """
+    unknown = set(asked or ()) - files.samples.keys()
+    if unknown:
+        raise UserError(
+            f"--tasks={','.join(sorted(unknown))}: the run has {', '.join(files.samples)}"
+        )
+    return list(asked or files.samples)
 
 
 def run_folders(folder: Path) -> list[Path]:

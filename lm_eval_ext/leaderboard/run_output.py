@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -27,8 +28,6 @@ def read_run(folder: Path, *, label: str | None = None, pooled: Sequence[str] = 
 
     Parameters
     ----------
-    folder
-        What was given to lm_eval as ``--output_path``.
     label
         Name of the run; by default that of the folder given to lm_eval.
     pooled
@@ -82,24 +81,13 @@ def _run_of(files: RunFiles, label: str, pooled: Sequence[str], folder: Path | N
     for task in tasks:
         path = files.samples.get(task)
         found = _from_samples(files, task, path, pooled) if path else _from_results(files, task)
+        # lm-eval times the run, not its tasks.
         seconds = run.seconds if len(tasks) == 1 and not math.isnan(run.seconds) else None
-        run.tasks[task] = found_with_cost(found, seconds)
+        tokens = found.details.tokens
+        speed = tokens / seconds if tokens is not None and seconds else None
+        details = found.details._replace(seconds=seconds, tokens_per_second=speed)
+        run.tasks[task] = replace(found, details=details)
     return run
-
-
-def found_with_cost(task: TaskOutput, seconds: float | None) -> TaskOutput:
-    """Return a task with the time it took, and the speed that makes."""
-    tokens = task.details.tokens
-    speed = tokens / seconds if tokens is not None and seconds else None
-    details = task.details._replace(seconds=seconds, tokens_per_second=speed)
-    return TaskOutput(
-        task.questions,
-        task.values,
-        task.higher_is_better,
-        task.metrics,
-        task.replicates,
-        details,
-    )
 
 
 def _from_samples(files: RunFiles, task: str, path: Path, pooled: Sequence[str]) -> TaskOutput:
@@ -128,7 +116,6 @@ def _from_samples(files: RunFiles, task: str, path: Path, pooled: Sequence[str])
     return TaskOutput(
         samples.questions,
         samples.values,
-        {name: score.higher_is_better for name, score in ordered.items()},
         ordered,
         {name: values for name, (_, values) in found.items() if values is not None},
         _details(files, task, ordered)._replace(
@@ -142,8 +129,7 @@ def _from_results(files: RunFiles, task: str) -> TaskOutput:
     metrics = _reported(files, task, directions)
     if not metrics:
         raise UserError(f"{files.path}: has neither metrics nor samples of {task}")
-    direction = {name: score.higher_is_better for name, score in metrics.items()}
-    return TaskOutput({}, {}, direction, metrics, {}, _details(files, task, metrics))
+    return TaskOutput({}, {}, metrics, {}, _details(files, task, metrics))
 
 
 def _directions(files: RunFiles, task: str) -> dict[str, bool | None]:

@@ -36,11 +36,6 @@ NO_PLACE = Place(None, False)
 def places(tasks: Sequence[TaskOutput], metric: str, *, alpha: float = ALPHA) -> list[Place]:
     """Rank the runs of a task by a metric.
 
-    Parameters
-    ----------
-    metric
-        Its name. Without a direction nothing is ranked.
-
     Returns
     -------
     list of Place
@@ -49,7 +44,7 @@ def places(tasks: Sequence[TaskOutput], metric: str, *, alpha: float = ALPHA) ->
     """
     result = [NO_PLACE] * len(tasks)
     comparable = _same_questions(tasks, metric)
-    directions = {tasks[i].higher_is_better.get(metric) for i in comparable} - {None}
+    directions = {tasks[i].direction(metric) for i in comparable} - {None}
     if len(comparable) < 2 or len(directions) != 1:
         return result
     sign = 1 if directions.pop() else -1

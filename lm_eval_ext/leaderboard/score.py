@@ -22,7 +22,7 @@ from lm_eval_ext.leaderboard.rescoring import (
     group_score,
     score_task,
 )
-from lm_eval_ext.leaderboard.run_files import RunFiles, newest_run
+from lm_eval_ext.leaderboard.run_files import RunFiles, chosen_tasks, newest_run
 from lm_eval_ext.leaderboard.stored_sources import StoredSources
 from lm_eval_ext.methods.calibrator import read_calibrator
 from lm_eval_ext.metrics import UndefinedMetricWarning
@@ -65,11 +65,7 @@ def run(options: ScoreOptions) -> int:
 
 def score_run(files: RunFiles, options: ScoreOptions) -> dict[str, TaskScores]:
     """Score the tasks of a run that the options ask for, those with logged attempts."""
-    unknown = set(options.tasks or ()) - files.samples.keys()
-    if unknown:
-        raise UserError(
-            f"--tasks={','.join(sorted(unknown))}: the run has {', '.join(files.samples)}"
-        )
+    tasks = chosen_tasks(files, options.tasks)
     changes = {
         "attempts": options.attempts,
         "ks": options.ks,
@@ -78,7 +74,7 @@ def score_run(files: RunFiles, options: ScoreOptions) -> dict[str, TaskScores]:
         "n_bins": options.bins,
     }
     changes = {name: value for name, value in changes.items() if value is not None}
-    plans = [_plan(task, files, changes, options) for task in options.tasks or files.samples]
+    plans = [_plan(task, files, changes, options) for task in tasks]
     calibrator = None if options.calibrator is None else read_calibrator(options.calibrator)
     stored = None if options.store is None else StoredSources(options.store)
     scored = {}

@@ -31,13 +31,6 @@ and those of rankings take seconds on 20,000 attempts."""
 class TaskSamples:
     """What a task's sample file holds, as far as tables need it.
 
-    Parameters
-    ----------
-    metadata
-        The task's metadata in the results file.
-    pooled
-        Patterns of the metrics that pool attempts to compute.
-
     Raises
     ------
     UserError

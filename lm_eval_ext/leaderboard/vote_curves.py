@@ -36,13 +36,7 @@ _TIE = 1e-9
 
 @dataclass(frozen=True)
 class Vote:
-    """A vote, and the confidence its attempts are weighted by.
-
-    Parameters
-    ----------
-    source
-        Name of the confidence; empty for ``maj``.
-    """
+    """A vote, and the confidence its attempts are weighted by."""
 
     rule: str
     source: str = ""
@@ -90,8 +84,6 @@ class FewestAttempts(NamedTuple):
     low, high
         95% bootstrap interval over questions; infinity where a k that reaches it is beyond the
         attempts there are.
-    reached
-        Share of resamples in which some k reaches it.
     not_inferior
         The smallest k whose paired 95% interval of the difference to the target lies above minus
         the margin; infinity where none does.

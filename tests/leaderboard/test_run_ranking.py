@@ -17,7 +17,6 @@ def task_of(values, *, direction=True, hashes=None):
     return TaskOutput(
         hashes or {i: f"h{i}" for i in range(len(values))},
         {"m": by_question},
-        {"m": direction},
         {"m": score(list(by_question.values()), "mean", direction)},
     )
 

@@ -8,7 +8,7 @@ from lm_eval_ext.commands.options import parse
 from lm_eval_ext.leaderboard import sources
 from lm_eval_ext.leaderboard.options import SourcesOptions
 from lm_eval_ext.leaderboard.run_files import newest_run
-from lm_eval_ext.leaderboard.source_tests import compare_sources, corrected
+from lm_eval_ext.leaderboard.sources import compare_sources, corrected
 from lm_eval_ext.metrics import auroc, brier, holm, paired_bootstrap, within_question_auroc
 
 TASK = "synthetic_passn"

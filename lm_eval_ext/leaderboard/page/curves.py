@@ -50,13 +50,7 @@ class SourceRows:
 
 
 def k_curves(questions: Sequence[Question], settings: AttemptSettings) -> dict[str, Any]:
-    """Return pass@k and maj@k over k with the ends of their 95% intervals.
-
-    Parameters
-    ----------
-    questions
-        The attempts of every question, all graded.
-    """
+    """Return pass@k and maj@k over k with the ends of their 95% intervals."""
     counts = [(sum(a["correct"] for a in q), len(q)) for q in questions]
     n_correct, n_attempts = np.array(counts).T
     passed = metrics.pass_at_k(n_correct, n_attempts, settings.ks)
@@ -67,11 +61,6 @@ def k_curves(questions: Sequence[Question], settings: AttemptSettings) -> dict[s
 
 def source_curves(rows: SourceRows, n_bins: int) -> dict[str, Any]:
     """Return the histogram, the risk-coverage, ROC and reliability curve of a source.
-
-    Parameters
-    ----------
-    n_bins
-        Bins of the reliability diagram, which only probabilities have.
 
     Returns
     -------

@@ -46,13 +46,6 @@ def render_document(page: Mapping[str, Any], *, title: str, further_scripts: lis
     The Content-Security-Policy names the one script and the one style sheet of the page by their
     hashes, and those of `further_scripts`, which the page unpacks and adds itself. Nothing else
     can run, and nothing can be fetched.
-
-    Parameters
-    ----------
-    page
-        The data that are read at once.
-    further_scripts
-        Sources of scripts that are among the chunks.
     """
     from jinja2 import Environment, StrictUndefined
 

@@ -17,8 +17,6 @@ def scored_heads(results: Mapping[str, Any], scores_file: Path | None) -> dict[s
     ----------
     results
         The results file of a run; a run of ``--model sink-pruned`` has its scores there.
-    scores_file
-        A file of ``lm-eval-ext prune score``, which takes precedence.
 
     Raises
     ------

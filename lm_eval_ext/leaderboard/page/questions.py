@@ -40,15 +40,7 @@ def excerpt_of(sample: Mapping[str, Any]) -> str:
 def attempts_of(
     sample: Mapping[str, Any], sources: Mapping[str, Source], limits: PageLimits
 ) -> list[dict[str, Any]]:
-    """Return the attempts at a question as the page shows them.
-
-    Parameters
-    ----------
-    sample
-        A logged sample, of any task of lm-eval.
-    limits
-        How much of the texts is kept.
-    """
+    """Return the attempts at a question as the page shows them."""
     details: Question = sample.get("attempts") or plain_details(sample)
     texts = _texts(sample, len(details))
     confidences = confidences_by_attempt(details, sources)

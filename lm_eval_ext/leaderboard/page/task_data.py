@@ -57,10 +57,6 @@ def read_task(samples: Path, metadata: Mapping[str, Any], limits: PageLimits) ->
     ----------
     samples
         The sample file; its texts pass through memory page by page.
-    metadata
-        The task's metadata in the results file.
-    limits
-        How much of the texts is kept.
 
     Raises
     ------
