@@ -6,6 +6,7 @@ import json
 import math
 import re
 
+import click
 import pytest
 
 from lm_eval_ext.__main__ import main
@@ -228,5 +229,5 @@ def test_user_errors(made_up_runs, tmp_path):
         build_board("--results", tmp_path)
     with pytest.raises(ValueError, match="--metrics=chess: no such metric"):
         build_board(made_up_runs["weak"], "--metrics", "chess", "--output", tmp_path)
-    with pytest.raises(SystemExit):
+    with pytest.raises(click.BadParameter):
         build_board(made_up_runs["weak"], "--formats", "pdf")
