@@ -26,7 +26,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from lm_eval_ext.harness.attempt_settings import described, read_settings
+from lm_eval_ext.harness.attempt_settings import read_settings
 from lm_eval_ext.scoring.metric_suites import suite
 from lm_eval_ext.scoring.question import MetricSuite
 
@@ -227,7 +227,7 @@ def _results(
     plan: RunPlan, model: str, rows: dict[str, Any], directions: dict[str, Any]
 ) -> dict[str, Any]:
     task = plan.task
-    metadata = {"version": 1.0, **described(read_settings({"attempts": plan.n_attempts}))}
+    metadata = {"version": 1.0, **read_settings({"attempts": plan.n_attempts}).to_metadata()}
     return {
         "results": {task: rows},
         "group_subtasks": {},

@@ -172,11 +172,11 @@ class AttemptsTask(ConfigurableTask):
         self._response_thoughts.know_model(options.get("chat_template"))
         super().build_all_requests(**options)
         generation_kwargs = explicit_sampling(self.config.generation_kwargs)
-        n_attempts = self.settings.n_attempts
-        if n_attempts > 1:
-            self._warn_once(about_decoding(generation_kwargs, self._written_kwargs, n_attempts))
+        attempts = self.settings.attempts
+        if attempts > 1:
+            self._warn_once(about_decoding(generation_kwargs, self._written_kwargs, attempts))
         for instance in self._instances:
-            instance.repeats = n_attempts
+            instance.repeats = attempts
             context, _, *others = instance.arguments
             instance.arguments = (context, deepcopy(generation_kwargs), *others)
             ask_with_own_seeds(instance)
@@ -202,7 +202,7 @@ class AttemptsTask(ConfigurableTask):
         """
         for instance in self._instances:
             # Several ranks pad their batches with copies of the last request.
-            del instance.resps[self.settings.n_attempts :]
+            del instance.resps[self.settings.attempts :]
         self._n_unreported = len(self._instances) * len(self._filters)
         thoughts = self._response_thoughts.read(self._instances, self.doc_to_prefix)
         if not is_greedy(self._instances[0].args[1]):
@@ -271,12 +271,12 @@ class AttemptsTask(ConfigurableTask):
         if "bypass" in self._metric_fn_list:  # --predict_only
             ungraded = [attempt_details(i, text, None) for i, text in enumerate(filtered.texts)]
             return QuestionResult({"bypass": None}, attempts=ungraded)
-        if len(filtered) < self.settings.n_attempts:
+        if len(filtered) < self.settings.attempts:
             self._warn_once(
                 "a question has %d attempts instead of %d: pass@k with more than that and maj@N "
                 "are NaN",
                 len(filtered),
-                self.settings.n_attempts,
+                self.settings.attempts,
             )
         attempts = self._judge(doc, filtered)
         question = [
@@ -316,7 +316,7 @@ class AttemptsTask(ConfigurableTask):
         """Return the metrics that are one number per question, for lm-eval's W&B logger."""
         bare = [
             AttemptDetails(attempt=i, answer=None, correct=False)
-            for i in range(self.settings.n_attempts)
+            for i in range(self.settings.attempts)
         ]
         return [
             {"metric": name, "higher_is_better": metric.higher_is_better}

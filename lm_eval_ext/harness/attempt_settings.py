@@ -25,10 +25,10 @@ class AttemptSettings(NamedTuple):
 
     Parameters
     ----------
-    n_attempts
-        Attempts per question, at least 1.
+    attempts
+        Per question, at least 1.
     ks
-        The k of every pass@k, ascending, each from 1 to n_attempts.
+        The k of every pass@k, ascending, each from 1 to the number of attempts.
     vote_ks
         The k of every vote, likewise.
     tau
@@ -38,11 +38,16 @@ class AttemptSettings(NamedTuple):
         Bins of the expected calibration error, at least 1.
     """
 
-    n_attempts: int
+    attempts: int
     ks: tuple[int, ...]
     vote_ks: tuple[int, ...]
     tau: float = 1.0
     n_bins: int = 10
+
+    def to_metadata(self) -> dict[str, Any]:
+        """Return the metadata that `read_settings` reads as these settings, as JSON has it."""
+        values = self._asdict().items()
+        return {name: list(v) if isinstance(v, tuple) else v for name, v in values}
 
 
 _MEANT = {"repeats": "attempts", "n_repeats": "attempts", "num_repeats": "attempts"}
@@ -81,18 +86,18 @@ def read_settings(
     >>> read_settings({"attempts": 12}).ks
     (1, 2, 4, 8, 12)
     >>> read_settings({}, repeats=64)
-    AttemptSettings(n_attempts=64, ks=(1, 2, 4, 8, 16, 32, 64), vote_ks=(64,), tau=1.0, n_bins=10)
+    AttemptSettings(attempts=64, ks=(1, 2, 4, 8, 16, 32, 64), vote_ks=(64,), tau=1.0, n_bins=10)
     """
     check_names(metadata, known)
-    stated = metadata.get("attempts")
-    if stated is None:
-        stated = repeats if repeats not in (None, 1) else DEFAULT_ATTEMPTS
-    n_attempts = _positive("attempts", stated)
-    powers = sorted({2**i for i in range(n_attempts.bit_length())} | {n_attempts})
+    attempts = metadata.get("attempts")
+    if attempts is None:
+        attempts = repeats if repeats not in (None, 1) else DEFAULT_ATTEMPTS
+    attempts = _positive("attempts", attempts)
+    powers = sorted({2**i for i in range(attempts.bit_length())} | {attempts})
     return AttemptSettings(
-        n_attempts,
-        ks=_ks("ks", metadata.get("ks"), n_attempts, default=powers),
-        vote_ks=_ks("vote_ks", metadata.get("vote_ks"), n_attempts, default=[n_attempts]),
+        attempts,
+        ks=_ks("ks", metadata.get("ks"), attempts, default=powers),
+        vote_ks=_ks("vote_ks", metadata.get("vote_ks"), attempts, default=[attempts]),
         tau=_above_zero("tau", metadata.get("tau", 1.0)),
         n_bins=_positive("n_bins", metadata.get("n_bins", 10)),
     )
@@ -136,15 +141,15 @@ def check_names(metadata: Mapping[str, Any], known: Collection[str] = ()) -> Non
             )
 
 
-def _ks(name: str, stated: Any, n_attempts: int, *, default: Sequence[int]) -> tuple[int, ...]:
-    if stated is None:
+def _ks(name: str, value: Any, attempts: int, *, default: Sequence[int]) -> tuple[int, ...]:
+    if value is None:
         return tuple(default)
-    if isinstance(stated, str) or not isinstance(stated, Sequence) or not stated:
-        raise UserError(f"{name}={stated!r} must be a list of whole numbers, for example [1, 8]")
-    chosen = tuple(sorted({_positive(f"every k in {name}", k) for k in stated}))
-    if chosen[-1] > n_attempts:
+    if isinstance(value, str) or not isinstance(value, Sequence) or not value:
+        raise UserError(f"{name}={value!r} must be a list of whole numbers, for example [1, 8]")
+    chosen = tuple(sorted({_positive(f"every k in {name}", k) for k in value}))
+    if chosen[-1] > attempts:
         raise UserError(
-            f"{name}={list(chosen)} asks for k={chosen[-1]} of {n_attempts} attempts: raise "
+            f"{name}={list(chosen)} asks for k={chosen[-1]} of {attempts} attempts: raise "
             f"attempts to {chosen[-1]} or drop that k"
         )
     return chosen
@@ -160,14 +165,3 @@ def _above_zero(name: str, value: Any) -> float:
     if not is_number(value) or not 0 < value < math.inf:
         raise UserError(f"{name} must be a number above 0, got {value!r}")
     return float(value)
-
-
-def described(settings: AttemptSettings) -> dict[str, Any]:
-    """Return the metadata that `read_settings` reads as these settings, as JSON has it."""
-    return {
-        "attempts": settings.n_attempts,
-        "ks": list(settings.ks),
-        "vote_ks": list(settings.vote_ks),
-        "tau": settings.tau,
-        "n_bins": settings.n_bins,
-    }

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from lm_eval_ext.errors import UserError
-from lm_eval_ext.harness.attempt_settings import AttemptSettings, described
+from lm_eval_ext.harness.attempt_settings import AttemptSettings
 
 DEFAULT_TEMPERATURE = 0.7
 """Sampling temperature where a task with several attempts does not say."""
@@ -29,9 +29,9 @@ def for_attempts(
     """Return the configuration lm-eval's own class gets; the results file shows it."""
     adapted = {
         **config,
-        "repeats": settings.n_attempts,
-        "generation_kwargs": sampling_kwargs(config.get("generation_kwargs"), settings.n_attempts),
-        "metadata": {**metadata, **described(settings), "metrics": metrics},
+        "repeats": settings.attempts,
+        "generation_kwargs": sampling_kwargs(config.get("generation_kwargs"), settings.attempts),
+        "metadata": {**metadata, **settings.to_metadata(), "metrics": metrics},
     }
     if grader is not None:
         adapted["metadata"]["grader"] = grader
@@ -78,7 +78,7 @@ def parameters_of(function: Any) -> frozenset[str]:
 
 
 def sampling_kwargs(
-    generation_kwargs: Mapping[str, Any] | None, n_attempts: int
+    generation_kwargs: Mapping[str, Any] | None, attempts: int
 ) -> dict[str, Any] | None:
     """Return a task's generation arguments, made to sample where it makes several attempts.
 
@@ -92,7 +92,7 @@ def sampling_kwargs(
     >>> sampling_kwargs({"until": ["Q:"], "do_sample": False}, 1)
     {'until': ['Q:'], 'do_sample': False}
     """
-    if n_attempts == 1:
+    if attempts == 1:
         return None if generation_kwargs is None else dict(generation_kwargs)
     stated = dict(generation_kwargs or {})
     if is_greedy(stated):
@@ -118,7 +118,7 @@ def explicit_sampling(generation_kwargs: Mapping[str, Any] | None) -> dict[str, 
 
 
 def about_decoding(
-    used: Mapping[str, Any], written: Mapping[str, Any], n_attempts: int
+    used: Mapping[str, Any], written: Mapping[str, Any], attempts: int
 ) -> str | None:
     """Return a line where several attempts are equal, or sampled against the task's own words.
 
@@ -128,7 +128,7 @@ def about_decoding(
         Generation arguments in force.
     written
         Those of the task's file.
-    n_attempts
+    attempts
         Attempts per question, at least 2.
 
     Examples
@@ -141,7 +141,7 @@ def about_decoding(
     stated = ("do_sample", "temperature")
     if is_greedy(used):
         return (
-            f"greedy decoding ({ {key: used.get(key) for key in stated} }) gives {n_attempts} "
+            f"greedy decoding ({ {key: used.get(key) for key in stated} }) gives {attempts} "
             "equal attempts per question; sample with --gen_kwargs do_sample=True,temperature=0.7 "
             "or ask for one attempt with --metadata '{\"attempts\": 1}'"
         )
@@ -149,7 +149,7 @@ def about_decoding(
     if not said or not is_greedy(written):
         return None
     return (
-        f"its generation_kwargs say {', '.join(said)}, which would give {n_attempts} equal "
+        f"its generation_kwargs say {', '.join(said)}, which would give {attempts} equal "
         f"attempts: sampling at temperature {used.get('temperature', 1.0)} instead; to stay "
         "greedy, ask for one attempt with --metadata '{\"attempts\": 1}', or add --gen_kwargs "
         "do_sample=False"

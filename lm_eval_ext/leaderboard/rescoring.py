@@ -20,7 +20,7 @@ from lm_eval_ext.errors import UserError
 from lm_eval_ext.grading import grade_questions
 from lm_eval_ext.grading.attempt_details import AttemptDetails, Question, verdict_details
 from lm_eval_ext.grading.responses import ResponseThoughts, first_text, keeps_end
-from lm_eval_ext.harness.attempt_settings import RESERVED, AttemptSettings, described, read_settings
+from lm_eval_ext.harness.attempt_settings import RESERVED, AttemptSettings, read_settings
 from lm_eval_ext.leaderboard.run_files import asked, read_samples
 from lm_eval_ext.leaderboard.stored_sources import StoredSources
 from lm_eval_ext.methods.calibrator import Calibrator
@@ -102,7 +102,7 @@ def score_task(
     try:
         for filter_name, rows in by_filter.items():
             _add_thoughts(samples.stem, metadata, rows)
-            found = _scores(_questions(rows, settings.n_attempts, grader), metric_suite)
+            found = _scores(_questions(rows, settings.attempts, grader), metric_suite)
             several = len(by_filter) > 1
             scores |= {f"{k},{filter_name}" if several else k: v for k, v in found.items()}
     except UserError:
@@ -110,7 +110,7 @@ def score_task(
     except (KeyError, TypeError, ValueError) as error:
         reason = f"no {error}" if isinstance(error, KeyError) else str(error)
         raise UserError(f"{samples}: its attempts cannot be scored ({reason})") from error
-    return TaskScores(settings.n_attempts, described(settings), scores)
+    return TaskScores(settings.attempts, settings.to_metadata(), scores)
 
 
 def _scores(questions: Iterable[Question], metric_suite: MetricSuite) -> dict[str, Score]:

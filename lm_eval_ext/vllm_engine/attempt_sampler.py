@@ -23,7 +23,7 @@ from vllm.v1.sample.logits_processor.builtin import process_dict_updates
 
 from lm_eval_ext.engine.sampling import Sampler, padded_contexts
 from lm_eval_ext.engine.sampling_settings import SamplingSettings
-from lm_eval_ext.vllm_engine.instructions import NAME, read_settings, restored_stream
+from lm_eval_ext.vllm_engine.instructions import NAME, restored_stream
 
 # How many uniforms are drawn at a time.
 _DRAWS = 64
@@ -33,7 +33,7 @@ class _Attempt:
     """What is known of an attempt."""
 
     def __init__(self, instruction: dict[str, Any]) -> None:
-        self.settings = read_settings(instruction)
+        self.settings = SamplingSettings(**instruction["settings"])
         self.prompt_ids: list[int] = instruction["prompt_ids"]
         self.token_ids: list[int] = []
         self.statistics: list[NDArray[np.float32]] = []

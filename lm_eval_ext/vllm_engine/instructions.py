@@ -45,11 +45,6 @@ def readout_instruction(key: str, token_ids: Sequence[int]) -> dict[str, Any]:
     return {"key": key, "readout_ids": list(token_ids)}
 
 
-def read_settings(instruction: dict[str, Any]) -> SamplingSettings:
-    """Return the settings of a sampling instruction."""
-    return SamplingSettings(**instruction["settings"])
-
-
 def stream_state(stream: np.random.Generator) -> list[int]:
     """Return the state of an attempt's random stream.
 

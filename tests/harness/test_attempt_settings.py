@@ -5,7 +5,6 @@ import pytest
 from lm_eval_ext.errors import UserError
 from lm_eval_ext.harness.attempt_settings import (
     AttemptSettings,
-    described,
     read_settings,
     single_answer,
 )
@@ -27,15 +26,15 @@ def test_the_command_line_goes_before_the_task_and_the_task_before_the_default(
     metadata, repeats, expected
 ):
     settings = read_settings(metadata, repeats)
-    assert (settings.n_attempts, settings.ks) == expected
-    assert settings.vote_ks == (settings.n_attempts,)
+    assert (settings.attempts, settings.ks) == expected
+    assert settings.vote_ks == (settings.attempts,)
 
 
 def test_the_options_of_the_metrics_are_read_and_written():
     metadata = {"attempts": 8, "ks": [1, 8], "vote_ks": [8, 4], "tau": 0.5, "n_bins": 15}
     settings = read_settings(metadata)
     assert settings == AttemptSettings(8, (1, 8), (4, 8), 0.5, 15)
-    assert read_settings(described(settings)) == settings
+    assert read_settings(settings.to_metadata()) == settings
 
 
 def test_a_single_answer_takes_nothing_from_the_attempts_of_other_tasks():

@@ -164,7 +164,7 @@ def test_every_value_is_aggregated_as_lm_eval_would(name):
     metric_suite = suite(name, settings)
     items = {}
     for _ in range(40):
-        confidence = rng.random(settings.n_attempts)
+        confidence = rng.random(settings.attempts)
         attempts = self_evaluated(
             *((str(rng.integers(3)), bool(rng.random() < p), float(p)) for p in confidence)
         )

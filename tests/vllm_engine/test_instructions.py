@@ -7,7 +7,6 @@ import pytest
 from lm_eval_ext.engine.random_stream import attempt_stream
 from lm_eval_ext.engine.sampling_settings import SamplingSettings
 from lm_eval_ext.vllm_engine.instructions import (
-    read_settings,
     restored_stream,
     sampling_instruction,
     stream_state,
@@ -27,9 +26,8 @@ def test_settings_arrive_without_stop_strings():
     settings = SamplingSettings(9, ("stop",), True, temperature=0.7, top_k=5, min_p=0.1)
     stream = attempt_stream(0, "p", 0, purpose="tokens")
     instruction = json.loads(json.dumps(sampling_instruction("k", settings, stream, (1, 2))))
-    assert read_settings(instruction) == SamplingSettings(
-        9, (), True, temperature=0.7, top_k=5, min_p=0.1
-    )
+    expected = SamplingSettings(9, (), True, temperature=0.7, top_k=5, min_p=0.1)
+    assert SamplingSettings(**instruction["settings"]) == expected
     assert instruction["prompt_ids"] == []
 
 

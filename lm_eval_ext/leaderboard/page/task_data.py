@@ -144,7 +144,7 @@ def _curves(reader: _Reader, metadata: Mapping[str, Any]) -> dict[str, Any]:
             name: source_curves(rows, settings.n_bins) for name, rows in reader.sources.items()
         }
     }
-    if len(reader.questions) > 1 and settings.n_attempts > 1:
+    if len(reader.questions) > 1 and settings.attempts > 1:
         curves["k"] = k_curves(reader.questions, settings)
     return curves
 
