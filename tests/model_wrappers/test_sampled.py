@@ -88,7 +88,7 @@ def test_a_run_says_where_its_time_went(random_model, tiny_tokenizer, make_reque
     handler = logging.Handler(logging.INFO)
     handler.emit = lambda record: lines.append(record.getMessage())
     # A logger below lm-eval's: its command shows those under its own verbosity.
-    shown = logging.getLogger("lm_eval.lm_eval_ext.model_wrappers.sampled")
+    shown = logging.getLogger("lm_eval.lm_eval_ext.model_wrappers.attempt_sampling")
     shown.addHandler(handler)
     shown.setLevel(logging.INFO)
     try:
