@@ -52,6 +52,7 @@ class SourceTest(NamedTuple):
     task: str
     metric: str
     source: str
+    against: str
     value: Score
     reference: Score
     test: PairedTest
@@ -103,7 +104,7 @@ def compare_sources(
             if source != against and items[source] and items[against]:
                 found = _test(items[source], items[against], metric)
                 left_out = len(questions) - found[2].n_questions
-                tests.append(SourceTest(task, metric_name, source, *found, left_out))
+                tests.append(SourceTest(task, metric_name, source, against, *found, left_out))
     return tests
 
 
@@ -194,7 +195,7 @@ def run(options: SourcesOptions) -> int:
     markdown = options.markdown
     console = table_console(markdown=markdown)
     for (task, metric), rows in groupby(corrected(tests), key=lambda t: (t.task, t.metric)):
-        _print(console, task, metric, list(rows), against=options.against, markdown=markdown)
+        _print(console, task, metric, list(rows), markdown=markdown)
     console.print(
         f"Values: ± half the 95% interval, or its ends; difference from {options.against} with "
         "its 95% interval by paired bootstrap over questions, on the same attempts; * below "
@@ -210,9 +211,9 @@ def _print(
     metric: str,
     rows: list[SourceTest],
     *,
-    against: str,
     markdown: bool,
 ) -> None:
+    against = rows[0].against
     counts = [
         str(row.test.n_questions)
         + f" of {row.test.n_questions + row.n_left_out}" * bool(row.n_left_out)

@@ -60,7 +60,7 @@ def test_a_source_that_no_attempt_has_is_absent():
     question[0]["answer_logprob"] = -0.125
     sources = confidence_sources(question)
     ours = [name for name in sources if name not in ("vote_share", "answer_entropy")]
-    assert ours == ["mean_logprob", "perplexity", "tail_logprob", "answer_logprob"]
+    assert ours == ["mean_logprob", "tail_logprob", "answer_logprob"]
     assert sources["tail_logprob"].confidence == [-0.25, -0.25]
     assert sources["answer_logprob"].confidence == [-0.125]
     assert sources["answer_logprob"].vote_weight is None
