@@ -110,7 +110,9 @@ class CachedReader:
         for batch in _batches(continued, _tokens_per_pass(self._model)):
             prefix = tree.prefix([finished[item.number].request for item in batch])
             logits = _continue(self._model, batch, cache, prefix)
-            for item, values in zip(batch, self._chosen(logits), strict=True):
+            for item, values in zip(
+                batch, _chosen(logits, self._follow_up.readout_ids), strict=True
+            ):
                 self._known[keys[item.number]] = values
         for i, values in self._read_again(again):
             self._known[keys[i]] = values
@@ -128,10 +130,7 @@ class CachedReader:
         max_rows = max(1, _tokens_per_pass(self._model) // max(map(_n_positions, requests)))
         forced = teacher_forced_logits(self._model, requests, before, max_rows=max_rows)
         for (i, _), logits in zip(again, forced, strict=True):
-            yield i, self._chosen(logits)[0]
-
-    def _chosen(self, logits: torch.Tensor) -> list[Readout]:
-        return _chosen(logits, self._follow_up.readout_ids)
+            yield i, _chosen(logits, self._follow_up.readout_ids)[0]
 
 
 def read_uncached(

@@ -109,14 +109,14 @@ class PackedAttempts:
         parts = []
         if n:
             begun = [states[None, :n].transpose(1, 2) for states in (query, key, value)]
-            mask = self._cached("context", device, window, self._context_mask)
+            mask = self._cached("context", device, window, lambda w: _causal(n, w))
             parts.append(_attention(begun[0], begun[1], begun[2], mask, scoring)[0])
         seen = self._on_context(query, key, value, scoring) if n else None
         columns: list[tuple[torch.Tensor, torch.Tensor]] = []
         if self._prompts is not None:
             grid = self._prompts
             own = grid.gather(key), grid.gather(value)
-            mask = self._cached("prompt", device, window, self._prompt_mask)
+            mask = self._cached("prompt", device, window, lambda w: _causal(grid.width, w))
             rest = slice(0, grid.n_tokens)
             parts.append(_merged(grid, grid.gather(query), *own, mask, scoring, seen, rest))
             rows = self._cached("rows", device, None, lambda _: self._prompt_of_row)
@@ -162,16 +162,9 @@ class PackedAttempts:
             self._on_device[key] = make(window).to(device)
         return self._on_device[key]
 
-    def _context_mask(self, window: int | None) -> torch.Tensor:
-        return _causal(self._n_context, window)[None, None]
-
     def _context_far(self, window: int) -> torch.Tensor:
         n = self._n_context
         return self.positions[0, n:, None] - torch.arange(n) >= window
-
-    def _prompt_mask(self, window: int | None) -> torch.Tensor:
-        assert self._prompts is not None
-        return _causal(self._prompts.width, window)[None, None]
 
     def _prefix_mask(self, window: int | None) -> torch.Tensor:
         """Return which prompt keys are seen, shape (n_rows, 1, width or 1, longest prompt)."""
@@ -188,7 +181,7 @@ class PackedAttempts:
         return torch.cat([self._prefix_mask(window), own], dim=-1)
 
     def _noisy_mask(self, window: int | None) -> torch.Tensor:
-        itself = torch.eye(self._attempts.width, dtype=torch.bool)
+        itself = torch.eye(self._attempts.width, dtype=torch.bool)[None, None]
         before = _causal(self._attempts.width, window) & ~itself
         own = torch.cat([before, itself], dim=-1).expand(len(self.lengths), 1, -1, -1)
         return torch.cat([self._prefix_mask(window), own], dim=-1)
@@ -222,7 +215,8 @@ class _Grid:
 
 
 def _causal(width: int, window: int | None) -> torch.Tensor:
-    seen = torch.ones(width, width, dtype=torch.bool).tril()
+    """Return which tokens see which, shape (1, 1, width, width)."""
+    seen = torch.ones(1, 1, width, width, dtype=torch.bool).tril()
     return seen if window is None else seen.triu(1 - window)
 
 

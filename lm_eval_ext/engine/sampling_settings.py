@@ -36,16 +36,8 @@ _SWITCHED_OFF: tuple[Any, ...] = (None, 0, 1, [], {})
 class SamplingSettings:
     """How tokens are chosen and when an attempt ends.
 
-    Parameters
-    ----------
-    max_new_tokens
-        Most tokens an attempt may have.
-    do_sample
-        Sample, or take the most likely token.
-    temperature, top_k, top_p, min_p, typical_p, repetition_penalty
-        As in transformers' ``GenerationConfig``; None, 0 or 1 switch them off as there.
-    thinking_budget
-        Most tokens of a thought, after which its closing tag is forced; None for no such limit.
+    Names and values that switch a setting off are those of transformers' ``GenerationConfig``.
+    After `thinking_budget` tokens of a thought its closing tag is forced.
     """
 
     max_new_tokens: int

@@ -178,23 +178,19 @@ def prefill(
         parents_of_batch = [parent for i in batch if (parent := before[i]) is not None]
         with timing.part("prefill", sum(len(prompts[i]) for i in batch)):
             layers = _read(model, ids, parents_of_batch)
-        for row_index, i in enumerate(batch):
+        for row, i in enumerate(batch):
             length = len(prompts[i])
-            caches[i] = PromptCache(
-                # Copies: a view would keep the whole padded batch alive.
-                tuple(
-                    (
-                        keys[row_index, :, :length]
-                        .transpose(-1, -2)
-                        .clone(memory_format=torch.contiguous_format),
-                        values[row_index, :, :length].clone(memory_format=torch.contiguous_format),
-                    )
-                    for keys, values in layers
-                ),
-                length,
-                before[i],
+            own = tuple(
+                (_copy(keys[row, :, :length].transpose(-1, -2)), _copy(values[row, :, :length]))
+                for keys, values in layers
             )
+            caches[i] = PromptCache(own, length, before[i])
     return [cache for cache in caches if cache is not None]
+
+
+def _copy(states: torch.Tensor) -> torch.Tensor:
+    """Copy a part of a padded batch, which a view would keep in memory."""
+    return states.clone(memory_format=torch.contiguous_format)
 
 
 def _read(
@@ -225,19 +221,11 @@ def forward(
     cache: PrivateCache,
     logits_to_keep: int = 0,
 ) -> torch.Tensor:
-    """Run the next positions of every row.
+    """Run the next positions of every row inside `shared_prefix_mode`, and add them to the cache.
 
-    Parameters
-    ----------
-    model
-        A model inside `shared_prefix_mode`.
-    inputs
-        Token ids of shape (n_rows, n_queries), or embeddings of shape (n_rows, n_queries, hidden);
-        rows are padded on the left as ``cache.starts`` says.
-    cache
-        The rows' own keys and values; this pass is appended.
-    logits_to_keep
-        Number of last positions whose logits to return, shape (n_rows, kept, vocabulary); 0 is all.
+    Inputs are token ids of shape (n_rows, n_queries), or embeddings of shape (n_rows, n_queries,
+    hidden), padded on the left as ``cache.starts`` says. Returns the logits of the last positions,
+    shape (n_rows, logits_to_keep, vocabulary); 0 keeps all.
     """
     columns = torch.arange(cache.width, cache.width + inputs.shape[1])
     offsets = prefix.row_lengths - cache.starts

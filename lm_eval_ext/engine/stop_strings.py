@@ -42,12 +42,7 @@ class StopStrings:
 
     Decoding every row after every token would cost more than a small model's forward pass. Only a
     token that contains the last character of a stop string can complete it, so only such rows are
-    decoded.
-
-    Parameters
-    ----------
-    formats
-        How thoughts are marked; by default as in published models.
+    decoded. Thoughts are marked in the given formats, by default those of published models.
     """
 
     def __init__(

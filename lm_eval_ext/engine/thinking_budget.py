@@ -19,13 +19,9 @@ class Forced(NamedTuple):
 
 
 class ThinkingBudget:
-    """Forces the closing tag on a thought that has reached a number of tokens.
+    """Forces the closing tag on a thought that has reached `n_tokens`.
 
-    Parameters
-    ----------
-    n_tokens
-        Most tokens of a thought, counted from the beginning of the completion, or after the opening
-        tag where the completion has one.
+    They count from the beginning of the completion, or after its opening tag where it has one.
     """
 
     def __init__(

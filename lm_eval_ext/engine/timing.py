@@ -22,14 +22,8 @@ class Timing:
 
     A part within another takes its time out of the other's, so that all add up to the whole.
     Nothing waits for a GPU, which works off its queue long after a call has returned: there, marks
-    are put into the queue, and read once it has passed them.
-
-    Parameters
-    ----------
-    device
-        Where the model is; by default a processor, which needs no marks.
-    tell
-        Called with every part that ends and its tokens.
+    are put into the queue, and read once it has passed them. `tell` is called with every part that
+    ends and its tokens.
 
     Examples
     --------
@@ -41,10 +35,7 @@ class Timing:
     """
 
     def __init__(
-        self,
-        device: torch.device | None = None,
-        *,
-        tell: Callable[[Part, int], None] | None = None,
+        self, device: torch.device | None = None, *, tell: Callable[[Part, int], None] | None = None
     ) -> None:
         self._clock: _HostClock | _GPUClock = _HostClock()
         if device is not None and device.type == "cuda":
@@ -100,16 +91,7 @@ class Timing:
         return record
 
     def line(self) -> str:
-        """Return the same for a reader.
-
-        Examples
-        --------
-        >>> timing = Timing()
-        >>> with timing.part("prefill"):
-        ...     pass
-        >>> timing.line()
-        'prefill 0.0 s'
-        """
+        """Return the same as a line of text."""
         return ", ".join(
             f"{part} {figures['seconds']:,.1f} s"
             + (f" ({figures['tokens_per_second']:,} tokens/s)" if "tokens" in figures else "")

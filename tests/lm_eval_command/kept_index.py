@@ -1,8 +1,8 @@
 """lm-eval's list of its own tasks, read once for all tests: thousands of files, 13 seconds of CPU.
 
 ``python tests/lm_eval_command/kept_index.py ARGUMENTS`` is ``lm_eval ARGUMENTS`` with the list that
-is kept. It has a folder of its own: with ``tests`` among the paths of Python, ``tests/vllm`` would be
-taken for vLLM.
+is kept. It has a folder of its own: with ``tests`` among the paths of Python, ``tests/vllm``
+would be taken for vLLM.
 """
 
 import os
