@@ -56,6 +56,7 @@ from lm_eval_ext.metrics.selective import (
 )
 from lm_eval_ext.metrics.smooth_ece import smooth_ece
 from lm_eval_ext.metrics.temperature import apply_temperature, fit_temperature
+from lm_eval_ext.metrics.variance import VarianceParts, attempt_variance, variance_parts
 from lm_eval_ext.metrics.voting import VoteScore, group_answers, maj_at_k, weighted_vote
 
 __all__ = [
@@ -69,12 +70,14 @@ __all__ = [
     "RiskCoverage",
     "RocCurve",
     "UndefinedMetricWarning",
+    "VarianceParts",
     "VoteScore",
     "accuracy_at_coverage",
     "affine_rmse",
     "answer_entropy",
     "answer_logprob",
     "apply_temperature",
+    "attempt_variance",
     "auprc",
     "aurc",
     "auroc",
@@ -112,6 +115,7 @@ __all__ = [
     "spearman",
     "t_interval",
     "tail_logprob",
+    "variance_parts",
     "weighted_vote",
     "wilson_interval",
     "within_question_auroc",

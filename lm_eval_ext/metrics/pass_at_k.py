@@ -18,7 +18,7 @@ _MAX_TABLE = 1 << 22
 """Numbers held at once while the products are formed."""
 
 
-def _counts(
+def counts(
     n_correct: ArrayLike, n_attempts: ArrayLike, k: ArrayLike
 ) -> tuple[IntArray, IntArray, IntArray]:
     """Check and broadcast the counts; `k` keeps its own shape."""
@@ -49,7 +49,7 @@ def _ks(k: ArrayLike) -> IntArray:
     return ks
 
 
-def _all_drawn_from(marked: IntArray, total: IntArray, ks: IntArray) -> FloatArray:
+def share_drawn_from(marked: IntArray, total: IntArray, ks: IntArray) -> FloatArray:
     """Probability that k draws without replacement all come from the `marked` of `total`.
 
     This is C(marked, k) / C(total, k) as the product of (marked - j) / (total - j), j < k, which
@@ -112,8 +112,8 @@ def pass_at_k(n_correct: ArrayLike, n_attempts: ArrayLike, k: ArrayLike) -> Any:
            [0.25, 0.5 ,  nan],
            [1.  , 1.  ,  nan]])
     """
-    correct, attempts, ks = _counts(n_correct, n_attempts, k)
-    return scalar_or_array(1.0 - _all_drawn_from(attempts - correct, attempts, ks))
+    correct, attempts, ks = counts(n_correct, n_attempts, k)
+    return scalar_or_array(1.0 - share_drawn_from(attempts - correct, attempts, ks))
 
 
 def pass_hat_k(n_correct: ArrayLike, n_attempts: ArrayLike, k: ArrayLike) -> Any:
@@ -134,8 +134,8 @@ def pass_hat_k(n_correct: ArrayLike, n_attempts: ArrayLike, k: ArrayLike) -> Any
     >>> pass_hat_k([2, 4], 4, 2).round(4)
     array([0.1667, 1.    ])
     """
-    correct, attempts, ks = _counts(n_correct, n_attempts, k)
-    return scalar_or_array(_all_drawn_from(correct, attempts, ks))
+    correct, attempts, ks = counts(n_correct, n_attempts, k)
+    return scalar_or_array(share_drawn_from(correct, attempts, ks))
 
 
 def avg_at_k(n_correct: ArrayLike, n_attempts: ArrayLike, k: ArrayLike) -> Any:
@@ -151,7 +151,7 @@ def avg_at_k(n_correct: ArrayLike, n_attempts: ArrayLike, k: ArrayLike) -> Any:
     array([[0.25,  nan],
            [0.75,  nan]])
     """
-    correct, attempts, ks = _counts(n_correct, n_attempts, k)
+    correct, attempts, ks = counts(n_correct, n_attempts, k)
     share = correct / np.maximum(attempts, 1)
     shape = correct.shape + (1,) * ks.ndim
     eligible = attempts.reshape(shape) >= ks
