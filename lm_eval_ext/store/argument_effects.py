@@ -56,7 +56,7 @@ SAMPLED_ARGUMENTS: Mapping[str, Effect] = {
         Effect("text", "model"),
     ),
     # Whatever else transformers or vLLM loads a model with.
-    **dict.fromkeys(("hf_arguments", "vllm_arguments"), Effect("text", "model")),
+    "model_arguments": Effect("text", "model"),
     **dict.fromkeys(("tokenizer", "use_fast_tokenizer"), Effect("text", "tokenizer")),
     # The hash of the prompt, and that of the tokens which are read of it.
     **dict.fromkeys(("enable_thinking", "chat_template_args"), Effect("text", "prompt")),
@@ -76,7 +76,7 @@ SAMPLED_ARGUMENTS: Mapping[str, Effect] = {
         NO_EFFECT,
     ),
 }  # fmt: skip
-"""Arguments of `SampledLM` and its twin for vLLM, those of lm-eval's classes among them."""
+"""Arguments of `AttemptSampling`, those of lm-eval's classes among them."""
 
 
 class KeyedArguments:
@@ -113,7 +113,7 @@ class KeyedArguments:
         return False
 
     def common_settings(self) -> dict[str, Any]:
-        """Return the entries that all wrappers have; `SampledLM` overrides this."""
+        """Return the entries that all wrappers have; `AttemptSampling` overrides this."""
         return {}
 
     def key_settings(self) -> dict[str, Any]:

@@ -46,18 +46,9 @@ def make_context(settings: Mapping[str, Any], about: Mapping[str, Any]) -> Conte
 
 
 class AttemptKey(NamedTuple):
-    """What identifies an attempt in a store.
+    """What identifies an attempt in a store: the name of its context, and its number.
 
-    Parameters
-    ----------
-    context
-        Name of its context.
-    prompt
-        Hash of the prompt's text.
-    read
-        Hash of what the model reads; see `hash_input`.
-    attempt
-        Its number.
+    `prompt` is a hash of the prompt's text, `read` one of what the model reads; see `hash_input`.
     """
 
     context: str

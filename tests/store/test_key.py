@@ -127,6 +127,13 @@ def test_speed_does_not_change_the_key(contexts):
     assert one == two
 
 
+@pytest.mark.parametrize("name", ["sampled", "rsp"])
+def test_what_the_model_is_loaded_with_counts_by_its_fingerprint(contexts, name):
+    """Stores of before are found again, whatever else transformers or vLLM was given."""
+    plain, _ = contexts(name, {})
+    assert contexts(name, {"low_cpu_mem_usage": True, "max_num_seqs": 7})[0] == plain
+
+
 def test_a_mask_is_its_heads(contexts):
     plain, lm = contexts("sink-pruned", {"ratio": 0.25})
     assert lm.plan.removal.heads
