@@ -89,7 +89,7 @@ def rows(values: Mapping[str, float], directions: Mapping[str, bool | None]) -> 
     --------
     >>> values = {"pass@1": 0.5, "ece:a": 0.3, "hallucination_auroc:a": 0.6, "mean_tokens": 9.0}
     >>> rows(values | {"hallucination_auroc:b": 0.7}, {"hallucination_auroc:b": True})
-    ['pass@1', 'hallucination_auroc:b', 'mean_tokens']
+    ['pass@1', 'ece:a', 'hallucination_auroc:b', 'mean_tokens']
     """
     names = list(values)
     votes = [name for name in names if name.startswith(tuple(f"{rule}@" for rule in VOTES))]
