@@ -73,6 +73,7 @@ COMMANDS: dict[str, Command | ParserCommand] = {
     "store info": Command("store.info", "store.options:InfoOptions"),
     "store merge": Command("store.merge", "store.options:MergeOptions"),
     "store verify": Command("store.verify", "store.options:VerifyOptions"),
+    "tasks": Command("commands.tasks", "commands.tasks:TasksOptions"),
     "train calibrator": ParserCommand(
         "training.tuning.calibrator",
         "Fit the probability that an attempt is correct on training problems",

@@ -81,6 +81,9 @@ class SampledLM(AttemptSampling, HFLM):
         """
         if not str(batch_size).startswith("auto") and whole_number("batch_size", batch_size) < 1:
             raise UserError(f"batch_size={batch_size} must be at least 1, or auto")
+        # lm-eval itself says cuda:0 where the user says nothing, and HFLM then takes the CPU.
+        if device == "cuda" and not torch.cuda.is_available():
+            raise UserError(f"device={device}: torch finds no GPU here; leave it out, or give cpu")
         if isinstance(pretrained, str):
             pretrained = model_location(pretrained)
         with readable_load_errors(pretrained, type(self).__name__):

@@ -79,10 +79,11 @@ UTILS = "lm_eval.utils"
 """The lm-eval module that prints the results."""
 
 UNKNOWN_TASK = "Tasks not found: "
+UNKNOWN_MODEL = "Attempted to load model "
 MISTAKES = {
     UNKNOWN_TASK: "`lm_eval ls tasks` lists all.",
     "Attempted to run task: ": "On the command line that is --confirm_run_unsafe_code.",
-    "Attempted to load model ": "",
+    UNKNOWN_MODEL: "",
 }
 """How lm-eval's messages about a user's mistake begin -> what we add to them."""
 
@@ -118,17 +119,21 @@ def explained(error: BaseException) -> str | None:
     if not isinstance(error, ValueError) or beginning is None:
         return None
     if beginning == UNKNOWN_TASK:
-        near = _nearest_tasks(message.removeprefix(beginning).split(", "))
+        folder = tasks_folder()
+        ours = [] if folder is None else [path.stem for path in folder.rglob("*.yaml")]
+        near = _nearest(message.removeprefix(beginning).split(", "), ours)
         message += f" (did you mean {', '.join(near)}?)" if near else ""
+    elif beginning == UNKNOWN_MODEL:
+        said, _, known = message.partition(" Supported model names: ")
+        near = _nearest(said.split("'")[1::2], known.split(", "))
+        message = f"{said.rstrip('!')} (did you mean {', '.join(near)}?)" if near else message
     return f"{message.rstrip('.')}. {MISTAKES[beginning]}".strip()
 
 
-def _nearest_tasks(names: Iterable[str]) -> list[str]:
+def _nearest(names: Iterable[str], known: list[str]) -> list[str]:
     import difflib  # a millisecond that no other run should pay
 
-    folder = tasks_folder()
-    ours = [] if folder is None else [path.stem for path in folder.rglob("*.yaml")]
-    return [near for name in names for near in difflib.get_close_matches(name, ours)]
+    return [near for name in names for near in difflib.get_close_matches(name, known)]
 
 
 def is_armed() -> bool:

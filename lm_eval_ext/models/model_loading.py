@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
+from lm_eval_ext.checks import did_you_mean
 from lm_eval_ext.errors import UserError
 from lm_eval_ext.models.fetching import FETCHED, fetched_path
 from lm_eval_ext.models.shipped import SHIPPED, model_path
@@ -23,13 +24,19 @@ def model_location(name: str, *, argument: str = "pretrained") -> str:
     Raises
     ------
     UserError
-        If it is the name of a model that is not fetched yet.
+        If it is the name of a model that is not fetched yet, or a GGUF file.
 
     Examples
     --------
     >>> model_location("some/model")
     'some/model'
     """
+    if name.endswith(".gguf"):
+        folder, _, file = name.rpartition("/")
+        raise UserError(
+            f"{argument}={name} is one file: give its folder and its name, "
+            f"{argument}={folder or '.'},gguf_file={file}"
+        )
     if name in FETCHED:
         return fetched_path(name, argument=argument)
     return model_path(name) if name in SHIPPED else name
@@ -44,17 +51,18 @@ def readable_load_errors(
         yield
     except OSError as error:
         reason = str(error).strip().partition("\n")[0]
-        raise UserError(
-            f"{argument}={pretrained}: {reason} (give a Hub id, a folder, or one of "
-            f"{', '.join(MODEL_NAMES)})"
-        ) from error
+        remedy = f"give a Hub id, a folder, or one of {', '.join(MODEL_NAMES)}"
+        close = did_you_mean(str(pretrained), MODEL_NAMES).removeprefix(": ")
+        raise UserError(f"{argument}={pretrained}: {reason} ({close or remedy})") from error
     except TypeError as error:
         if "unexpected keyword argument" not in str(error):
             raise
-        raise UserError(
-            f"--model_args: {str(error).rpartition(') ')[2] or error}; check its spelling against "
-            f"the arguments of {wrapper} and of --model hf"
-        ) from error
+        from lm_eval_ext.harness.requests import model_arguments
+
+        said = str(error).rpartition(") ")[2] or str(error)
+        close = did_you_mean(said.rpartition("argument ")[2].strip("'"), model_arguments())
+        remedy = close or f"; check its spelling against those of {wrapper} and of --model hf"
+        raise UserError(f"--model_args: {said}{remedy}") from error
 
 
 def require_causal(lm: HFLM) -> None:

@@ -375,3 +375,12 @@ def test_other_errors_keep_their_traceback():
     code = "import lm_eval; raise ValueError('shapes differ')"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120)
     assert "Traceback" in done.stderr
+
+
+def test_a_misspelt_model_is_answered_with_the_nearest():
+    beginning = "Attempted to load model 'sampeld', but no model for this name found!"
+    message = f"{beginning} Supported model names: dummy, sampled, hf"
+    said = bridge.explained(ValueError(message))
+    assert said == f"{beginning[:-1]} (did you mean sampled?)."
+    far = message.replace("sampeld", "xyz")
+    assert bridge.explained(ValueError(far)) == f"{far}."

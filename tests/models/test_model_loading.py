@@ -101,3 +101,33 @@ def test_other_texts_stay(name):
 
 def test_names_are_told_apart():
     assert len(set(MODEL_NAMES)) == len(SHIPPED) + len(FETCHED)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (
+            {"pretrained": "models/small.Q8.gguf"},
+            "is one file: give its folder and its name, pretrained=models,gguf_file=small.Q8.gguf",
+        ),
+        ({"pretrained": "small.gguf"}, "pretrained=.,gguf_file=small.gguf"),
+        ({"pretrained": "tinny"}, r"\(did you mean tiny\?\)"),
+        ({"dtipe": "float32"}, "unexpected keyword argument 'dtipe': did you mean dtype?"),
+    ],
+)
+def test_a_mistake_is_answered_with_what_was_meant(monkeypatch, arguments, said):
+    from lm_eval_ext.model_wrappers.sampled import SampledLM
+
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    with pytest.raises(UserError, match=said):
+        SampledLM(**{"pretrained": "tiny", "device": "cpu", **arguments})
+
+
+def test_a_gpu_that_is_not_there_is_said_to_be_missing(monkeypatch):
+    import torch
+
+    from lm_eval_ext.model_wrappers.sampled import SampledLM
+
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    with pytest.raises(UserError, match="^device=cuda: torch finds no GPU here"):
+        SampledLM("tiny", device="cuda")
