@@ -13,10 +13,12 @@ from __future__ import annotations
 import argparse
 import json
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 
+from lm_eval_ext.commands.options import parse
 from lm_eval_ext.data.tiny.formats import prompt
 from lm_eval_ext.data.tiny.problems import load_split
 from lm_eval_ext.errors import show_user_errors_in_one_line
@@ -25,7 +27,7 @@ from lm_eval_ext.harness import requests as harness
 from lm_eval_ext.metrics import cluster_bootstrap, mean_over_questions, pass_at_k
 from lm_eval_ext.model_wrappers.rsp import RSP
 from lm_eval_ext.model_wrappers.sampled import SampledLM
-from lm_eval_ext.training.dapo.train import add_arguments, job_from, upkeep_from
+from lm_eval_ext.training.dapo.settings import DapoOptions
 from lm_eval_ext.training.run import keep_settings
 
 ARMS = ("dapo", "dapo+rsp")
@@ -34,14 +36,14 @@ READS = ("plain", "rsp")
 ANSWERS = "answers"
 
 
-def train(args: argparse.Namespace, arm: str, seed: int) -> Path:
+def train(options: DapoOptions, vectors: int, arm: str, seed: int) -> Path:
     """Train one model and return the folder of its run."""
     from lm_eval_ext.training.dapo.job import train_dapo
 
-    settings = {**vars(args), "seed": seed}
-    settings["rsp_length"] = args.vectors if arm == "dapo+rsp" else 0
-    output = Path(args.output) / f"{arm}-{seed}"
-    train_dapo(job_from(argparse.Namespace(**settings)), output, upkeep_from(args))
+    length = vectors if arm == "dapo+rsp" else 0
+    job = replace(options, seed=seed, soft_prompts=replace(options.soft_prompts, rsp_length=length))
+    output = options.output / f"{arm}-{seed}"
+    train_dapo(job, output, options.runtime)
     return output
 
 
@@ -166,6 +168,18 @@ def plot(output: Path, seeds: list[int], path: Path) -> None:
     figure.savefig(path, dpi=150)
 
 
+TRAINING = (
+    "--problems tiny_gsm8k:train_hard --optimizer sgd --learning-rate 0.6 --max-grad-norm 0.2 "
+    "--schedule linear --warmup-steps 0 --groups-per-step 8 --updates-per-rollout 2 "
+    "--micro-batch-size 64 --overlong-buffer 40 --generation-batch-size 256 --checkpoint-steps 4"
+)
+"""Options of ``train dapo`` that differ from its own.
+
+All weights. Adam's first steps move each of them as far on noise as on signal; it pays in trainings
+ten times as long.
+"""
+
+
 def main() -> None:
     """Train, evaluate, print the table and draw the plot."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
@@ -185,26 +199,10 @@ def main() -> None:
     study("--attempts", type=int, default=16, help="per question (16)")
     study("--temperatures", type=float, nargs="+", default=[0.7, 1.0], help="of the test (0.7 1.0)")
     study("--plot", default="docs/images/dapo_reward.png", help="where the plot goes")
-    add_arguments(parser)
-    parser.set_defaults(
-        problems="tiny_gsm8k:train_hard",
-        # All weights. Adam's first steps move each of them as far on noise as on signal; it pays
-        # in trainings ten times as long.
-        optimizer="sgd",
-        learning_rate=0.6,
-        max_grad_norm=0.2,
-        schedule="linear",
-        warmup_steps=0,
-        steps=100,
-        groups_per_step=8,
-        group_size=8,
-        updates_per_rollout=2,
-        micro_batch_size=64,
-        overlong_buffer=40,
-        rollout_batch_size=256,
-        checkpoint_every=4,
-    )
-    args = parser.parse_args()
+    args, others = parser.parse_known_args()
+    # Options of `train dapo` follow: the last one counts.
+    options = parse(DapoOptions, [*TRAINING.split(), *others])
+    args.output, args.pretrained = options.output, options.pretrained
     output = Path(args.output)
     show_user_errors_in_one_line()
     # Kept answers are those of one untrained model and one number of vectors.
@@ -214,7 +212,7 @@ def main() -> None:
         if arm == UNTRAINED:
             models[arm] = [(arm, args.pretrained)]
             continue
-        folders = [train(args, arm, seed) for seed in args.seeds]
+        folders = [train(options, args.vectors, arm, seed) for seed in args.seeds]
         models[arm] = [(folder.name, str(folder / "model")) for folder in folders]
     found = {
         (arm, read, temperature): [

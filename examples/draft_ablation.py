@@ -19,6 +19,7 @@ from typing import Any
 
 import numpy as np
 
+from lm_eval_ext.commands.options import parse
 from lm_eval_ext.data.tiny.formats import prompt
 from lm_eval_ext.data.tiny.problems import load_split
 from lm_eval_ext.engine.packed import ForcedAttempt
@@ -38,10 +39,8 @@ from lm_eval_ext.metrics import (
     spearman,
 )
 from lm_eval_ext.model_wrappers.sampled import SampledLM
-from lm_eval_ext.training.drafts.distillation import TeacherKind
-from lm_eval_ext.training.drafts.draft_job import DraftJob, train_drafts
-from lm_eval_ext.training.drafts.shards import Split
-from lm_eval_ext.training.drafts.train_drafts import add_arguments, job_from
+from lm_eval_ext.training.drafts.draft_job import train_drafts
+from lm_eval_ext.training.drafts.settings import DraftJob, DraftOptions, Split, TeacherKind
 
 ARMS: list[tuple[TeacherKind, Split]] = [
     ("clean", "same"),
@@ -122,7 +121,7 @@ def common_start(job: DraftJob, output: Path, steps: int, learning_rate: float) 
         job,
         num_drafts=1,
         split="same",
-        teacher=replace(job.teacher, kind="clean"),
+        teacher=replace(job.teacher, teacher="clean"),
         optimization=replace(job.optimization, steps=steps, learning_rate=learning_rate),
     )
     if not (output / "start" / "drafts.json").exists():
@@ -150,7 +149,7 @@ def train_arms(job: DraftJob, output: Path) -> dict[tuple[str, str], Path]:
         for done in sorted({output / "start", *folders.values()} - {folder}):
             for file in done.glob("responses-*.jsonl"):
                 shutil.copy(file, folder / file.name)
-        arm = replace(job, split=split, teacher=replace(job.teacher, kind=teacher))
+        arm = replace(job, split=split, teacher=replace(job.teacher, teacher=teacher))
         train_drafts(arm, folder)
     return folders
 
@@ -284,6 +283,10 @@ def table(results: dict[str, Any]) -> str:
     )
 
 
+TRAINING = "--problems tiny_gsm8k:train+tiny_gsm8k:train_hard --max-new-tokens 200"
+"""Options of ``train drafts`` that differ from its own."""
+
+
 def main() -> None:
     """Train, evaluate, and print the table."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
@@ -292,15 +295,15 @@ def main() -> None:
     parser.add_argument("--reference-samples", type=int, default=10, help="M (10)")
     parser.add_argument("--start-steps", type=int, default=0, help="of a common start (0: none)")
     parser.add_argument("--start-learning-rate", type=float, default=5e-3, help="its rate (0.005)")
-    add_arguments(parser)
-    parser.set_defaults(prompts="tiny_gsm8k:train+tiny_gsm8k:train_hard", max_new_tokens=200)
-    args = parser.parse_args()
-    output = Path(args.output)
-    job = job_from(args)
+    args, others = parser.parse_known_args()
+    # Options of `train drafts` follow: the last one counts.
+    job = parse(DraftOptions, [*TRAINING.split(), *others])
+    output = args.output = job.output
     if args.start_steps:
         job = common_start(job, output, args.start_steps, args.start_learning_rate)
     folders = train_arms(job, output)
-    lm = SampledLM(args.target, seed=args.seed, batch_size=64)
+    lm = SampledLM(job.pretrained, seed=job.seed, batch_size=64)
+    args.seed = job.seed
     results = evaluate(lm, folders, args)
     text = table(results)
     (output / "results.json").write_text(json.dumps(results, indent=1) + "\n")

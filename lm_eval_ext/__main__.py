@@ -7,7 +7,6 @@ status. Adding one is a line in `COMMANDS`.
 
 from __future__ import annotations
 
-import argparse
 import importlib
 import logging
 import os
@@ -46,14 +45,7 @@ class Command(NamedTuple):
     options: str
 
 
-class ParserCommand(NamedTuple):
-    """A sub-command whose module has ``add_arguments(parser)`` and ``run(args)`` of argparse."""
-
-    module: str
-    summary: str
-
-
-COMMANDS: dict[str, Command | ParserCommand] = {
+COMMANDS: dict[str, Command] = {
     "diagnose rsp": Command("commands.diagnose_rsp", "commands.diagnose_options:RspOptions"),
     "doctor": Command("commands.doctor", "commands.doctor:DoctorOptions"),
     "fetch": Command("models.fetching.command", "models.fetching.command:FetchOptions"),
@@ -74,29 +66,22 @@ COMMANDS: dict[str, Command | ParserCommand] = {
     "store merge": Command("store.merge", "store.options:MergeOptions"),
     "store verify": Command("store.verify", "store.options:VerifyOptions"),
     "tasks": Command("commands.tasks", "commands.tasks:TasksOptions"),
-    "train calibrator": ParserCommand(
-        "training.tuning.calibrator",
-        "Fit the probability that an attempt is correct on training problems",
+    "train calibrator": Command(
+        "training.tuning.calibrator", "training.tuning.options:CalibratorOptions"
     ),
-    "train dapo": ParserCommand(
-        "training.dapo.train", "Train a model on graded questions with DAPO and soft prompts"
+    "train dapo": Command("training.dapo.train", "training.dapo.settings:DapoOptions"),
+    "train drafts": Command(
+        "training.drafts.train_drafts", "training.drafts.settings:DraftOptions"
     ),
-    "train drafts": ParserCommand(
-        "training.drafts.train_drafts", "Distil small drafts of a model, for --model draft-eu"
+    "train epicar": Command(
+        "training.self_training.train", "training.self_training.settings:EpicarOptions"
     ),
-    "train epicar": ParserCommand(
-        "training.self_training.epicar", "Teach a model to solve problems and judge its answers"
+    "train star": Command(
+        "training.self_training.train", "training.self_training.settings:StarOptions"
     ),
-    "train star": ParserCommand(
-        "training.self_training.star",
-        "The baseline of train epicar: learn correct answers only",
-    ),
-    "train tau": ParserCommand(
-        "training.tuning.tau",
-        "Choose the temperature of the softmax vote on training problems",
-    ),
-    "train temperature": ParserCommand(
-        "training.tuning.temperature", "Fit the temperature of self_eval on training problems"
+    "train tau": Command("training.tuning.tau", "training.tuning.options:TauOptions"),
+    "train temperature": Command(
+        "training.tuning.temperature", "training.tuning.options:TemperatureOptions"
     ),
 }
 """The sub-commands by name; a name of two words is a sub-command of a group."""
@@ -218,35 +203,13 @@ def _program() -> Group:
     return click.version_option(lm_eval_ext.__version__, message="%(version)s")(program)
 
 
-def _loaded(name: str, where: Command | ParserCommand) -> click.Command:
+def _loaded(name: str, where: Command) -> click.Command:
     """Import what a command needs to be described."""
-    if isinstance(where, ParserCommand):
-        return _ParserCommand(name, where)
     module, _, options = where.options.partition(":")
     kind = getattr(importlib.import_module(f"lm_eval_ext.{module}"), options)
     return DataclassCommand(
         name, kind, lambda given: importlib.import_module(f"lm_eval_ext.{where.module}").run(given)
     )
-
-
-class _ParserCommand(click.Command):
-    """A command that argparse reads."""
-
-    def __init__(self, name: str, where: ParserCommand) -> None:
-        super().__init__(name, short_help=where.summary, add_help_option=False)
-        self.where = where
-
-    def make_context(self, info_name, args, parent=None, **extra):  # type: ignore[no-untyped-def]
-        """Leave the words to argparse."""
-        self.words = list(args)
-        return super().make_context(info_name, [], parent, **extra)
-
-    def invoke(self, ctx: click.Context) -> int:
-        """Parse the words and run the command."""
-        module = importlib.import_module(f"lm_eval_ext.{self.where.module}")
-        parser = argparse.ArgumentParser(prog=ctx.command_path, description=self.where.summary)
-        module.add_arguments(parser)
-        return module.run(parser.parse_args(self.words))
 
 
 def _configure_logging(debug: bool) -> None:

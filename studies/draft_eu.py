@@ -52,10 +52,12 @@ from plan import Comparison, Plan
 from lm_eval_ext.errors import UserError
 from lm_eval_ext.methods.epistemic.drafts import draft_names
 from lm_eval_ext.model_wrappers.sampled import SampledLM
-from lm_eval_ext.training.drafts.distillation import TeacherSettings
-from lm_eval_ext.training.drafts.draft_job import DraftJob
-from lm_eval_ext.training.drafts.draft_training import OptimizationSettings
-from lm_eval_ext.training.drafts.target_responses import ResponseSettings
+from lm_eval_ext.training.drafts.settings import (
+    DraftJob,
+    OptimizationSettings,
+    ResponseSettings,
+    TeacherSettings,
+)
 
 ARMS = {"osd-disjoint": ("osd", "disjoint"), "clean-same": ("clean", "same")}
 
@@ -233,17 +235,19 @@ class Work:
         lines = [json.dumps({"prompt": prompt}) for prompt in self.learned]
         prompts.write_text("\n".join(lines) + "\n", encoding="utf-8")
         return DraftJob(
-            target=settings.pretrained,
+            pretrained=settings.pretrained,
             draft_init=f"first:{settings.depths[0]}",
             num_drafts=1,
-            prompts=str(prompts),
-            num_prompts=None,
+            problems=str(prompts),
             split="same",
             seed=settings.seed,
             dtype=settings.dtype,
-            stop=(settings.stop,),
-            responses=ResponseSettings(1, settings.temperature, settings.max_gen_toks),
-            teacher=TeacherSettings(kind="clean"),
+            responses=ResponseSettings(
+                temperature=settings.temperature,
+                max_new_tokens=settings.max_gen_toks,
+                stop=(settings.stop,),
+            ),
+            teacher=TeacherSettings(teacher="clean"),
             optimization=OptimizationSettings(
                 batch_size=settings.batch_size, learning_rate=settings.start_rate
             ),
@@ -285,7 +289,7 @@ class Work:
                 draft_init=str(start / "draft-0"),
                 num_drafts=settings.drafts,
                 split=split,
-                teacher=TeacherSettings(kind=teacher),  # type: ignore[arg-type]
+                teacher=TeacherSettings(teacher=teacher),  # type: ignore[arg-type]
             )
             rate = replace(job.optimization, learning_rate=settings.rate)
             train(replace(job, optimization=rate), self.folder / name, start)

@@ -28,8 +28,10 @@ from lm_eval_ext.methods.epistemic.response_scoring import FinishedAttempt, Resp
 from lm_eval_ext.methods.epistemic.weight_perturbation import WeightPerturbation
 from lm_eval_ext.model_wrappers.sampled import SampledLM
 from lm_eval_ext.training.drafts.distillation import collate, distillation_loss, response_logits
-from lm_eval_ext.training.drafts.draft_job import DraftJob, train_drafts
+from lm_eval_ext.training.drafts.draft_job import train_drafts
+from lm_eval_ext.training.drafts.settings import DraftJob
 from lm_eval_ext.training.drafts.target_responses import Example
+from lm_eval_ext.training.options import RuntimeOptions
 from lm_eval_ext.training.prompts import load_problems
 from lm_eval_ext.training.run import write_json
 
@@ -309,7 +311,7 @@ def train(job: DraftJob, folder: Path, responses: Path | None) -> None:
         for file in responses.glob("responses-*.jsonl"):
             if not (folder / file.name).exists():
                 shutil.copy(file, folder / file.name)
-    train_drafts(job, folder, checkpoint_every=20)
+    train_drafts(job, folder, RuntimeOptions(checkpoint_steps=20))
     shutil.rmtree(folder / "checkpoints", ignore_errors=True)
 
 

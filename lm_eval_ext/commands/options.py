@@ -28,6 +28,7 @@ OLD_SPELLINGS = {
     "--model-config": "--pretrained",
     "--num-prompts": "--num-problems",
     "--prompts": "--problems",
+    "--rollout-batch-size": "--generation-batch-size",
     "--steps-per-checkpoint": "--checkpoint-steps",
     "--store": "--results",
     "--target": "--pretrained",

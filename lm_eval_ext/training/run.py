@@ -26,6 +26,9 @@ logger = logging.getLogger(__name__)
 
 SETTINGS = "settings.json"
 LOCK = ".lock"
+_RENAMED = {"target": "pretrained", "prompts": "problems", "num_prompts": "num_problems"}
+"""Settings as folders of the last release call them."""
+
 _PACKAGES = ("torch", "transformers", "accelerate", "trl", "peft", "lm_eval", "safetensors")
 
 
@@ -135,6 +138,7 @@ def check_settings(folder: Path, settings: Mapping[str, Any], *, name: str = SET
         before = json.loads(path.read_text(encoding="utf-8"))
     except ValueError as error:
         raise UserError(f"{path} is damaged: give another output folder") from error
+    before = {_RENAMED.get(key, key): value for key, value in before.items()}
     now = json.loads(json.dumps(settings))
     for key in [*now, *(before.keys() - now.keys())]:
         # An option that the release which wrote the folder did not have was off.
@@ -155,11 +159,20 @@ def keep_settings(folder: Path, settings: Mapping[str, Any], *, name: str = SETT
     return begun
 
 
-def flat(settings: Any) -> dict[str, Any]:
-    """Return the fields of a dataclass and of the dataclasses in it by name, as JSON has them."""
+def flat(settings: Any, kind: type | None = None) -> dict[str, Any]:
+    """Return the fields of a dataclass and of the dataclasses in it by name, as JSON has them.
+
+    Parameters
+    ----------
+    settings
+        The dataclass.
+    kind
+        Only the fields of this class, which it extends.
+    """
     values: dict[str, Any] = {}
-    for name, value in vars(settings).items():
-        values.update(flat(value) if dataclasses.is_dataclass(value) else {name: value})
+    for field in dataclasses.fields(kind or settings):
+        value = getattr(settings, field.name)
+        values.update(flat(value) if dataclasses.is_dataclass(value) else {field.name: value})
     plain: dict[str, Any] = json.loads(json.dumps(values))
     return plain
 

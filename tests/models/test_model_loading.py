@@ -12,9 +12,9 @@ from lm_eval_ext.models.shipped import SHIPPED, model_path
 
 def dapo_model(name):
     pytest.importorskip("trl")
-    from lm_eval_ext.training.dapo.job import Upkeep, _Run
+    from lm_eval_ext.training.dapo.job import DapoRuntime, _Run
 
-    _Run(SimpleNamespace(pretrained=name), SimpleNamespace(path=None), Upkeep())
+    _Run(SimpleNamespace(pretrained=name), SimpleNamespace(path=None), DapoRuntime())
 
 
 def base_model(name):

@@ -1,11 +1,23 @@
 """The folder of a run: settings, lock, manifest, and what an interruption says."""
 
 import json
+import shutil
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
+from lm_eval_ext.commands.options import parse
 from lm_eval_ext.errors import UserError
-from lm_eval_ext.training.run import RunFolder, last_step
+from lm_eval_ext.training.dapo.settings import DapoJob, DapoOptions
+from lm_eval_ext.training.drafts.settings import DraftJob, DraftOptions
+from lm_eval_ext.training.drafts.shards import prompt_hash
+from lm_eval_ext.training.prompts import load_problems, stop_strings
+from lm_eval_ext.training.run import RunFolder, flat, last_step
+from lm_eval_ext.training.self_training.problems import load_training_problems, problems_hash
+from lm_eval_ext.training.self_training.settings import EpicarOptions, SelfTraining
 
 SETTINGS = {"steps": 7, "stop": ("a",), "system_instruction": None, "merge": False}
 
@@ -84,3 +96,55 @@ def test_unfinished_checkpoints_do_not_count(tmp_path):
         (tmp_path / f"checkpoint-{step}").mkdir()
     (tmp_path / "checkpoint-20" / "state.json").touch()
     assert (last_step(tmp_path), last_step(tmp_path, "state.json")) == (100, 20)
+
+
+GOLDEN = Path(__file__).parent / "golden"
+
+
+@pytest.mark.parametrize("name", ["drafts", "epicar", "dapo"])
+def test_the_last_release_s_folders_are_resumed(name, tmp_path):
+    """The settings were written by the commands of before, with their old names."""
+    kept = {"drafts": drafts, "epicar": epicar, "dapo": dapo}[name]()
+    shutil.copy(GOLDEN / f"{name}.json", tmp_path / "settings.json")
+    assert RunFolder(tmp_path, kept, manifest="x.json").begun
+
+
+def drafts():
+    words = "--output x --target tiny --prompts tiny_gsm8k:train+tiny_math:train --num-prompts 6"
+    job = parse(DraftOptions, [*words.split(), "--split", "same", "--modules", "q_proj+k_proj"])
+    problems = load_problems(job.problems, limit=job.num_problems, graded=False)
+    read = "\0".join([*(problem.prompt for problem in problems), *stop_strings(problems)])
+    return {**flat(job, DraftJob), "prompts_sha256": prompt_hash(read)}
+
+
+def epicar():
+    words = "--output x --problems tiny_gsm8k:train+tiny_math:train --num-problems 20 --no-dedup"
+    more = ["--stop", "a,b", "--self-eval-labels", " yes+ no", "--lora-rank", "0"]
+    run = parse(EpicarOptions, [*words.split(), *more])
+    found = problems_hash(load_training_problems(run))
+    return {"method": run.method, **flat(run, SelfTraining), "problems_sha256": found}
+
+
+def dapo():
+    words = "--output x --problems tiny_gsm8k:train_hard --num-problems 6 --rsp-length 2"
+    job = parse(DapoOptions, [*words.split(), "--no-dynamic-sampling"])
+    problems = load_problems(job.problems, limit=job.num_problems)
+    job = replace(job, rollouts=job.rollouts.completed(problems))
+    read = json.dumps([[problem.prompt, problem.record] for problem in problems])
+    return {**flat(job, DapoJob), "prompts_sha256": prompt_hash(read)}
+
+
+OPTIONS = (
+    "drafts.settings.DraftOptions self_training.settings.EpicarOptions dapo.settings.DapoOptions"
+)
+
+
+def test_options_are_declared_without_heavy_imports():
+    """Or `--help` would take seconds."""
+    modules = {name.rpartition(".")[0] for name in OPTIONS.split()}
+    script = "".join(f"import lm_eval_ext.training.{module}\n" for module in sorted(modules))
+    script += "import sys\nprint(*{'torch', 'transformers', 'lm_eval', 'numpy'} & set(sys.modules))"
+    done = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, check=True
+    )
+    assert done.stdout == "\n"

@@ -4,12 +4,36 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from transformers import PreTrainedModel
+import torch
+from transformers import PreTrainedModel, get_scheduler
 from transformers.integrations.integration_utils import get_reporting_integration_callbacks
+from transformers.training_args import OptimizerNames
 from transformers.utils import is_torch_bf16_gpu_available, is_torch_xla_available
 
+from lm_eval_ext.checks import check_choice
 from lm_eval_ext.errors import UserError
 from lm_eval_ext.training.adapters import ALL_LINEAR
+from lm_eval_ext.training.dapo.settings import Optimization
+
+
+def check_optimizer(optimization: Optimization) -> None:
+    """Raise `UserError` for an optimizer or a schedule that transformers cannot make here."""
+    check_choice("optimizer", optimization.optimizer, [name.value for name in OptimizerNames])
+    reason = "it follows an evaluation, and there is none"
+    try:
+        made = get_scheduler(
+            optimization.schedule,
+            torch.optim.SGD([torch.zeros(1)], lr=optimization.learning_rate),
+            num_warmup_steps=optimization.warmup_steps,
+            num_training_steps=optimization.steps,
+        )
+    except (ValueError, TypeError) as error:
+        made, reason = None, str(error).partition("\n")[0]
+    if not isinstance(made, torch.optim.lr_scheduler.LambdaLR):
+        raise UserError(
+            f"schedule={optimization.schedule} cannot be used: {reason}; use constant_with_warmup, "
+            "constant, linear or cosine"
+        )
 
 
 def check_mixed_precision(bf16: bool) -> None:

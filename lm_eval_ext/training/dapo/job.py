@@ -5,24 +5,19 @@ from __future__ import annotations
 import json
 import logging
 import shutil
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from accelerate.utils import broadcast_object_list
 from datasets import Dataset
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, ProgressCallback
 from trl import GRPOConfig
 
-from lm_eval_ext.checks import check_at_least, check_choice
-from lm_eval_ext.errors import UserError
-from lm_eval_ext.model_wrappers.rsp import Position
 from lm_eval_ext.models.embedding_statistics import embedding_statistics
 from lm_eval_ext.models.model_loading import model_location, readable_load_errors
 from lm_eval_ext.training.dapo.checkpoints import STATE, SaveState, latest_checkpoint
 from lm_eval_ext.training.dapo.configuration import (
-    Optimization,
     freeze,
     grpo_config,
     peft_config,
@@ -32,18 +27,19 @@ from lm_eval_ext.training.dapo.configuration import (
 from lm_eval_ext.training.dapo.early_checks import (
     check_adapted_modules,
     check_mixed_precision,
+    check_optimizer,
     check_positions,
     check_reports,
 )
 from lm_eval_ext.training.dapo.progress import LOG, CompactProgress
 from lm_eval_ext.training.dapo.question_order import QuestionOrder
-from lm_eval_ext.training.dapo.rewards import check_overlong_buffer
 from lm_eval_ext.training.dapo.rollouts import RolloutSettings
+from lm_eval_ext.training.dapo.settings import DapoJob, DapoRuntime
 from lm_eval_ext.training.dapo.trainer import DapoSettings, DAPOTrainer
 from lm_eval_ext.training.dapo.virtual_vocabulary import VirtualVocabulary, virtual_ids_embedded
 from lm_eval_ext.training.drafts.shards import prompt_hash
-from lm_eval_ext.training.prompts import Problem, load_problems
-from lm_eval_ext.training.run import RunFolder, last_step, write_json
+from lm_eval_ext.training.prompts import Renderer, load_problems
+from lm_eval_ext.training.run import RunFolder, flat, last_step, write_json
 
 logger = logging.getLogger(__name__)
 
@@ -53,101 +49,8 @@ CHECKPOINTS = "checkpoints"
 MODEL = "model"
 ADAPTER = "adapter"
 
-_DTYPES = ("float32", "bfloat16", "float16", "float64", "auto")
 
-
-@dataclass(frozen=True)
-class DapoJob:
-    """Everything that decides the result of a run.
-
-    Parameters
-    ----------
-    pretrained, problems, num_problems, seed, dtype, temperature, overlong_buffer
-        As the command's options of these names.
-    dynamic_sampling, sampler
-        As the command's options of these names.
-    rsp_length, rsp_scale, rsp_position, rsp_update
-        As the command's options of these names.
-    grader
-        Family of the records of a file.
-    stop, max_new_tokens
-        None for those of the problems' source.
-    optimization
-        Batches, steps and rates.
-    """
-
-    pretrained: str
-    problems: str
-    num_problems: int | None
-    grader: str | None
-    seed: int
-    dtype: str
-    temperature: float
-    max_new_tokens: int | None
-    overlong_buffer: int
-    dynamic_sampling: bool
-    sampler: Literal["engine", "transformers"]
-    rsp_length: int
-    rsp_scale: float
-    rsp_position: Position
-    rsp_update: Literal["same", "clean"]
-    stop: tuple[str, ...] | None
-    optimization: Optimization
-
-    def __post_init__(self) -> None:
-        if not self.temperature > 0:
-            raise UserError(f"temperature={self.temperature} must be positive")
-        check_at_least(self, max_new_tokens=1, rsp_length=0, rsp_scale=0)
-        check_choice("dtype", self.dtype, _DTYPES)
-        if self.max_new_tokens is not None:
-            check_overlong_buffer(self.max_new_tokens, self.overlong_buffer)
-
-    def completed(self, problems: Sequence[Problem]) -> DapoJob:
-        """Return the job with what it leaves to the source of its problems."""
-        stop = dict.fromkeys(text for problem in problems for text in problem.stop)
-        longest = max(problem.max_new_tokens for problem in problems)
-        return replace(
-            self,
-            stop=tuple(stop) if self.stop is None else self.stop,
-            max_new_tokens=self.max_new_tokens or longest,
-        )
-
-    def flat(self) -> dict[str, Any]:
-        """Return all settings by the names of their options."""
-        nested = asdict(self)
-        optimization = nested.pop("optimization")
-        return {**nested, **optimization}
-
-
-@dataclass(frozen=True)
-class Upkeep:
-    """What does not change the result of a run.
-
-    Parameters
-    ----------
-    checkpoint_every
-        Steps between checkpoints.
-    max_refills
-        Most refill rounds of a step; a run that hit it may resume with a higher one.
-    max_rows
-        Rollouts decoded at once.
-    report_to
-        As in transformers: ``none``, ``tensorboard``, ``wandb``, ...
-    trust_remote_code
-        Allow the model's own code.
-    """
-
-    checkpoint_every: int = 20
-    max_refills: int = 10
-    max_rows: int | str = "auto"
-    report_to: tuple[str, ...] = ("none",)
-    trust_remote_code: bool = False
-
-    def __post_init__(self) -> None:
-        check_at_least(self, checkpoint_every=1, max_refills=0)
-
-
-def train_dapo(job: DapoJob, output: Path, upkeep: Upkeep | None = None) -> None:
+def train_dapo(job: DapoJob, output: Path, runtime: DapoRuntime | None = None) -> None:
     """Run or continue a job.
 
     Parameters
@@ -156,8 +59,8 @@ def train_dapo(job: DapoJob, output: Path, upkeep: Upkeep | None = None) -> None
         What to train.
     output
         Folder of the run; ``model`` in it loads with transformers when it is done.
-    upkeep
-        What does not change the result.
+    runtime
+        How the work is done.
 
     Raises
     ------
@@ -165,21 +68,25 @@ def train_dapo(job: DapoJob, output: Path, upkeep: Upkeep | None = None) -> None
         For settings that are wrong, do not fit each other or the run in the folder, and when a
         step cannot get its groups. What is wrong from the start leaves no run in the folder.
     """
-    upkeep = upkeep or Upkeep()
-    job.optimization.check(process_state().num_processes, upkeep.checkpoint_every)
+    runtime = runtime or DapoRuntime()
+    job.optimization.check_batches(process_state().num_processes, runtime.checkpoint_steps)
+    check_optimizer(job.optimization)
     check_mixed_precision(job.optimization.bf16)
-    check_reports(upkeep.report_to)
-    problems = load_problems(job.problems, limit=job.num_problems, grader=job.grader)
-    job = job.completed(problems)
+    check_reports(runtime.report_to)
+    renderer = Renderer(job.prompts, job.pretrained, trust_remote_code=runtime.trust_remote_code)
+    problems = load_problems(
+        job.problems, limit=job.num_problems, grader=job.grader, renderer=renderer
+    )
+    job = replace(job, rollouts=job.rollouts.completed(problems))
     # A file of prompts may have changed under its name.
     read = json.dumps([[problem.prompt, problem.record] for problem in problems])
-    kept = {**job.flat(), "prompts_sha256": prompt_hash(read)}
+    kept = {**flat(job, DapoJob), "prompts_sha256": prompt_hash(read)}
     folder = RunFolder(output, kept, manifest=MANIFEST)
     if folder.begun and folder.finished:
         logger.info("the run in %s is finished", output)
         return
     with without_renaming_warnings():
-        run = _Run(job, folder, upkeep)
+        run = _Run(job, folder, runtime)
         # What is wrong with the settings is known after this.
         trainer = run.trainer(QuestionOrder(problems, job.seed))
         is_main = trainer.accelerator.is_main_process
@@ -199,10 +106,10 @@ def train_dapo(job: DapoJob, output: Path, upkeep: Upkeep | None = None) -> None
 class _Run:
     """The stages of a job in its folder."""
 
-    def __init__(self, job: DapoJob, folder: RunFolder, upkeep: Upkeep) -> None:
-        self.job, self.folder, self.output, self.upkeep = job, folder, folder.path, upkeep
+    def __init__(self, job: DapoJob, folder: RunFolder, runtime: DapoRuntime) -> None:
+        self.job, self.folder, self.output, self.runtime = job, folder, folder.path, runtime
         name = model_location(job.pretrained)
-        options = {"trust_remote_code": upkeep.trust_remote_code}
+        options = {"trust_remote_code": runtime.trust_remote_code}
         with readable_load_errors(job.pretrained, "train dapo", argument="pretrained"):
             self.model: PreTrainedModel = AutoModelForCausalLM.from_pretrained(
                 name, dtype=job.dtype, **options
@@ -218,7 +125,7 @@ class _Run:
     def _frozen_vocabulary(self) -> VirtualVocabulary | None:
         """Return the random vectors, their moments as they were when the run began."""
         job, path = self.job, self.output / SOFT_PROMPT
-        if job.rsp_length == 0:
+        if job.soft_prompts.rsp_length == 0:
             return None
         if self.folder.begun and path.exists():
             frozen = json.loads(path.read_text())
@@ -226,10 +133,10 @@ class _Run:
             statistics = embedding_statistics(self.model)
             frozen = {
                 "first": statistics.n_rows,
-                "length": job.rsp_length,
+                "length": job.soft_prompts.rsp_length,
                 "hidden": len(statistics.mean_per_dim),
                 "mean": statistics.mean,
-                "std": job.rsp_scale * statistics.std,
+                "std": job.soft_prompts.rsp_scale * statistics.std,
                 "seed": job.seed,
             }
         # Processes on different machines may differ in the last digit.
@@ -242,23 +149,28 @@ class _Run:
 
     def trainer(self, order: QuestionOrder) -> DAPOTrainer:
         """Return the trainer of the run, at its beginning."""
-        job, upkeep = self.job, self.upkeep
-        assert job.max_new_tokens is not None
-        assert job.stop is not None
+        job, runtime = self.job, self.runtime
+        asked, vectors = job.rollouts, job.soft_prompts
+        assert asked.max_new_tokens is not None
+        assert asked.stop is not None
         n_questions = job.optimization.n_questions
         self._save_state = SaveState(self.frozen())
         rollouts = RolloutSettings(
-            job.temperature, job.max_new_tokens, job.stop, job.rsp_position, upkeep.max_rows
+            asked.temperature,
+            asked.max_new_tokens,
+            asked.stop,
+            vectors.rsp_position,
+            runtime.generation_batch_size,
         )
         positions = range(n_questions)
         trainer = DAPOTrainer(
             settings=DapoSettings(
                 rollouts,
-                job.sampler,
-                job.dynamic_sampling,
-                upkeep.max_refills,
-                job.overlong_buffer,
-                job.rsp_update,
+                asked.sampler,
+                asked.dynamic_sampling,
+                runtime.max_refills,
+                asked.overlong_buffer,
+                vectors.rsp_update,
             ),
             questions=order,
             refill_from=n_questions,
@@ -274,8 +186,8 @@ class _Run:
         )
         check_positions(
             n_positions=int(trainer.policy.max_length),
-            max_new_tokens=job.max_new_tokens,
-            rsp_length=job.rsp_length,
+            max_new_tokens=asked.max_new_tokens,
+            rsp_length=job.soft_prompts.rsp_length,
         )
         trainer.remove_callback(ProgressCallback)
         trainer.add_callback(CompactProgress(self.output / LOG))
@@ -283,17 +195,17 @@ class _Run:
         return trainer
 
     def _configuration(self) -> GRPOConfig:
-        job, upkeep = self.job, self.upkeep
+        job, runtime = self.job, self.runtime
         return grpo_config(
             job.optimization,
             output=str(self.output / CHECKPOINTS),
             n_processes=process_state().num_processes,
             sampling={
-                "temperature": job.temperature,
-                "max_completion_length": job.max_new_tokens,
+                "temperature": job.rollouts.temperature,
+                "max_completion_length": job.rollouts.max_new_tokens,
                 "seed": job.seed,
             },
-            upkeep={"save_steps": upkeep.checkpoint_every, "report_to": list(upkeep.report_to)},
+            runtime={"save_steps": runtime.checkpoint_steps, "report_to": list(runtime.report_to)},
         )
 
     def frozen(self) -> dict[str, Any]:
@@ -333,7 +245,7 @@ class _Run:
         scratch.rename(target)
         self.folder.finish(
             {
-                "settings": self.job.flat(),
+                "settings": flat(self.job, DapoJob),
                 **self.frozen(),
                 "groups": states,
                 "log": (self.output / LOG).name,

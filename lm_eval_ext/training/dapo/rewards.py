@@ -8,10 +8,10 @@ from typing import Any
 
 from trl.rewards import get_soft_overlong_punishment
 
-from lm_eval_ext.errors import UserError
 from lm_eval_ext.grading import grade_questions
 from lm_eval_ext.grading.families import Question
 from lm_eval_ext.training.dapo.rollouts import Rollout
+from lm_eval_ext.training.dapo.settings import check_overlong_buffer
 from lm_eval_ext.training.prompts import Problem
 
 
@@ -50,23 +50,6 @@ class Group:
 
 def _differ(values: Sequence[float]) -> bool:
     return max(values) > min(values)
-
-
-def check_overlong_buffer(max_new_tokens: int, overlong_buffer: int) -> None:
-    """Raise `UserError` for a buffer outside 0 to ``max_new_tokens``.
-
-    Parameters
-    ----------
-    max_new_tokens
-        Most tokens of a rollout.
-    overlong_buffer
-        Tokens over which the penalty grows.
-    """
-    if not 0 <= overlong_buffer <= max_new_tokens:
-        raise UserError(
-            f"overlong_buffer={overlong_buffer} must be between 0 (no penalty) and "
-            f"max_new_tokens={max_new_tokens}"
-        )
 
 
 class Rewards:

@@ -13,25 +13,14 @@ from __future__ import annotations
 import hashlib
 import inspect
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Literal, NamedTuple, get_args
+from typing import NamedTuple
 
 import torch
 from transformers import PreTrainedModel
 
-from lm_eval_ext.checks import check_choice
-from lm_eval_ext.errors import UserError
 from lm_eval_ext.methods.epistemic.weight_perturbation import WeightPerturbation
+from lm_eval_ext.training.drafts.settings import Direction, TeacherSettings
 from lm_eval_ext.training.drafts.target_responses import Example
-
-TeacherKind = Literal["osd", "clean", "exact"]
-"""One fresh perturbation per step, the target itself, or the average over several."""
-
-Direction = Literal["forward", "reverse"]
-"""KL(teacher || student) or KL(student || teacher)."""
-
-TEACHERS: tuple[str, ...] = get_args(TeacherKind)
-DIRECTIONS: tuple[str, ...] = get_args(Direction)
 
 
 class Batch(NamedTuple):
@@ -128,33 +117,6 @@ def step_seed(seed: int, draft: int, step: int) -> int:
     return int.from_bytes(digest, "little") >> 1  # torch takes 63 bits
 
 
-@dataclass(frozen=True)
-class TeacherSettings:
-    """What the student imitates.
-
-    Parameters
-    ----------
-    kind
-        See `TeacherKind`.
-    rank, sigma, modules
-        Of the perturbation; see
-        `lm_eval_ext.methods.epistemic.weight_perturbation.WeightPerturbation`.
-    samples
-        Perturbations averaged per step; of ``"exact"`` only.
-    """
-
-    kind: TeacherKind = "osd"
-    rank: int = 8
-    sigma: float = 0.1
-    modules: tuple[str, ...] = ("q_proj", "v_proj")
-    samples: int = 10
-
-    def __post_init__(self) -> None:
-        check_choice("teacher", self.kind, TEACHERS)
-        if self.samples < 1:
-            raise UserError(f"teacher_samples={self.samples} must be at least 1")
-
-
 class Teacher:
     """The target, perturbed again for every step.
 
@@ -174,7 +136,7 @@ class Teacher:
     def __init__(self, model: PreTrainedModel, settings: TeacherSettings) -> None:
         self.model, self.settings = model, settings
         self._perturbation = None
-        if settings.kind != "clean":
+        if settings.teacher != "clean":
             self._perturbation = WeightPerturbation(
                 model, rank=settings.rank, sigma=settings.sigma, modules=settings.modules
             )
@@ -192,7 +154,7 @@ class Teacher:
         """
         if self._perturbation is None:
             return response_logits(self.model, batch).float().softmax(dim=-1)
-        n = self.settings.samples if self.settings.kind == "exact" else 1
+        n = self.settings.teacher_samples if self.settings.teacher == "exact" else 1
         total: torch.Tensor | None = None
         for _ in range(n):
             with self._perturbation.applied(self._perturbation.draw(generator)):

@@ -6,30 +6,27 @@ import hashlib
 import json
 import logging
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lm_eval_ext.errors import UserError
 from lm_eval_ext.model_wrappers.sampled import SampledLM
-from lm_eval_ext.training.drafts.distillation import Teacher, TeacherSettings, step_seed
-from lm_eval_ext.training.drafts.draft_training import (
-    DraftRun,
-    OptimizationSettings,
-    read_checkpoint,
-)
+from lm_eval_ext.training.drafts.distillation import Teacher, step_seed
+from lm_eval_ext.training.drafts.draft_training import DraftRun, read_checkpoint
 from lm_eval_ext.training.drafts.initialization import build_draft
-from lm_eval_ext.training.drafts.shards import Split, prompt_hash, split_prompts
+from lm_eval_ext.training.drafts.settings import DraftJob, ResponseSettings
+from lm_eval_ext.training.drafts.shards import prompt_hash, split_prompts
 from lm_eval_ext.training.drafts.target_responses import (
     Example,
-    ResponseSettings,
     examples_of,
     generate_responses,
     read_responses,
 )
+from lm_eval_ext.training.options import RuntimeOptions
 from lm_eval_ext.training.processes import Processes, accelerated
-from lm_eval_ext.training.prompts import load_prompts
-from lm_eval_ext.training.run import RunFolder, write_json
+from lm_eval_ext.training.prompts import Renderer, load_problems, stop_strings
+from lm_eval_ext.training.run import RunFolder, flat, write_json
 from lm_eval_ext.training.saved_model import export_draft, loss_curve
 
 if TYPE_CHECKING:
@@ -40,51 +37,10 @@ logger = logging.getLogger(__name__)
 MANIFEST, SHARDS = "drafts.json", "shards.json"
 
 
-@dataclass(frozen=True)
-class DraftJob:
-    """Everything that decides the drafts of a run.
-
-    Parameters
-    ----------
-    target, draft_init, num_drafts, prompts, num_prompts, split, seed, dtype
-        As the command's options of these names.
-    stop
-        Stop strings, or None for those of the prompts' source.
-    responses, teacher, optimization
-        Settings of the three stages.
-    """
-
-    target: str
-    draft_init: str
-    num_drafts: int
-    prompts: str
-    num_prompts: int | None
-    split: Split
-    seed: int
-    dtype: str
-    stop: tuple[str, ...] | None
-    responses: ResponseSettings
-    teacher: TeacherSettings
-    optimization: OptimizationSettings
-
-    def flat(self) -> dict[str, Any]:
-        """Return all settings by the names of their options."""
-        nested = asdict(self)
-        responses, teacher = nested.pop("responses"), nested.pop("teacher")
-        responses["responses_per_prompt"] = responses.pop("per_prompt")
-        del responses["stop"]
-        teacher["teacher"], teacher["teacher_samples"] = teacher.pop("kind"), teacher.pop("samples")
-        optimization = nested.pop("optimization")
-        return {**nested, **responses, **teacher, **optimization}
-
-
 def train_drafts(
     job: DraftJob,
     output: Path,
-    *,
-    checkpoint_every: int = 100,
-    generation_batch_size: int | str = "auto",
-    trust_remote_code: bool = False,
+    runtime: RuntimeOptions | None = None,
 ) -> None:
     """Run or continue a job.
 
@@ -94,12 +50,8 @@ def train_drafts(
         What to train.
     output
         Folder of the run: ``draft-0``, ``draft-1``, ... and ``drafts.json`` when it is done.
-    checkpoint_every
-        Steps between checkpoints.
-    generation_batch_size
-        Attempts decoded at once.
-    trust_remote_code
-        Allow the models' own code.
+    runtime
+        How the work is done.
 
     Raises
     ------
@@ -108,38 +60,48 @@ def train_drafts(
     """
     processes = accelerated()
     _check_precision(processes)
-    source = load_prompts(job.prompts, limit=job.num_prompts)
-    shards = split_prompts(len(source.prompts), job.num_drafts, job.split, seed=job.seed)
+    runtime = runtime or RuntimeOptions()
+    allow: dict[str, Any] = {"trust_remote_code": runtime.trust_remote_code}
+    problems = load_problems(
+        job.problems,
+        limit=job.num_problems,
+        graded=False,
+        renderer=Renderer(job.prompts, job.pretrained, **allow),
+    )
+    prompts, stop = [problem.prompt for problem in problems], stop_strings(problems)
+    shards = split_prompts(len(prompts), job.num_drafts, job.split, seed=job.seed)
     # A file of prompts may have changed under its name.
-    read = "\0".join([*source.prompts, *source.stop])
-    kept = {**job.flat(), "prompts_sha256": prompt_hash(read)}
+    read = "\0".join([*prompts, *stop])
+    kept = {**flat(job, DraftJob), "prompts_sha256": prompt_hash(read)}
     folder = RunFolder(output, kept, manifest=MANIFEST)
     lm = SampledLM(
-        job.target,
+        job.pretrained,
         seed=job.seed,
-        batch_size=generation_batch_size,
+        batch_size=runtime.generation_batch_size,
         device=processes.device,
         dtype=job.dtype,
-        trust_remote_code=trust_remote_code,
+        **allow,
     )
-    run = _Run(job, folder, lm, processes, trust_remote_code)
+    run = _Run(job, folder, lm, processes, runtime)
     # Both are checked before anything is written.
     teacher = Teacher(lm.model, job.teacher)
     run.untrained(0)
     with folder.work(run.resumes_from, is_main=processes.rank == 0):
         processes.wait()
-        settings = replace(job.responses, stop=source.stop if job.stop is None else job.stop)
-        examples = run.respond(source.prompts, settings)
+        settings = job.responses
+        if settings.stop is None:
+            settings = replace(settings, stop=stop)
+        examples = run.respond(prompts, settings)
         of_draft = [[example for i in shard for example in examples[i]] for shard in shards]
         for number in range(processes.rank, job.num_drafts, processes.n):
-            run.train(number, of_draft[number], teacher, checkpoint_every)
+            run.train(number, of_draft[number], teacher)
         processes.wait()
         if processes.rank == 0:
             # transformers writes weights from the first process only.
             for number in range(job.num_drafts):
                 run.export(number)
-            hashes = [[prompt_hash(source.prompts[i]) for i in shard] for shard in shards]
-            run.write_manifest(hashes, [len(part) for part in of_draft], settings.stop)
+            hashes = [[prompt_hash(prompts[i]) for i in shard] for shard in shards]
+            run.write_manifest(hashes, [len(part) for part in of_draft], settings.stop or ())
 
 
 def _check_precision(processes: Processes) -> None:
@@ -161,10 +123,10 @@ class _Run:
         folder: RunFolder,
         lm: SampledLM,
         processes: Processes,
-        trust_remote_code: bool,
+        runtime: RuntimeOptions,
     ) -> None:
         self.job, self.folder, self.output, self.lm = job, folder, folder.path, lm
-        self.processes, self.trust_remote_code = processes, trust_remote_code
+        self.processes, self.runtime = processes, runtime
 
     def resumes_from(self) -> str:
         """Return what the same command does next."""
@@ -185,7 +147,7 @@ class _Run:
             self.lm.model,
             self.lm.tokenizer,
             seed=step_seed(self.job.seed, number, -1),
-            trust_remote_code=self.trust_remote_code,
+            trust_remote_code=self.runtime.trust_remote_code,
         )
 
     def respond(self, prompts: Sequence[str], settings: ResponseSettings) -> list[list[Example]]:
@@ -199,11 +161,11 @@ class _Run:
             world_size=self.processes.n,
         )
         self.processes.wait()
-        return examples_of(self.lm, prompts, read_responses(self.output), settings.per_prompt)
+        return examples_of(
+            self.lm, prompts, read_responses(self.output), settings.responses_per_prompt
+        )
 
-    def train(
-        self, number: int, examples: list[Example], teacher: Teacher, checkpoint_every: int
-    ) -> None:
+    def train(self, number: int, examples: list[Example], teacher: Teacher) -> None:
         """Train one draft, unless that is done, and leave its last checkpoint."""
         if self._is_exported(number):
             return
@@ -218,7 +180,7 @@ class _Run:
             checkpoint=self._checkpoint(number),
             accelerator=self.processes.accelerator,
         )
-        training.train(checkpoint_every)
+        training.train(self.runtime.checkpoint_steps)
         training.save()
 
     def _checkpoint(self, number: int) -> Path:
@@ -259,7 +221,7 @@ class _Run:
         self.folder.finish(
             {
                 "drafts": drafts,
-                "settings": {**self.job.flat(), "stop": list(stop)},
+                "settings": {**flat(self.job, DraftJob), "stop": list(stop)},
                 "shards": [
                     # One hash over the hashes, which may be a hundred thousand.
                     {
@@ -272,4 +234,4 @@ class _Run:
                 "losses": losses,
             }
         )
-        print(f"{len(drafts)} drafts of {self.job.target} in {self.output}")
+        print(f"{len(drafts)} drafts of {self.job.pretrained} in {self.output}")

@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import logging
-import math
 import os
 import random
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,17 +13,15 @@ import torch
 from tqdm import tqdm
 from transformers import PreTrainedModel
 
-from lm_eval_ext.checks import check_at_least, check_choice
 from lm_eval_ext.errors import UserError
 from lm_eval_ext.training.drafts.distillation import (
-    DIRECTIONS,
-    Direction,
     Teacher,
     collate,
     distillation_loss,
     response_logits,
     step_seed,
 )
+from lm_eval_ext.training.drafts.settings import OptimizationSettings
 from lm_eval_ext.training.drafts.target_responses import Example
 
 if TYPE_CHECKING:
@@ -35,57 +31,6 @@ logger = logging.getLogger(__name__)
 
 # Batches of similar lengths are cut from so many batches' worth of examples, to pad little.
 _BATCHES_PER_BUCKET = 8
-_FINAL_RATE = 0.02  # share of the peak rate at the last step
-
-
-@dataclass(frozen=True)
-class OptimizationSettings:
-    """How a draft is fitted.
-
-    Parameters
-    ----------
-    steps
-        Optimizer steps of each draft.
-    learning_rate
-        Peak rate of AdamW; it falls by a cosine to a fiftieth.
-    batch_size
-        Responses per step.
-    warmup_steps
-        Steps of linear warm-up.
-    weight_decay
-        On matrices only.
-    kl
-        Direction of the divergence.
-    """
-
-    steps: int = 1000
-    learning_rate: float = 1e-3
-    batch_size: int = 32
-    warmup_steps: int = 50
-    weight_decay: float = 0.01
-    kl: Direction = "forward"
-
-    def __post_init__(self) -> None:
-        check_at_least(self, steps=1, batch_size=1, warmup_steps=0)
-        if not (self.learning_rate > 0 and self.weight_decay >= 0):
-            raise UserError(
-                f"learning_rate={self.learning_rate} must be positive and "
-                f"weight_decay={self.weight_decay} not negative"
-            )
-        check_choice("kl", self.kl, DIRECTIONS)
-
-    def rate(self, step: int) -> float:
-        """Return the learning rate of a step.
-
-        Examples
-        --------
-        >>> settings = OptimizationSettings(steps=100, learning_rate=0.1, warmup_steps=10)
-        >>> [round(settings.rate(step), 4) for step in (0, 10, 100)]
-        [0.01, 0.0976, 0.002]
-        """
-        warmup = min(1.0, (step + 1) / self.warmup_steps) if self.warmup_steps else 1.0
-        fall = (1 + math.cos(math.pi * min(1.0, step / self.steps))) / 2
-        return self.learning_rate * warmup * (_FINAL_RATE + (1 - _FINAL_RATE) * fall)
 
 
 class BatchOrder:

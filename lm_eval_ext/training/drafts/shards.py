@@ -3,16 +3,12 @@
 from __future__ import annotations
 
 import random
-from typing import Literal, get_args
+from typing import get_args
 
 from lm_eval_ext.checks import check_choice
 from lm_eval_ext.data.question_text import text_hash
 from lm_eval_ext.errors import UserError
-
-Split = Literal["disjoint", "same", "bootstrap"]
-"""How prompts are divided: every prompt to one draft, all to all, or drawn with replacement."""
-
-SPLITS: tuple[str, ...] = get_args(Split)
+from lm_eval_ext.training.drafts.settings import Split
 
 
 def split_prompts(
@@ -49,7 +45,7 @@ def split_prompts(
     >>> split_prompts(3, 2, "same", seed=0)
     [(0, 1, 2), (0, 1, 2)]
     """
-    check_choice("split", split, SPLITS)
+    check_choice("split", split, get_args(Split))
     if n_drafts < 1:
         raise UserError(f"num_drafts={n_drafts} must be at least 1")
     if n_prompts < (n_drafts if split == "disjoint" else 1):

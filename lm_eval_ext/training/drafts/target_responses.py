@@ -15,10 +15,10 @@ from typing import TYPE_CHECKING, Any
 
 from tqdm import tqdm
 
-from lm_eval_ext.checks import check_at_least
 from lm_eval_ext.errors import UserError
 from lm_eval_ext.harness import requests as harness
 from lm_eval_ext.store.lines import drop_unfinished_line, read_lines
+from lm_eval_ext.training.drafts.settings import ResponseSettings
 from lm_eval_ext.training.drafts.shards import prompt_hash
 
 if TYPE_CHECKING:
@@ -32,48 +32,6 @@ _CHUNK = 256
 
 Key = tuple[str, int]
 """A response's place: hash of its prompt, number of the attempt."""
-
-
-@dataclass(frozen=True)
-class ResponseSettings:
-    """How the target responds.
-
-    Parameters
-    ----------
-    per_prompt
-        Responses to each prompt.
-    temperature
-        Of sampling; 0 decodes greedily. No other filter is applied.
-    max_new_tokens
-        Most tokens of a response.
-    stop
-        Strings that end one.
-    """
-
-    per_prompt: int = 1
-    temperature: float = 1.0
-    max_new_tokens: int = 256
-    stop: tuple[str, ...] = ()
-
-    def __post_init__(self) -> None:
-        check_at_least(self, per_prompt=1, temperature=0, max_new_tokens=1)
-        if self.temperature == 0 and self.per_prompt > 1:
-            raise UserError(
-                f"temperature=0 gives {self.per_prompt} equal responses: set responses_per_prompt "
-                "to 1 or raise the temperature"
-            )
-
-    def generation_kwargs(self) -> dict[str, Any]:
-        """Return the settings as a task's ``generation_kwargs``."""
-        sampling: dict[str, Any] = {"do_sample": False}
-        if self.temperature > 0:
-            sampling = {
-                "do_sample": True,
-                "temperature": self.temperature,
-                "top_k": 0,
-                "top_p": 1.0,
-            }
-        return {**sampling, "until": list(self.stop), "max_gen_toks": self.max_new_tokens}
 
 
 def generate_responses(
@@ -103,17 +61,17 @@ def generate_responses(
     own = folder / f"responses-{rank}.jsonl"
     drop_unfinished_line(own, what="its response")
     known = set(read_responses(folder))
-    attempts = range(settings.per_prompt)
+    attempts = range(settings.responses_per_prompt)
     mine = prompts[rank::world_size]
     names = {prompt: prompt_hash(prompt) for prompt in mine}
     open_prompts = [p for p in mine if any((names[p], i) not in known for i in attempts)]
-    total = len(mine) * settings.per_prompt
-    per_chunk = max(1, _CHUNK // settings.per_prompt)
+    total = len(mine) * settings.responses_per_prompt
+    per_chunk = max(1, _CHUNK // settings.responses_per_prompt)
     with (
         own.open("a", encoding="utf-8") as file,
         tqdm(
             total=total,
-            initial=total - len(open_prompts) * settings.per_prompt,
+            initial=total - len(open_prompts) * settings.responses_per_prompt,
             desc="Target's responses",
             unit="response",
             disable=rank != 0,

@@ -27,7 +27,7 @@ from lm_eval_ext.training.run import write_json
 from lm_eval_ext.training.self_training.folders import Stage, read_attempts
 from lm_eval_ext.training.self_training.models import load_generator
 from lm_eval_ext.training.self_training.problems import TrainingProblem, read_problems
-from lm_eval_ext.training.self_training.settings import SelfTraining, Workings
+from lm_eval_ext.training.self_training.settings import SelfTraining, SelfTrainingRuntime
 from lm_eval_ext.training.self_training.taken_attempts import TakenAttempts
 
 if TYPE_CHECKING:
@@ -83,7 +83,7 @@ def batches(
     ]
 
 
-def generate(run: SelfTraining, stage: Stage, workings: Workings) -> None:
+def generate(run: SelfTraining, stage: Stage, runtime: SelfTrainingRuntime) -> None:
     """Make the attempts of a stage that are not there yet, in all processes of the launch.
 
     Raises
@@ -99,7 +99,7 @@ def generate(run: SelfTraining, stage: Stage, workings: Workings) -> None:
     drop_unfinished_line(own, what="its attempt")
     n_attempts = run.sampling.attempts
     problems = list(read_problems(stage.output, held_out=stage.held_out))
-    todo = batches(problems, n_attempts, workings.attempts_per_save)[processes.rank :: processes.n]
+    todo = batches(problems, n_attempts, runtime.attempts_per_save)[processes.rank :: processes.n]
     # Before anyone writes, all must have seen the same.
     known = {(line["problem"], line["attempt"]) for line in read_attempts(stage)}
     processes.wait()
@@ -118,10 +118,10 @@ def generate(run: SelfTraining, stage: Stage, workings: Workings) -> None:
                 continue
             lm = None  # one model at a time
             lm = load_generator(
-                run, stage, workings, completes_boxes=completes_boxes, device=processes.device
+                run, stage, runtime, completes_boxes=completes_boxes, device=processes.device
             )
             facts = _facts(lm, stage)
-            taken = _taken(run, stage, workings, problems, facts)
+            taken = _taken(run, stage, runtime, problems, facts)
             for batch in mine:
                 keys = {(p.number, i) for p in batch.problems for i in range(n_attempts)}
                 if not keys <= known:
@@ -138,14 +138,14 @@ def generate(run: SelfTraining, stage: Stage, workings: Workings) -> None:
 def _taken(
     run: SelfTraining,
     stage: Stage,
-    workings: Workings,
+    runtime: SelfTrainingRuntime,
     problems: Sequence[TrainingProblem],
     facts: Mapping[str, Any],
 ) -> Callable[[HFLM, Batch], Iterator[dict[str, Any]]] | None:
     """Return what stands in for sampling where the first round takes its attempts from a folder."""
-    if workings.attempts_from is None or stage.number > 1 or stage.held_out:
+    if runtime.attempts_from is None or stage.number > 1 or stage.held_out:
         return None
-    found = TakenAttempts(Path(workings.attempts_from), run, problems)
+    found = TakenAttempts(Path(runtime.attempts_from), run, problems)
     found.check_model(run, facts["fingerprint"])
 
     def lines(lm: HFLM, batch: Batch) -> Iterator[dict[str, Any]]:

@@ -15,14 +15,13 @@ from lm_eval_ext.metrics import apply_temperature
 from lm_eval_ext.training.run import write_json
 from lm_eval_ext.training.self_training.folders import LABELLED, Stage, read_lines
 from lm_eval_ext.training.self_training.settings import SelfTraining
-from lm_eval_ext.training.tuning.tau import choose_tau
-from lm_eval_ext.training.tuning.temperature import temperature_record
+from lm_eval_ext.training.tuning.tau import FEWEST_VOTERS, choose_tau
+from lm_eval_ext.training.tuning.temperature import notes, temperature_record
 from lm_eval_ext.training.tuning.tuning_run import TuningRun, probabilities
 
 logger = logging.getLogger(__name__)
 
 TAU_FILE = "tau.json"
-_FEWEST_VOTERS = 3
 
 
 def calibrate(run: SelfTraining, stage: Stage) -> None:
@@ -41,21 +40,24 @@ def calibrate(run: SelfTraining, stage: Stage) -> None:
         found = temperature_record(TuningRun(files, {run.problems: questions}, {}), SOURCE)
     for warning in caught:
         logger.warning("%s: %s: give more problems before using it", FILE_NAME, warning.message)
+    for note in notes(found):
+        logger.warning("%s: %s", FILE_NAME, note)
     write_json(stage.output / FILE_NAME, found)
     report: dict[str, Any] = {"temperature": found["temperature"], "ece": found["untuned"]["ece"]}
     k = run.sampling.attempts
-    if k < _FEWEST_VOTERS:
-        # Of two answers that differ the more confident one wins at any tau.
+    if k < FEWEST_VOTERS:
         logger.warning(
             "%s is not written: with %d attempts at a problem tau decides nothing; give at least "
             "--attempts %d",
             TAU_FILE,
             k,
-            _FEWEST_VOTERS,
+            FEWEST_VOTERS,
         )
     else:
         choice = choose_tau(questions, SOURCE, k)
         tempered = choose_tau(_tempered(questions, found["temperature"]), SOURCE, k)
+        for note in choice.notes:
+            logger.warning("%s: %s", TAU_FILE, note)
         record = {"k": k, "n_questions": len(questions), **choice._asdict()}
         with_temperature = {"temperature": found["temperature"], **tempered._asdict()}
         write_json(stage.output / TAU_FILE, {**record, "with_temperature": with_temperature})

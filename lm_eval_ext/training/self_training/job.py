@@ -16,7 +16,7 @@ from typing import Any
 
 from lm_eval_ext.errors import UserError
 from lm_eval_ext.models.model_loading import readable_load_errors
-from lm_eval_ext.training.run import SETTINGS, RunFolder, last_step
+from lm_eval_ext.training.run import SETTINGS, RunFolder, flat, last_step
 from lm_eval_ext.training.self_training.calibrate import written
 from lm_eval_ext.training.self_training.folders import (
     ADAPTER,
@@ -38,7 +38,7 @@ from lm_eval_ext.training.self_training.problems import (
     write_problems,
 )
 from lm_eval_ext.training.self_training.rows import RowBuilder
-from lm_eval_ext.training.self_training.settings import SelfTraining, Workings
+from lm_eval_ext.training.self_training.settings import SelfTraining, SelfTrainingRuntime
 from lm_eval_ext.training.self_training.table import HEADER, round_line
 from lm_eval_ext.training.self_training.taken_attempts import TakenAttempts
 
@@ -48,7 +48,7 @@ ROUND_PHASES = ("generate", "label", "rows", "tune")
 HELD_OUT_PHASES = ("generate", "label", "calibrate")
 _PARALLEL = ("generate", "tune")
 
-Launch = Callable[[str, Stage, Workings], None]
+Launch = Callable[[str, Stage, SelfTrainingRuntime], None]
 """Runs a phase of a stage to its end."""
 
 
@@ -60,7 +60,7 @@ def self_train(
     run: SelfTraining,
     output: Path,
     *,
-    workings: Workings | None = None,
+    runtime: SelfTrainingRuntime | None = None,
     may_run_code: bool = False,
     launch: Launch | None = None,
 ) -> None:
@@ -72,7 +72,7 @@ def self_train(
         What to do.
     output
         Folder of the run; ``model`` (or ``adapter``) in it is the last round's.
-    workings
+    runtime
         How to do it.
     may_run_code
         Consent to run programs that the model wrote, which grading code means.
@@ -94,22 +94,26 @@ def self_train(
             "--num-processes"
         )
     _check_packages(run)
-    workings = workings or Workings()
+    runtime = runtime or SelfTrainingRuntime()
     launch = launch or partial(_launch, run.tuning.num_processes)
-    problems = load_training_problems(run)
+    problems = load_training_problems(run, trust_remote_code=runtime.trust_remote_code)
     unsafe = sorted({problem.family for problem in problems} & UNSAFE_GRADERS)
     if unsafe and not may_run_code:
         raise UserError(
             f"problems={run.problems}: judging {unsafe[0]} runs programs that the model wrote; add "
             "--confirm-run-unsafe-code"
         )
-    kept = {**run.flat(), "problems_sha256": problems_hash(problems)}
-    if workings.attempts_from is not None:
-        taken = TakenAttempts(Path(workings.attempts_from), run, problems)
+    kept = {
+        "method": run.method,
+        **flat(run, SelfTraining),
+        "problems_sha256": problems_hash(problems),
+    }
+    if runtime.attempts_from is not None:
+        taken = TakenAttempts(Path(runtime.attempts_from), run, problems)
         kept["attempts_from"] = taken.record()
     folder = RunFolder(output, kept, manifest=MANIFEST)
     if not folder.begun:
-        _check_model(run, workings)
+        _check_model(run, runtime)
     with folder.work(partial(_next_phase, run, output)):
         write_problems(output, problems)
         print(HEADER)
@@ -117,7 +121,7 @@ def self_train(
             for phase in phases:
                 if not stage.report(phase).exists():
                     logger.info("%s: %s", stage.name, phase)
-                    launch(phase, stage, workings)
+                    launch(phase, stage, runtime)
             if not stage.held_out:
                 print(round_line(stage.number, _round_report(stage)), flush=True)
         link_model(output, run.rounds)
@@ -134,11 +138,11 @@ def _check_packages(run: SelfTraining) -> None:
             )
 
 
-def _check_model(run: SelfTraining, workings: Workings) -> None:
+def _check_model(run: SelfTraining, runtime: SelfTrainingRuntime) -> None:
     """Find a model, wrapper, question or label that cannot be used, before anything is written."""
     from transformers import AutoConfig, AutoTokenizer
 
-    allow = {"trust_remote_code": workings.trust_remote_code}
+    allow = {"trust_remote_code": runtime.trust_remote_code}
     with readable_load_errors(run.pretrained, f"train {run.method}", argument="pretrained"):
         AutoConfig.from_pretrained(base_model(run), **allow)
         tokenizer = AutoTokenizer.from_pretrained(base_model(run), **allow)
@@ -169,7 +173,7 @@ def _next_phase(run: SelfTraining, output: Path) -> str:
     return "the manifest"
 
 
-def _launch(num_processes: int, phase: str, stage: Stage, workings: Workings) -> None:
+def _launch(num_processes: int, phase: str, stage: Stage, runtime: SelfTrainingRuntime) -> None:
     words = [sys.executable]
     if num_processes > 1 and phase in _PARALLEL:
         launcher = "-m torch.distributed.run --standalone --nproc_per_node"
@@ -181,7 +185,7 @@ def _launch(num_processes: int, phase: str, stage: Stage, workings: Workings) ->
         "--output",
         str(stage.output),
     ]
-    words += ["--number", str(stage.number), "--workings", json.dumps(asdict(workings))]
+    words += ["--number", str(stage.number), "--runtime", json.dumps(asdict(runtime))]
     words += ["--held-out"] if stage.held_out else []
     dies = die_with_parent if sys.platform == "linux" else None
     done = subprocess.run(words, check=False, preexec_fn=dies)

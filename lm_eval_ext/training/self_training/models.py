@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from lm_eval_ext.errors import UserError
 from lm_eval_ext.models.model_loading import model_location
 from lm_eval_ext.training.self_training.folders import ADAPTER, MODEL, Stage
-from lm_eval_ext.training.self_training.settings import SelfTraining, Workings
+from lm_eval_ext.training.self_training.settings import SelfTraining, SelfTrainingRuntime
 
 if TYPE_CHECKING:
     from lm_eval.models.huggingface import HFLM
@@ -75,7 +75,7 @@ def stage_seed(seed: int, number: int) -> int:
 def load_generator(
     run: SelfTraining,
     stage: Stage,
-    workings: Workings,
+    runtime: SelfTrainingRuntime,
     *,
     completes_boxes: bool,
     device: str | None = None,
@@ -84,7 +84,7 @@ def load_generator(
 
     Parameters
     ----------
-    run, stage, workings
+    run, stage, runtime
         What is to be answered, and how.
     completes_boxes
         Whether the wrapper completes boxes.
@@ -101,9 +101,9 @@ def load_generator(
     arguments: dict[str, Any] = {
         **answering_model(run, stage).arguments(),
         "seed": stage_seed(run.seed, stage.number),
-        "batch_size": workings.generation_batch_size,
+        "batch_size": runtime.generation_batch_size,
     }
-    if workings.trust_remote_code:
+    if runtime.trust_remote_code:
         arguments["trust_remote_code"] = True
     if device is not None:
         arguments["device"] = device

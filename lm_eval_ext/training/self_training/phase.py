@@ -19,7 +19,7 @@ from pathlib import Path
 from lm_eval_ext.errors import UserError
 from lm_eval_ext.training.run import SETTINGS
 from lm_eval_ext.training.self_training.folders import Stage
-from lm_eval_ext.training.self_training.settings import SelfTraining, Workings
+from lm_eval_ext.training.self_training.settings import SelfTrainingRuntime, from_flat
 
 PHASES = ("generate", "label", "rows", "tune", "calibrate")
 USER_ERROR, INTERRUPTED = 2, 130
@@ -34,14 +34,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--output", type=Path, required=True)
     parser.add_argument("--number", type=int, required=True)
     parser.add_argument("--held-out", action="store_true")
-    parser.add_argument("--workings", type=json.loads, default={})
+    parser.add_argument("--runtime", type=json.loads, default={})
     args = parser.parse_args(argv)
     logging.basicConfig(format="%(message)s", level=logging.WARNING)
     logging.getLogger("lm_eval_ext").setLevel(logging.INFO)
     die_with_parent()
     stage = Stage(args.output, args.number, args.held_out)
     try:
-        run_phase(args.phase, stage, Workings(**args.workings))
+        run_phase(args.phase, stage, SelfTrainingRuntime(**args.runtime))
     except UserError as error:
         print(f"lm-eval-ext: error: {error}", file=sys.stderr)
         return USER_ERROR
@@ -59,7 +59,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     return 0
 
 
-def run_phase(phase: str, stage: Stage, workings: Workings) -> None:
+def run_phase(phase: str, stage: Stage, runtime: SelfTrainingRuntime) -> None:
     """Do a phase in this process.
 
     Parameters
@@ -68,15 +68,15 @@ def run_phase(phase: str, stage: Stage, workings: Workings) -> None:
         One of `PHASES`.
     stage
         Its stage, in a folder that holds settings and problems.
-    workings
+    runtime
         How it is done.
     """
     settings = json.loads((stage.output / SETTINGS).read_text(encoding="utf-8"))
-    run = SelfTraining.from_flat(settings)
+    run = from_flat(settings)
     if phase == "generate":
         from lm_eval_ext.training.self_training.attempts import generate
 
-        generate(run, stage, workings)
+        generate(run, stage, runtime)
     elif phase == "label":
         from lm_eval_ext.training.self_training.labels import label
 
@@ -84,11 +84,11 @@ def run_phase(phase: str, stage: Stage, workings: Workings) -> None:
     elif phase == "rows":
         from lm_eval_ext.training.self_training.rows import build_rows
 
-        build_rows(run, stage, workings)
+        build_rows(run, stage, runtime)
     elif phase == "tune":
         from lm_eval_ext.training.self_training.tune import tune
 
-        tune(run, stage, workings)
+        tune(run, stage, runtime)
     else:
         from lm_eval_ext.training.self_training.calibrate import calibrate
 

@@ -11,8 +11,9 @@ from typing import Any
 
 from lm_eval_ext.data.question_text import question_text
 from lm_eval_ext.errors import UserError
+from lm_eval_ext.harness.requests import parse_model_args
 from lm_eval_ext.training.drafts.shards import prompt_hash
-from lm_eval_ext.training.prompts import REFERENCE, Problem, load_problems
+from lm_eval_ext.training.prompts import REFERENCE, Problem, Renderer, load_problems
 from lm_eval_ext.training.self_training.folders import read_lines, write_lines
 from lm_eval_ext.training.self_training.settings import SelfTraining
 
@@ -67,7 +68,9 @@ def is_held_out(prompt: str, share: float) -> bool:
     return int(prompt_hash(prompt), 16) / 16**16 < share
 
 
-def load_training_problems(run: SelfTraining) -> list[TrainingProblem]:
+def load_training_problems(
+    run: SelfTraining, *, trust_remote_code: bool = False
+) -> list[TrainingProblem]:
     """Read the problems of a run from their source.
 
     Raises
@@ -76,7 +79,17 @@ def load_training_problems(run: SelfTraining) -> list[TrainingProblem]:
         As `lm_eval_ext.training.prompts.load_problems`, and if the share leaves no problem on one
         of its sides.
     """
-    source = load_problems(run.problems, limit=run.num_problems, grader=run.grader)
+    arguments = parse_model_args(run.sampling.generator_args)
+    thinking = arguments.get("enable_thinking")
+    renderer = Renderer(
+        run.prompts,
+        run.pretrained,
+        trust_remote_code=trust_remote_code,
+        **({} if thinking is None else {"enable_thinking": thinking}),
+    )
+    source = load_problems(
+        run.problems, limit=run.num_problems, grader=run.grader, renderer=renderer
+    )
     held_out: dict[str, bool] = {}
     problems = []
     for number, problem in enumerate(source):

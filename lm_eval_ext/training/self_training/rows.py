@@ -18,7 +18,12 @@ from lm_eval_ext.methods.self_evaluation.layout import SelfEvalLayout
 from lm_eval_ext.training.run import write_json
 from lm_eval_ext.training.self_training.folders import LABELLED, Stage, read_lines, write_lines
 from lm_eval_ext.training.self_training.models import initial_model
-from lm_eval_ext.training.self_training.settings import Balance, RowSettings, SelfTraining, Workings
+from lm_eval_ext.training.self_training.settings import (
+    Balance,
+    RowSettings,
+    SelfTraining,
+    SelfTrainingRuntime,
+)
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -156,7 +161,7 @@ def balanced(
     return sorted(kept, key=lambda line: (line["problem"], line["attempt"]))
 
 
-def build_rows(run: SelfTraining, stage: Stage, workings: Workings) -> None:
+def build_rows(run: SelfTraining, stage: Stage, runtime: SelfTrainingRuntime) -> None:
     """Write the rows of a round.
 
     Raises
@@ -167,7 +172,7 @@ def build_rows(run: SelfTraining, stage: Stage, workings: Workings) -> None:
     from transformers import AutoTokenizer
 
     tokenizer = AutoTokenizer.from_pretrained(
-        initial_model(run, stage).pretrained, trust_remote_code=workings.trust_remote_code
+        initial_model(run, stage).pretrained, trust_remote_code=runtime.trust_remote_code
     )
     max_length = stage.counts("generate")["max_length"]
     builder = RowBuilder(tokenizer, run.rows, max_length=max_length)

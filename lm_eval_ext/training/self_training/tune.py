@@ -31,7 +31,11 @@ from lm_eval_ext.training.self_training.folders import ADAPTER, MODEL, Stage
 from lm_eval_ext.training.self_training.models import ModelPlace, initial_model, stage_seed
 from lm_eval_ext.training.self_training.order import n_steps, training_order
 from lm_eval_ext.training.self_training.rows import read_rows
-from lm_eval_ext.training.self_training.settings import SelfTraining, TuningSettings, Workings
+from lm_eval_ext.training.self_training.settings import (
+    SelfTraining,
+    SelfTrainingRuntime,
+    TuningSettings,
+)
 from lm_eval_ext.training.self_training.trainer import RowCollator, RowTrainer, row_dataset
 
 if TYPE_CHECKING:
@@ -40,7 +44,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 
-def tune(run: SelfTraining, stage: Stage, workings: Workings) -> None:
+def tune(run: SelfTraining, stage: Stage, runtime: SelfTrainingRuntime) -> None:
     """Fine-tune, in all processes of the launch, and write the model or the adapter.
 
     Raises
@@ -51,11 +55,11 @@ def tune(run: SelfTraining, stage: Stage, workings: Workings) -> None:
     processes = join_processes()
     place = initial_model(run, stage)
     tokenizer = AutoTokenizer.from_pretrained(
-        place.pretrained, trust_remote_code=workings.trust_remote_code
+        place.pretrained, trust_remote_code=runtime.trust_remote_code
     )
     if tokenizer.pad_token is None:
         tokenizer.pad_token = tokenizer.eos_token
-    precisions, model = _load(place, run.tuning, workings)
+    precisions, model = _load(place, run.tuning, runtime)
     use_cache = model.config.use_cache if hasattr(model.config, "use_cache") else None
     rows = read_rows(stage)
     order = training_order(rows, run.tuning, seed=f"{run.seed}:{stage.number}")
@@ -64,7 +68,7 @@ def tune(run: SelfTraining, stage: Stage, workings: Workings) -> None:
     trainer = RowTrainer(
         alpha=run.tuning.alpha,
         model=model,
-        args=_arguments(run, stage, workings, n_rows=len(rows)),
+        args=_arguments(run, stage, runtime, n_rows=len(rows)),
         train_dataset=row_dataset(rows, order),
         data_collator=RowCollator(tokenizer.pad_token_id),
         processing_class=tokenizer,
@@ -102,10 +106,10 @@ class Precisions(NamedTuple):
 
 
 def _load(
-    place: ModelPlace, settings: TuningSettings, workings: Workings
+    place: ModelPlace, settings: TuningSettings, runtime: SelfTrainingRuntime
 ) -> tuple[Precisions, PreTrainedModel]:
     """Return the precisions to write, and the model to train."""
-    allow = {"trust_remote_code": workings.trust_remote_code}
+    allow = {"trust_remote_code": runtime.trust_remote_code}
     half_base = settings.lora_rank > 0 and _uses_bfloat16(settings)
     try:
         config = AutoConfig.from_pretrained(place.pretrained, **allow)
@@ -137,17 +141,19 @@ def _adapter(settings: TuningSettings) -> Any:
     return causal_adapters(settings.lora_rank, 2 * settings.lora_rank)
 
 
-def _arguments(run: SelfTraining, stage: Stage, workings: Workings, *, n_rows: int) -> SFTConfig:
+def _arguments(
+    run: SelfTraining, stage: Stage, runtime: SelfTrainingRuntime, *, n_rows: int
+) -> SFTConfig:
     settings = run.tuning
     steps = n_steps(n_rows, settings)
     with warnings.catch_warnings():
         # transformers is about to rename it, and TRL turns it on by its present name.
         warnings.filterwarnings("ignore", message=".*gradient_checkpointing.*")
-        return _config(stage, settings, workings, steps=steps, seed=run.seed)
+        return _config(stage, settings, runtime, steps=steps, seed=run.seed)
 
 
 def _config(
-    stage: Stage, settings: TuningSettings, workings: Workings, *, steps: int, seed: int
+    stage: Stage, settings: TuningSettings, runtime: SelfTrainingRuntime, *, steps: int, seed: int
 ) -> SFTConfig:
     return SFTConfig(
         output_dir=str(stage.checkpoints),
@@ -170,7 +176,7 @@ def _config(
         use_cpu=not torch.cuda.is_available(),
         gradient_checkpointing=settings.gradient_checkpointing,
         save_strategy="steps",
-        save_steps=workings.steps_per_checkpoint,
+        save_steps=runtime.checkpoint_steps,
         save_total_limit=1,
         logging_strategy="steps",
         logging_steps=1,

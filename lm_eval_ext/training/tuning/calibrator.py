@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import argparse
 import json
 import logging
 import warnings
 from collections.abc import Callable, Sequence
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -22,11 +20,9 @@ from lm_eval_ext.errors import UserError
 from lm_eval_ext.grading.attempt_details import Question
 from lm_eval_ext.methods.calibrator import FORMAT, QUESTION_SOURCES, known_values
 from lm_eval_ext.scoring.calibrated_source import source_values
-from lm_eval_ext.training.tuning.calibrator_fit import METHODS, Method, cross_fitted, fit
+from lm_eval_ext.training.tuning.calibrator_fit import cross_fitted, fit
+from lm_eval_ext.training.tuning.options import CalibratorOptions, Method
 from lm_eval_ext.training.tuning.tuning_run import TuningRun, read_tuning_run
-
-SOURCES = ("mean_logprob", "mean_entropy", "perplexity", "total_logprob")
-"""What is read unless others are named: the four features of EpiCaR's authors' baseline."""
 
 logger = logging.getLogger(__name__)
 
@@ -57,58 +53,37 @@ class TrainingData(NamedTuple):
     n_attempts: int
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Declare the options."""
-    parser.add_argument(
-        "folders",
-        type=Path,
-        nargs="+",
-        metavar="RUN",
-        help="--output_path of an lm_eval run with --log_samples on training problems",
-    )
-    parser.add_argument("--tasks", type=_names, help="only these tasks, separated by commas")
-    parser.add_argument("--method", choices=METHODS, default="logistic", help="(default: logistic)")
-    parser.add_argument(
-        "--sources",
-        type=_names,
-        default=list(SOURCES),
-        help=f"what it reads, separated by commas (default: {','.join(SOURCES)}); "
-        f"{' and '.join(QUESTION_SOURCES)} compare the attempts at a question",
-    )
-    parser.add_argument("--attempts", type=int, help="only the first so many of each question")
-    parser.add_argument("--seed", type=int, default=0, help="of folds and fits (default: 0)")
-    parser.add_argument("--output", type=Path, required=True, metavar="FILE", help="the JSON file")
-
-
-def run(args: argparse.Namespace) -> int:
+def run(options: CalibratorOptions) -> int:
     """Cross-fit, print how good it is, fit on everything and write the file."""
-    if not args.output.absolute().parent.is_dir():
-        raise UserError(f"--output={args.output}: no folder {args.output.parent}; make it first")
-    runs = [read_tuning_run(folder, args.tasks) for folder in args.folders]
-    data = training_data(runs, args.sources, n_attempts=args.attempts)
-    quality = cross_fitted_quality(data, args.sources, args.method, seed=args.seed)
+    if not options.output.absolute().parent.is_dir():
+        raise UserError(
+            f"--output={options.output}: no folder {options.output.parent}; make it first"
+        )
+    runs = [read_tuning_run(folder, options.tasks) for folder in options.runs]
+    data = training_data(runs, options.sources, n_attempts=options.attempts)
+    quality = cross_fitted_quality(data, options.sources, options.method, seed=options.seed)
     record = {
         "format": FORMAT,
-        "method": args.method,
-        "sources": args.sources,
+        "method": options.method,
+        "sources": list(options.sources),
         "n_attempts": data.n_attempts,
         "n_fitted_on": len(data.correct),
-        "seed": args.seed,
+        "seed": options.seed,
         "model_names": sorted({str(one.files.results.get("model_name")) for one in runs}),
         "tasks": sorted({task for one in runs for task in one.questions}),
         "cross_fitted": quality,
-        "model": fit(data.values, data.correct, args.method, seed=args.seed).as_json(),
+        "model": fit(data.values, data.correct, options.method, seed=options.seed).as_json(),
         **_hashes(runs),
     }
-    args.output.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
+    options.output.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
     console = Console()
     if not console.is_terminal:
         console.width = 240  # a pipe has no width of its own: do not wrap cells
     console.print(_table(quality))
     print(
-        f"{args.method} on {len(data.correct)} attempts at {len(np.unique(data.questions))} "
+        f"{options.method} on {len(data.correct)} attempts at {len(np.unique(data.questions))} "
         f"questions, cross-fitted by question in the table\n"
-        f"use: lm-eval-ext score RUN --calibrator {args.output}"
+        f"use: lm-eval-ext score RUN --calibrator {options.output}"
     )
     return 0
 
@@ -263,7 +238,3 @@ def _found(questions: Sequence[Question]) -> str:
         name for question in questions for attempt in question for name in known_values(attempt)
     }
     return ", ".join([*sorted(names), *QUESTION_SOURCES])
-
-
-def _names(text: str) -> list[str]:
-    return [name.strip() for name in text.split(",") if name.strip()]

@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal, NamedTuple, get_args
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from lm_eval_ext.errors import UserError
 from lm_eval_ext.methods.calibrator import Calibrator, Layer
+from lm_eval_ext.training.tuning.options import Method
 
-Method = Literal["logistic", "isotonic", "mlp"]
-"""Logistic regression; a monotone step curve over its score; a small neural network."""
-
-METHODS: tuple[str, ...] = get_args(Method)
 HIDDEN = 16
 N_FOLDS = 5
 

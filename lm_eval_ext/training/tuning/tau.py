@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -12,14 +11,14 @@ from tqdm import tqdm
 from lm_eval_ext.errors import UserError
 from lm_eval_ext.grading.attempt_details import Question
 from lm_eval_ext.metrics import maj_at_k, weighted_vote
-from lm_eval_ext.training.tuning.tuning_run import (
-    add_run_arguments,
-    probabilities,
-    read_tuning_run,
-)
+from lm_eval_ext.training.tuning.options import TauOptions
+from lm_eval_ext.training.tuning.tuning_run import probabilities, read_tuning_run
 
 TAUS = tuple(float(tau) for tau in np.geomspace(0.01, 10, 31).round(4))
 """What is tried: below, the most confident attempt decides; above, the majority does."""
+
+FEWEST_VOTERS = 3
+"""Of two answers that differ the more confident one wins at any tau."""
 
 
 class TauChoice(NamedTuple):
@@ -39,25 +38,44 @@ class TauChoice(NamedTuple):
     score: float
     majority: float
 
+    @property
+    def notes(self) -> list[str]:
+        """What to know before using it."""
+        notes = []
+        if self.tau == max(TAUS):
+            notes.append(
+                f"tau={self.tau:g} is the largest tried: the vote is nearly the majority's"
+            )
+        elif self.tau == min(TAUS):
+            notes.append(f"tau={self.tau:g} is the smallest tried: the most confident one decides")
+        if self.score < self.majority - 1e-9:
+            notes.append("the vote is below the majority at every tau: this confidence misleads it")
+        return notes
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Declare the options."""
-    add_run_arguments(parser)
-    parser.add_argument("--k", type=int, help="attempts in a vote (default: all of a question)")
 
-
-def run(args: argparse.Namespace) -> int:
+def run(options: TauOptions) -> int:
     """Try all temperatures and print the best."""
-    questions = read_tuning_run(args.folder, args.tasks).all_questions
+    tuning = read_tuning_run(options.run, options.tasks)
+    questions = [one for one in tuning.all_questions if len(one) >= FEWEST_VOTERS]
+    if not questions:
+        raise UserError(
+            f"{options.run}: no question has {FEWEST_VOTERS} attempts or more, and tau decides "
+            "nothing among fewer: give a run of a task such as gsm8k_train_passn"
+        )
     fewest = min(map(len, questions))
-    k = fewest if args.k is None else args.k
-    if not 2 <= k <= fewest:
-        raise UserError(f"--k={k} must be from 2 to {fewest}, the attempts at each question")
-    best = choose_tau(questions, args.source, k)
+    k = fewest if options.k is None else options.k
+    if not FEWEST_VOTERS <= k <= fewest:
+        raise UserError(
+            f"--k={k} must be from {FEWEST_VOTERS} to {fewest}, the attempts at each question"
+        )
+    best = choose_tau(questions, options.source, k)
     print(
         f"tau {best.tau:g}: cisc@{k} {best.score:.4f}, maj@{k} {best.majority:.4f} on "
-        f"{len(questions)} questions\nuse: --metadata '{{\"tau\": {best.tau:g}}}'"
+        f"{len(questions)} questions"
     )
+    for note in best.notes:
+        print(f"note: {note}")
+    print(f"use: --metadata '{{\"tau\": {best.tau:g}}}'")
     return 0
 
 

@@ -2,46 +2,32 @@
 
 from __future__ import annotations
 
-import argparse
 import json
-from pathlib import Path
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 
 from lm_eval_ext.methods.self_evaluation.confidence import FILE_NAME
 from lm_eval_ext.metrics import apply_temperature, ece, fit_temperature, nll
-from lm_eval_ext.training.tuning.tuning_run import (
-    TuningRun,
-    add_run_arguments,
-    probabilities,
-    read_tuning_run,
-)
+from lm_eval_ext.training.tuning.options import TemperatureOptions
+from lm_eval_ext.training.tuning.tuning_run import TuningRun, probabilities, read_tuning_run
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Declare the options."""
-    add_run_arguments(parser)
-    parser.add_argument(
-        "--output",
-        type=Path,
-        metavar="FILE",
-        help=f"where to write it (default: {FILE_NAME} in the run's folder)",
-    )
-
-
-def run(args: argparse.Namespace) -> int:
+def run(options: TemperatureOptions) -> int:
     """Fit, print and write the temperature."""
-    found = temperature_record(read_tuning_run(args.folder, args.tasks), args.source)
-    output = args.output or args.folder / FILE_NAME
+    found = temperature_record(read_tuning_run(options.run, options.tasks), options.source)
+    output = options.output or options.run / FILE_NAME
     output.write_text(json.dumps(found, indent=2) + "\n", encoding="utf-8")
     before, after = found["untuned"], found["tuned"]
     print(
         f"temperature {found['temperature']:.4g} from {found['n_attempts']} attempts at "
         f"{found['n_questions']} questions: NLL {before['nll']:.4f} -> {after['nll']:.4f}, "
-        f"ECE {before['ece']:.4f} -> {after['ece']:.4f}\n"
-        f"use: --model_args ...,calibration_temperature={output}"
+        f"ECE {before['ece']:.4f} -> {after['ece']:.4f}"
     )
+    for note in notes(found):
+        print(f"note: {note}")
+    print(f"use: --model_args ...,calibration_temperature={output}")
     return 0
 
 
@@ -80,6 +66,17 @@ def temperature_record(tuning: TuningRun, source: str) -> dict[str, Any]:
         "model": results.get("model_name"),
         "self_evaluation": results.get("config", {}).get("lm_eval_ext", {}).get("self_evaluation"),
     }
+
+
+def notes(record: Mapping[str, Any]) -> list[str]:
+    """Return what to know before using the temperature of a record."""
+    before, after = record["untuned"]["ece"], record["tuned"]["ece"]
+    if after <= before:
+        return []
+    return [
+        f"ECE got worse, {before:.4f} -> {after:.4f}, though the NLL is lower: one temperature "
+        "does not calibrate this confidence, lm-eval-ext train calibrator may"
+    ]
 
 
 def _quality(confidence: np.ndarray, correct: np.ndarray) -> dict[str, float]:

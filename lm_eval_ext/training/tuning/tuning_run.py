@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import argparse
 import logging
+from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -38,32 +38,18 @@ class TuningRun(NamedTuple):
         return [question for questions in self.questions.values() for question in questions]
 
 
-def add_run_arguments(parser: argparse.ArgumentParser) -> None:
-    """Declare which run is read."""
-    parser.add_argument(
-        "folder",
-        type=Path,
-        help="--output_path of an lm_eval run with --log_samples on training problems",
-    )
-    parser.add_argument(
-        "--tasks",
-        type=lambda text: text.split(","),
-        help="only these tasks of the run, separated by commas",
-    )
-    parser.add_argument(
-        "--source", default=SOURCE, help="name of the probability (default: %(default)s)"
-    )
-
-
-def read_tuning_run(folder: Path, tasks: list[str] | None) -> TuningRun:
+def read_tuning_run(folder: Path, tasks: Sequence[str] = ()) -> TuningRun:
     """Read the newest run below a folder, and warn where it is scored on a test split.
+
+    Of tasks that ask the same questions, such as ``gsm8k_calib`` and ``gsm8k_passn``, only the one
+    with the most attempts counts.
 
     Parameters
     ----------
     folder
         The ``--output_path``.
     tasks
-        Only these, or None for all.
+        Only these; all by default.
 
     Raises
     ------
@@ -71,7 +57,7 @@ def read_tuning_run(folder: Path, tasks: list[str] | None) -> TuningRun:
         If there is no run, no such task, or no logged attempts.
     """
     files = newest_run(folder)
-    unknown = set(tasks or ()) - files.samples.keys()
+    unknown = set(tasks) - files.samples.keys()
     if unknown:
         stated = ",".join(sorted(unknown))
         raise UserError(f"--tasks={stated}: the run has {', '.join(files.samples)}")
@@ -86,6 +72,10 @@ def read_tuning_run(folder: Path, tasks: list[str] | None) -> TuningRun:
             continue
         questions[task] = [attempts for attempts, _ in rows]
         texts[task] = [text for _, text in rows]
+    for task in _repeated(questions, texts):
+        logger.info("%s is left out: another task asks its questions more often", task)
+        del questions[task], texts[task]
+    for task in questions:
         if files.results.get("configs", {}).get(task, {}).get("test_split") == "test":
             logger.warning(
                 "%s was run on its test split: what is tuned on it must not be scored on it", task
@@ -96,6 +86,21 @@ def read_tuning_run(folder: Path, tasks: list[str] | None) -> TuningRun:
             "--model epicar --log_samples"
         )
     return TuningRun(files, questions, texts)
+
+
+def _repeated(
+    questions: dict[str, list[Question]], texts: dict[str, list[tuple[str, str]]]
+) -> list[str]:
+    """Return the tasks whose questions another one asks with as many or more attempts."""
+    kept: set[str] = set()
+    repeated = []
+    for task in sorted(questions, key=lambda name: -sum(map(len, questions[name]))):
+        asked_by_it = {text for text, _ in texts[task] if text}
+        if asked_by_it & kept:
+            repeated.append(task)
+        else:
+            kept |= asked_by_it
+    return repeated
 
 
 def probabilities(question: Question, source: str, *, untuned: bool) -> list[float]:

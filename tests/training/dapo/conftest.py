@@ -6,9 +6,10 @@ from datasets import Dataset
 
 from lm_eval_ext.grading import Attempt
 from lm_eval_ext.training.dapo import rewards
-from lm_eval_ext.training.dapo.configuration import Optimization, grpo_config
+from lm_eval_ext.training.dapo.configuration import grpo_config
 from lm_eval_ext.training.dapo.question_order import QuestionOrder
 from lm_eval_ext.training.dapo.rollouts import RolloutSettings
+from lm_eval_ext.training.dapo.settings import Optimization
 from lm_eval_ext.training.dapo.trainer import DapoSettings, DAPOTrainer
 from lm_eval_ext.training.dapo.virtual_vocabulary import VirtualVocabulary
 from lm_eval_ext.training.prompts import Problem
@@ -67,11 +68,21 @@ def vocabulary(toy):
 def make_trainer(toy, problems, tiny_tokenizer, tmp_path):
     """Return a function that makes a trainer of the toy."""
 
-    def make(vocabulary=None, *, stop=(), cls=DAPOTrainer, steps=2, masks=False, **changes):
+    def make(
+        vocabulary=None,
+        *,
+        stop=(),
+        cls=DAPOTrainer,
+        steps=2,
+        masks=False,
+        max_grad_norm=1.0,
+        **changes,
+    ):
         optimization = Optimization(
             steps=steps, groups_per_step=3, group_size=4, micro_batch_size=6,
             learning_rate=changes.pop("learning_rate", 1e-3),
             warmup_steps=0, updates_per_rollout=changes.pop("updates_per_rollout", 1),
+            optimizer=changes.pop("optimizer", "adamw_torch_fused"), max_grad_norm=max_grad_norm,
         )  # fmt: skip
         tokens, temperature = changes.pop("max_new_tokens", 10), changes.pop("temperature", 1.0)
         config = grpo_config(
@@ -79,7 +90,7 @@ def make_trainer(toy, problems, tiny_tokenizer, tmp_path):
             output=str(tmp_path / "trainer"),
             n_processes=1,
             sampling={"temperature": temperature, "max_completion_length": tokens, "seed": 3},
-            upkeep={"save_strategy": "no", "report_to": "none", "use_cpu": True},
+            runtime={"save_strategy": "no", "report_to": "none", "use_cpu": True},
         )
         config.mask_truncated_completions = masks
         n, order = optimization.n_questions, QuestionOrder(problems, 3)

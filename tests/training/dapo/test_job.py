@@ -1,6 +1,5 @@
 """The command as a whole: resuming, adapters, several processes, refusals."""
 
-import argparse
 import json
 import os
 import shutil
@@ -15,25 +14,27 @@ from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, AutoTokenizer, TrainerCallback
 from transformers.integrations import integration_utils
 
+from lm_eval_ext.commands.options import parse
 from lm_eval_ext.errors import UserError
 from lm_eval_ext.grading import Attempt
 from lm_eval_ext.models.embedding_statistics import embedding_statistics
 from lm_eval_ext.training.dapo import train
 from lm_eval_ext.training.dapo.checkpoints import STATE, latest_checkpoint
+from lm_eval_ext.training.dapo.settings import DapoOptions
 from lm_eval_ext.training.dapo.trainer import DAPOTrainer
 
 # The same grader in this process and in those that are killed.
 COMMAND = """
-import argparse, sys, torch
+import sys, torch
+from lm_eval_ext.commands.options import parse
 from lm_eval_ext.training.dapo import rewards, train
+from lm_eval_ext.training.dapo.settings import DapoOptions
 from lm_eval_ext.grading import Attempt
 torch.set_num_threads(1)
 rewards.grade_questions = lambda family, asked: (
     [Attempt(None, len(text) % 2 == 0) for text in texts] for texts, *_ in asked
 )
-parser = argparse.ArgumentParser()
-train.add_arguments(parser)
-sys.exit(train.run(parser.parse_args()))
+sys.exit(train.run(parse(DapoOptions, sys.argv[1:])))
 """
 # Each process writes down what it asks, draws and divides by.
 SPY = """
@@ -118,7 +119,7 @@ def words(model_folder, records):
         small = {
             "pretrained": model_folder, "problems": records, "grader": "gsm8k", "steps": 6,
             "groups-per-step": 4, "group-size": 2, "micro-batch-size": 4, "max-new-tokens": 8,
-            "learning-rate": 1e-3, "warmup-steps": 0, "rsp-length": 2, "checkpoint-every": 2,
+            "learning-rate": 1e-3, "warmup-steps": 0, "rsp-length": 2, "checkpoint-steps": 2,
             "max-refills": 30, "updates-per-rollout": 2, "output": output,
         }  # fmt: skip
         options = [str(word) for name, value in small.items() for word in (f"--{name}", value)]
@@ -130,9 +131,7 @@ def words(model_folder, records):
 @pytest.fixture
 def run(words, graded):
     def run(output, *more):
-        parser = argparse.ArgumentParser()
-        train.add_arguments(parser)
-        return train.run(parser.parse_args(words(output, *more)))
+        return train.run(parse(DapoOptions, words(output, *more)))
 
     return run
 
@@ -330,20 +329,20 @@ def test_vectors_and_adapters_of_the_embeddings_get_along(run, tmp_path, model_f
     [
         (["--schedule", "linaer"], "schedule=linaer cannot be used: "),
         (["--schedule", "reduce_lr_on_plateau"], "schedule=reduce_lr_on_plateau cannot be used"),
-        (["--dtype", "float23"], "dtype='float23' is unknown: use one of float32"),
+        (["--dtype", "float23"], "--dtype='float23' is unknown: use one of float32"),
         (["--report-to", "tensorbord"], "report_to=tensorbord: tensorbord is not supported"),
-        (["--lora-alpha", 0], "lora_alpha=0 must be at least 1"),
+        (["--lora-alpha", 0], "--lora-alpha=0 must be at least 1"),
         (["--max-new-tokens", 600], "max_new_tokens=600 and rsp_length=2 leave no room"),
         (["--lora-rank", 2, "--lora-modules", "q_proj+k_porj"], "the model has no module 'k_porj'"),
         (["--lora-rank", 2, "--lora-modules", "norm"], "'norm' is a LlamaRMSNorm, and adapters"),
-        (["--group-size", 1], "group_size=1 must be at least 2"),
+        (["--group-size", 1], "--group-size=1 must be at least 2"),
         (["--micro-batch-size", 3], "micro_batch_size=3 must divide the 8 rollouts"),
-        (["--checkpoint-every", 3], "checkpoint_every=3 must be a multiple of updates_per_rollout"),
-        (["--overlong-buffer", 9], "overlong_buffer=9 must be between 0"),
-        (["--temperature", 0], "temperature=0.0 must be positive"),
-        (["--rsp-length", -1], "rsp_length=-1 must be at least 0"),
-        (["--learning-rate", 0], "learning_rate=0.0 must be positive"),
-        (["--max-refills", -1], "max_refills=-1 must be at least 0"),
+        (["--checkpoint-steps", 3], "checkpoint_steps=3 must be a multiple of updates_per_rollout"),
+        (["--overlong-buffer", 9], "--overlong-buffer=9 must be between 0"),
+        (["--temperature", 0], "--temperature=0.0 must be above 0"),
+        (["--rsp-length", -1], "--rsp-length=-1 must be at least 0"),
+        (["--learning-rate", 0], "--learning-rate=0.0 must be above 0"),
+        (["--max-refills", -1], "--max-refills=-1 must be at least 0"),
         (["--optimizer", "adam"], "optimizer='adam' is unknown: use one of adamw_torch"),
         (["--trainable", "nrom"], "trainable=nrom is in no parameter's name"),
         (["--trainable", "norm", "--lora-rank", 2], "exclude each other"),

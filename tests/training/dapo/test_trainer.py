@@ -9,7 +9,8 @@ from trl import GRPOTrainer
 
 from lm_eval_ext.errors import UserError
 from lm_eval_ext.grading import Attempt
-from lm_eval_ext.training.dapo.configuration import Optimization, grpo_config
+from lm_eval_ext.training.dapo.configuration import grpo_config
+from lm_eval_ext.training.dapo.settings import Optimization
 from lm_eval_ext.training.dapo.trainer import DAPOTrainer
 from lm_eval_ext.training.dapo.virtual_vocabulary import virtual_ids_embedded
 
@@ -42,7 +43,7 @@ def test_configuration_is_that_of_the_paper(tmp_path):
         output=str(tmp_path),
         n_processes=1,
         sampling={"temperature": 0.9, "max_completion_length": 7, "seed": 5},
-        upkeep={"report_to": "none", "use_cpu": True},
+        runtime={"report_to": "none", "use_cpu": True},
     )
     assert config.loss_type == "dapo"
     assert (config.epsilon, config.epsilon_high) == (0.2, 0.28)

@@ -4,12 +4,12 @@ import torch
 from lm_eval_ext.errors import UserError
 from lm_eval_ext.training.drafts.distillation import (
     Teacher,
-    TeacherSettings,
     collate,
     distillation_loss,
     response_logits,
     step_seed,
 )
+from lm_eval_ext.training.drafts.settings import TeacherSettings
 from lm_eval_ext.training.drafts.target_responses import Example
 
 
@@ -138,22 +138,22 @@ def test_osd_perturbs_once_per_step_and_leaves_the_target_alone(random_model):
     before = {name: value.clone() for name, value in model.state_dict().items()}
     teacher = Teacher(model, TeacherSettings(sigma=0.3))
     batch = collate(EXAMPLES)
-    clean = Teacher(model, TeacherSettings("clean")).probabilities(batch, torch.Generator())
+    clean = Teacher(model, TeacherSettings(teacher="clean")).probabilities(batch, torch.Generator())
     first, again, other = (
         teacher.probabilities(batch, torch.Generator().manual_seed(s)) for s in (1, 1, 2)
     )
     assert torch.equal(first, again)
     assert (first - other).abs().max() > 1e-3
     assert (first - clean).abs().max() > 1e-3
-    after = Teacher(model, TeacherSettings("clean")).probabilities(batch, torch.Generator())
+    after = Teacher(model, TeacherSettings(teacher="clean")).probabilities(batch, torch.Generator())
     assert torch.equal(clean, after)
     assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
 
 
 def test_exact_is_the_average_of_the_same_draws(random_model):
     model, batch = random_model("llama"), collate(EXAMPLES)
-    osd = Teacher(model, TeacherSettings("osd", sigma=0.3))
-    exact = Teacher(model, TeacherSettings("exact", sigma=0.3, samples=3))
+    osd = Teacher(model, TeacherSettings(teacher="osd", sigma=0.3))
+    exact = Teacher(model, TeacherSettings(teacher="exact", sigma=0.3, teacher_samples=3))
     generator = torch.Generator().manual_seed(5)
     each = torch.stack([osd.probabilities(batch, generator) for _ in range(3)])
     averaged = exact.probabilities(batch, torch.Generator().manual_seed(5))
@@ -165,9 +165,9 @@ def test_exact_is_the_average_of_the_same_draws(random_model):
 
 def test_settings_are_checked(random_model):
     with pytest.raises(UserError, match="teacher='noisy'"):
-        TeacherSettings("noisy")
+        TeacherSettings(teacher="noisy")
     with pytest.raises(UserError, match="teacher_samples=0"):
-        TeacherSettings("exact", samples=0)
+        TeacherSettings(teacher="exact", teacher_samples=0)
     with pytest.raises(UserError, match="query"):
         Teacher(random_model("llama"), TeacherSettings(modules=("query",)))
 

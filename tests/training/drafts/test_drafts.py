@@ -1,4 +1,3 @@
-import argparse
 import json
 import shutil
 
@@ -6,10 +5,12 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from lm_eval_ext.commands.options import parse
 from lm_eval_ext.errors import UserError
 from lm_eval_ext.training.drafts import draft_training, target_responses
 from lm_eval_ext.training.drafts import train_drafts as drafts
 from lm_eval_ext.training.drafts.draft_training import BatchOrder, DraftRun
+from lm_eval_ext.training.drafts.settings import DraftOptions
 from lm_eval_ext.training.drafts.shards import prompt_hash, split_prompts
 
 
@@ -26,16 +27,13 @@ def train(target_folder, prompts_file):
     """Run the command with small settings; later words win."""
 
     def run(output, *words):
-        parser = argparse.ArgumentParser()
-        drafts.add_arguments(parser)
         small = [
-            *("--target", target_folder, "--prompts", prompts_file, "--draft-init", "first:1"),
-            *("--num-drafts", 2, "--steps", 7, "--batch-size", 4, "--checkpoint-every", 2),
+            *("--pretrained", target_folder, "--problems", prompts_file, "--draft-init", "first:1"),
+            *("--num-drafts", 2, "--steps", 7, "--batch-size", 4, "--checkpoint-steps", 2),
             *("--max-new-tokens", 10, "--learning-rate", 0.01, "--warmup-steps", 2),
         ]
-        return drafts.run(
-            parser.parse_args([str(word) for word in [*small, "--output", output, *words]])
-        )
+        given = [str(word) for word in [*small, "--output", output, *words]]
+        return drafts.run(parse(DraftOptions, given))
 
     return run
 
@@ -142,7 +140,7 @@ def test_manifest_says_what_made_the_drafts(whole, prompts_file):
     expected = {"teacher": "osd", "split": "disjoint", "kl": "forward", "seed": 0, "sigma": 0.1}
     assert {name: settings[name] for name in expected} == expected
     assert settings["steps"] == 7
-    assert settings["prompts"] == str(prompts_file)
+    assert settings["problems"] == str(prompts_file)
     hashes = [prompt_hash(f"Question {i}:") for i in range(12)]
     written = json.loads((whole / "shards.json").read_text())
     for name, shard, numbers in zip(
@@ -216,10 +214,10 @@ def test_other_prompts_under_the_same_name_do_not_continue_a_run(train, whole, t
     ("words", "message"),
     [
         (["--steps", 0], "steps=0"),
-        (["--learning-rate", 0], "learning_rate=0.0"),
-        (["--num-drafts", 0], "num_drafts=0"),
+        (["--learning-rate", 0], "--learning-rate=0.0"),
+        (["--num-drafts", 0], "--num-drafts=0"),
         (["--num-drafts", 13], "12 prompts cannot be divided among 13"),
-        (["--checkpoint-every", 0], "checkpoint_every=0"),
+        (["--checkpoint-steps", 0], "--checkpoint-steps=0"),
         (["--modules", "qproj"], "qproj"),
         (["--draft-init", "first:7"], "only 3 layers"),
         (["--draft-init", "frist:2"], "draft_init=frist:2: "),

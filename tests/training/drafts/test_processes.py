@@ -12,12 +12,12 @@ import torch
 from safetensors.torch import load_file
 
 COMMAND = """
-import argparse, torch
+import sys, torch
+from lm_eval_ext.commands.options import parse
 from lm_eval_ext.training.drafts import train_drafts as drafts
+from lm_eval_ext.training.drafts.settings import DraftOptions
 torch.set_num_threads(1)
-parser = argparse.ArgumentParser()
-drafts.add_arguments(parser)
-drafts.run(parser.parse_args())
+drafts.run(parse(DraftOptions, sys.argv[1:]))
 """
 
 
@@ -29,9 +29,9 @@ def command(tmp_path, target_folder, prompts_file):
 
     def words(output, *launcher):
         small = {
-            "target": target_folder, "prompts": prompts_file, "draft-init": "first:1",
+            "pretrained": target_folder, "problems": prompts_file, "draft-init": "first:1",
             "num-drafts": 3, "steps": 40, "batch-size": 4, "max-new-tokens": 10,
-            "checkpoint-every": 3, "output": output,
+            "checkpoint-steps": 3, "output": output,
         }  # fmt: skip
         options = [str(word) for name, value in small.items() for word in (f"--{name}", value)]
         return [sys.executable, *launcher, str(script), *options]

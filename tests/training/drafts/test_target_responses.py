@@ -5,18 +5,20 @@ import pytest
 from lm_eval_ext.errors import UserError
 from lm_eval_ext.model_wrappers.sampled import SampledLM
 from lm_eval_ext.training.drafts import target_responses
+from lm_eval_ext.training.drafts.settings import ResponseSettings
 from lm_eval_ext.training.drafts.shards import prompt_hash
 from lm_eval_ext.training.drafts.target_responses import (
-    ResponseSettings,
     drop_unfinished_line,
     examples_of,
     generate_responses,
     read_responses,
 )
-from lm_eval_ext.training.prompts import load_prompts
+from lm_eval_ext.training.prompts import load_problems
 
-PROMPTS = load_prompts("tiny_gsm8k:train", limit=10).prompts
-SETTINGS = ResponseSettings(2, 1.0, 40, ("Question:",))
+PROMPTS = [problem.prompt for problem in load_problems("tiny_gsm8k:train", limit=10)]
+SETTINGS = ResponseSettings(
+    responses_per_prompt=2, temperature=1.0, max_new_tokens=40, stop=("Question:",)
+)
 
 
 @pytest.fixture(scope="module")
@@ -120,11 +122,11 @@ def test_damaged_line_is_named(tmp_path):
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"per_prompt": 0}, "per_prompt=0"),
+        ({"responses_per_prompt": 0}, "responses_per_prompt=0"),
         ({"temperature": -1.0}, "temperature=-1.0"),
         ({"temperature": float("nan")}, "temperature=nan"),
         ({"max_new_tokens": 0}, "max_new_tokens=0"),
-        ({"temperature": 0, "per_prompt": 2}, "2 equal responses"),
+        ({"temperature": 0, "responses_per_prompt": 2}, "2 equal responses"),
     ],
 )
 def test_settings_are_checked(settings, message):

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from lm_eval_ext.grading import Attempt
-from lm_eval_ext.training.self_training.settings import SelfTraining
+from lm_eval_ext.training.self_training.settings import from_flat
 
 
 @pytest.fixture(autouse=True)
@@ -69,7 +69,7 @@ def make_run(model_folder, problems_file):
             "lora_rank": 0,
             "learning_rate": 0.01,
         }
-        return SelfTraining.from_flat({**small, **changes})
+        return from_flat({**small, **changes})
 
     return make
 

@@ -21,13 +21,13 @@ from lm_eval_ext.training.self_training.problems import (
     read_problems,
 )
 from lm_eval_ext.training.self_training.rows import read_rows
-from lm_eval_ext.training.self_training.settings import Workings
+from lm_eval_ext.training.self_training.settings import SelfTrainingRuntime
 
-FEW = Workings(attempts_per_save=20, steps_per_checkpoint=3)
+FEW = SelfTrainingRuntime(attempts_per_save=20, checkpoint_steps=3)
 
 
 def train(run, output, **named):
-    self_train(run, output, workings=FEW, launch=run_phase, **named)
+    self_train(run, output, runtime=FEW, launch=run_phase, **named)
 
 
 @pytest.fixture(scope="module")
@@ -140,10 +140,10 @@ def train_generation(run, output, *, number, like):
 def test_finished_run_does_nothing(make_run, whole, capsys):
     before = {p: p.stat().st_mtime_ns for p in whole.rglob("*") if p.name != "training.json"}
 
-    def refuse(phase, stage, workings):
+    def refuse(phase, stage, runtime):
         raise AssertionError(phase)
 
-    self_train(make_run(), whole, workings=FEW, launch=refuse)
+    self_train(make_run(), whole, runtime=FEW, launch=refuse)
     after = {p: p.stat().st_mtime_ns for p in before}
     assert {p: t for p, t in after.items() if p.name != ".lock" and not p.is_dir()} == {
         p: t for p, t in before.items() if p.name != ".lock" and not p.is_dir()
@@ -245,13 +245,13 @@ def test_missing_package_is_found_before_sampling(make_run, tmp_path, monkeypatc
 
 
 def test_second_command_is_kept_out(make_run, tmp_path):
-    def nested(phase, stage, workings):
+    def nested(phase, stage, runtime):
         with pytest.raises(UserError, match="another command is at work"):
             train(make_run(), stage.output)
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        self_train(make_run(), tmp_path, workings=FEW, launch=nested)
+        self_train(make_run(), tmp_path, runtime=FEW, launch=nested)
 
 
 def test_finished_attempts_are_not_made_again(make_run, tmp_path, monkeypatch):

@@ -8,6 +8,8 @@ import sys
 
 import pytest
 
+from lm_eval_ext.training.run import flat
+
 # Forks of one process that has everything imported, so that dying is cheap.
 SCRIPT = """
 import json, os, signal, sys, traceback
@@ -18,7 +20,7 @@ from lm_eval_ext.harness import requests as harness
 from lm_eval_ext.grading import Attempt
 from lm_eval_ext.training.self_training import attempts, calibrate, folders, job, labels, rows, tune
 from lm_eval_ext.training.self_training.phase import run_phase
-from lm_eval_ext.training.self_training.settings import SelfTraining, Workings
+from lm_eval_ext.training.self_training.settings import SelfTrainingRuntime, from_flat
 from lm_eval_ext.training.self_training.trainer import RowTrainer
 from lm_eval_ext.training import saved_model
 from lm_eval_ext.model_wrappers.sampled import SampledLM
@@ -74,8 +76,8 @@ def run(output, kill=None):
             if kill:
                 output.mkdir(exist_ok=True)
                 kill(output)
-            workings = Workings(attempts_per_save=8, steps_per_checkpoint=3)
-            job.self_train(SelfTraining.from_flat(values), output, workings=workings,
+            runtime = SelfTrainingRuntime(attempts_per_save=8, checkpoint_steps=3)
+            job.self_train(from_flat(values), output, runtime=runtime,
                            launch=run_phase)
         except BaseException:
             traceback.print_exc()
@@ -100,7 +102,7 @@ def runs(make_run, tmp_path_factory):
     script = folder / "run_and_kill.py"
     script.write_text(SCRIPT)
     done = subprocess.run(
-        [sys.executable, str(script), json.dumps(make_run().flat()), str(folder)],
+        [sys.executable, str(script), json.dumps(flat(make_run())), str(folder)],
         check=False,
         capture_output=True,
         text=True,

@@ -18,7 +18,7 @@ from lm_eval_ext.training.self_training import phase
 from lm_eval_ext.training.self_training.folders import Stage
 from lm_eval_ext.training.self_training.job import PhaseFailedError, _launch, self_train
 from lm_eval_ext.training.self_training.phase import run_phase
-from lm_eval_ext.training.self_training.settings import Workings
+from lm_eval_ext.training.self_training.settings import SelfTrainingRuntime
 
 
 class EnoughError(Exception):
@@ -28,13 +28,13 @@ class EnoughError(Exception):
 def train_until(last, run, output):
     """Run the phases before one, and return its stage."""
 
-    def launch(wanted, stage, workings):
+    def launch(wanted, stage, runtime):
         if wanted == last:
             raise EnoughError
-        run_phase(wanted, stage, workings)
+        run_phase(wanted, stage, runtime)
 
     with pytest.raises(EnoughError):
-        self_train(run, output, workings=Workings(attempts_per_save=20), launch=launch)
+        self_train(run, output, runtime=SelfTrainingRuntime(attempts_per_save=20), launch=launch)
     return Stage(output, 1)
 
 
@@ -44,7 +44,7 @@ def test_phase_reports_its_error_in_one_line(make_run, tmp_path, capfd):
     attempts.write_text("no record\n" + attempts.read_text())
     capfd.readouterr()
     with pytest.raises(PhaseFailedError):
-        _launch(1, "label", stage, Workings())
+        _launch(1, "label", stage, SelfTrainingRuntime())
     (line,) = capfd.readouterr().err.strip().splitlines()
     assert line.startswith("lm-eval-ext: error: ")
     assert "attempts-0.jsonl, line 1 is damaged" in line
@@ -56,11 +56,11 @@ def test_missing_attempts_are_noticed_and_made_again(make_run, tmp_path):
     whole = attempts.read_text().splitlines()
     attempts.write_text("".join(line + "\n" for line in whole[1:]))
     with pytest.raises(UserError, match=f"has {len(whole) - 1} attempts, and {len(whole)} were"):
-        run_phase("label", stage, Workings())
+        run_phase("label", stage, SelfTrainingRuntime())
     stage.report("generate").unlink()
     train_until("label", make_run(), tmp_path)
     assert sorted(attempts.read_text().splitlines()) == sorted(whole)
-    run_phase("label", stage, Workings())
+    run_phase("label", stage, SelfTrainingRuntime())
 
 
 @pytest.mark.parametrize(("correct", "label"), [(True, "yes"), (False, "no")])
@@ -90,7 +90,7 @@ def test_phase_that_dies_can_be_continued(make_run, tmp_path, monkeypatch):
     stage = Stage(tmp_path, 1)
     monkeypatch.setattr(sys, "executable", "false")
     with pytest.raises(UserError, match="round 1: phase label ended with status 1; the same"):
-        _launch(1, "label", stage, Workings())
+        _launch(1, "label", stage, SelfTrainingRuntime())
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="only Linux tells a child of its parent's end")
@@ -131,10 +131,10 @@ def test_two_processes_train_as_one_with_accumulated_passes(make_run, tmp_path, 
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
     common = {"alpha": 0.4, "steps": 4, "held_out_share": 0, "rounds": 1}
     one = train_until("tune", make_run(**common, gradient_accumulation=2), tmp_path / "one")
-    run_phase("tune", one, Workings())
+    run_phase("tune", one, SelfTrainingRuntime())
     two = train_until("tune", make_run(**common, num_processes=2), tmp_path / "two")
     assert (one.folder / "rows.jsonl").read_bytes() == (two.folder / "rows.jsonl").read_bytes()
-    partial(_launch, 2)("tune", two, Workings())
+    partial(_launch, 2)("tune", two, SelfTrainingRuntime())
     mine, its = (load_file(stage.folder / "model" / "model.safetensors") for stage in (one, two))
     assert mine.keys() == its.keys()
     assert max((mine[name] - its[name]).abs().max() for name in mine) < 1e-3
@@ -151,7 +151,7 @@ def test_two_processes_share_the_attempts(make_run, tmp_path, monkeypatch):
     shared = train_until("generate", make_run(), tmp_path / "shared")
     for rank in (0, 1):
         monkeypatch.setattr(processes, "join_processes", lambda: processes.Processes(rank, 2))  # noqa: B023
-        run_phase("generate", shared, Workings(attempts_per_save=8))
+        run_phase("generate", shared, SelfTrainingRuntime(attempts_per_save=8))
     assert len(list(shared.folder.glob("attempts-*.jsonl"))) == 2
 
     def texts(stage):

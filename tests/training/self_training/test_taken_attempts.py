@@ -14,14 +14,14 @@ from lm_eval_ext.training.self_training.job import self_train
 from lm_eval_ext.training.self_training.phase import run_phase
 from lm_eval_ext.training.self_training.problems import read_problems
 from lm_eval_ext.training.self_training.rows import read_rows
-from lm_eval_ext.training.self_training.settings import Workings
+from lm_eval_ext.training.self_training.settings import SelfTrainingRuntime
 
 TASK = "tiny_gsm8k_passn"
 
 
 def train(run, output, taken=None):
-    workings = Workings(attempts_from=None if taken is None else str(taken))
-    self_train(run, output, workings=workings, launch=run_phase)
+    runtime = SelfTrainingRuntime(attempts_from=None if taken is None else str(taken))
+    self_train(run, output, runtime=runtime, launch=run_phase)
     return output
 
 
@@ -71,12 +71,12 @@ def test_two_trainings_learn_from_the_same_attempts(make_run, star, tmp_path, mo
     monkeypatch.setattr(harness, "complete", no_sampling)
     run = make_run(rounds=1, held_out_share=0.3)
 
-    def launch(phase, stage, workings):
+    def launch(phase, stage, runtime):
         if stage.held_out:
             monkeypatch.undo()
-        run_phase(phase, stage, workings)
+        run_phase(phase, stage, runtime)
 
-    self_train(run, tmp_path, workings=Workings(attempts_from=str(star)), launch=launch)
+    self_train(run, tmp_path, runtime=SelfTrainingRuntime(attempts_from=str(star)), launch=launch)
     assert labelled(tmp_path) == labelled(star)
     noted = settings(tmp_path)["attempts_from"]
     assert noted["pretrained"] == run.pretrained == settings(star)["pretrained"]

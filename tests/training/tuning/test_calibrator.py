@@ -1,6 +1,7 @@
 """Calibrators: fitted like scikit-learn, cross-fitted by question, and never on what is scored."""
 
 import json
+from typing import get_args
 
 import numpy as np
 import pytest
@@ -12,7 +13,8 @@ from lm_eval_ext.errors import UserError
 from lm_eval_ext.methods.calibrator import read_calibrator
 from lm_eval_ext.metrics import auroc, cluster_bootstrap, ece, nll, within_question_auroc
 from lm_eval_ext.training.tuning.calibrator import training_data
-from lm_eval_ext.training.tuning.calibrator_fit import METHODS, cross_fitted, fit
+from lm_eval_ext.training.tuning.calibrator_fit import cross_fitted, fit
+from lm_eval_ext.training.tuning.options import Method
 from lm_eval_ext.training.tuning.tuning_run import read_tuning_run
 
 N_QUESTIONS, N_ATTEMPTS = 120, 6
@@ -105,13 +107,13 @@ def test_twins_are_in_one_fold():
 
 def test_questions_that_differ_in_numbers_are_twins(made_up, run_of):
     texts = [f"Ann has {i} pens." for i in range(60)] + [f"Question {'x' * i}" for i in range(60)]
-    data = training_data([read_tuning_run(run_of(made_up, texts), None)], ["mean_logprob"])
+    data = training_data([read_tuning_run(run_of(made_up, texts))], ["mean_logprob"])
     assert len(np.unique(data.groups)) == 61
     assert len(np.unique(data.questions)) == N_QUESTIONS
     assert data.n_attempts == N_ATTEMPTS
 
 
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("method", get_args(Method))
 def test_labels_shuffled_by_question_leave_nothing_to_know(method, made_up):
     """What leaks, such as an attempt's own verdict, would still be found."""
     names = ["mean_logprob", "mean_entropy"]
