@@ -171,6 +171,7 @@ class _Run:
                 runtime.max_refills,
                 asked.overlong_buffer,
                 vectors.rsp_update,
+                job.calibrate,
             ),
             questions=order,
             refill_from=n_questions,

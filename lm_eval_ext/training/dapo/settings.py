@@ -175,6 +175,9 @@ class DapoJob:
     prompts: PromptOptions = field(default_factory=PromptOptions)
     rollouts: Rollouts = field(default_factory=Rollouts)
     soft_prompts: SoftPrompts = field(default_factory=SoftPrompts)
+    calibrate: bool = option(
+        "after each update, take one on judging its rollouts, as train epicar teaches it", False
+    )
     optimization: Optimization = field(default_factory=Optimization)
 
     def __post_init__(self) -> None:

@@ -23,6 +23,7 @@ from lm_eval_ext.training.dapo.dynamic_sampling import (
 from lm_eval_ext.training.dapo.question_order import QuestionOrder
 from lm_eval_ext.training.dapo.rewards import Group, Rewards, overlong_penalty, verdict
 from lm_eval_ext.training.dapo.rollouts import Rollout, RolloutLM, RolloutSettings
+from lm_eval_ext.training.dapo.self_evaluation import SelfEvaluationStep
 from lm_eval_ext.training.dapo.virtual_vocabulary import VirtualVocabulary
 from lm_eval_ext.training.prompts import Problem
 
@@ -53,6 +54,9 @@ class DapoSettings:
     rsp_update
         ``"same"``: the update reads the vectors of the rollout, exactly on-policy.
         ``"clean"``: it reads the prompt alone, with the explicit importance ratio.
+    calibrate
+        Take a step on self-evaluation after each update; see
+        `lm_eval_ext.training.dapo.self_evaluation`.
     """
 
     rollouts: RolloutSettings
@@ -61,6 +65,7 @@ class DapoSettings:
     max_refills: int = 10
     overlong_buffer: int = 0
     rsp_update: Literal["same", "clean"] = "same"
+    calibrate: bool = False
 
 
 @dataclass
@@ -147,6 +152,11 @@ class DAPOTrainer(GRPOTrainer):
             seed=self.args.seed,
             mixed_precision_dtype="bfloat16" if self.args.bf16 else None,
         )
+        self._self_evaluation: SelfEvaluationStep | None = None
+        self._rolled_out: list[Group] = []
+        if settings.calibrate:
+            self._self_evaluation = SelfEvaluationStep(self)
+            self.add_callback(self._self_evaluation)
 
     def _check_layout(self) -> None:
         per_process = self.args.generation_batch_size // self.accelerator.num_processes
@@ -165,7 +175,10 @@ class DAPOTrainer(GRPOTrainer):
         positions = [row["position"] for row in inputs[:: self.num_generations]]
         # Of all processes, for refills are not to repeat them.
         self._asked = {self._questions.index(place) for place in gather_object(positions)}
+        self._rolled_out = []
         filled = self._fill([self._questions[place] for place in positions])
+        if self._self_evaluation is not None:
+            self._self_evaluation.take(self._rolled_out)
         self._finished = [rollout for group in filled.groups for rollout in group.rollouts]
         rows = [row for group in filled.groups for row in _rows(group)]
         output = super()._generate_and_score_completions(rows)
@@ -239,7 +252,9 @@ class DAPOTrainer(GRPOTrainer):
         sample = self._generate_rollouts if self.dapo.sampler == "transformers" else None
         rollouts = (sample or self.policy.roll_out)(prompts, numbers)
         groups = [rollouts[i : i + size] for i in range(0, len(rollouts), size)]
-        return self._rewards.grade(questions, groups)
+        graded = self._rewards.grade(questions, groups)
+        self._rolled_out += graded
+        return graded
 
     def _generate_rollouts(self, prompts: list[str], numbers: list[int]) -> list[Rollout]:
         """Sample with TRL's generation; the model reads virtual ids as any others."""
