@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -20,6 +21,8 @@ from lm_eval_ext.methods.sinks.statistics import CalibrationStatistics, collect_
 from lm_eval_ext.model_wrappers.sampled import SampledLM
 from lm_eval_ext.models.digests import digest
 from lm_eval_ext.store.argument_effects import Effect
+
+logger = logging.getLogger(__name__)
 
 
 class SinkPrunedLM(SampledLM):
@@ -136,6 +139,7 @@ class SinkPrunedLM(SampledLM):
         self._set_plan(
             make_plan(layout, settings, statistics, scores=None if known is None else known[0])
         )
+        logger.info("removed: %s", self.plan.removal.described())
 
     def _set_plan(self, plan: PruningPlan) -> None:
         self.plan = plan

@@ -166,3 +166,15 @@ def test_a_reader_that_left_is_no_error() -> None:
     assert process.wait(timeout=60) == BROKEN_PIPE
     assert process.stderr is not None
     assert process.stderr.read() == b""
+
+
+def test_shells_complete_commands_and_options(monkeypatch, capsysbinary) -> None:
+    monkeypatch.setenv("_LM_EVAL_EXT_COMPLETE", "bash_complete")
+    monkeypatch.setenv("COMP_CWORD", "3")
+    for line, completed in (
+        ("lm-eval-ext leaderboard compare --plo", b"plain,--plot\n"),
+        ("lm-eval-ext store verify --he", b"plain,--help\n"),
+    ):
+        monkeypatch.setenv("COMP_WORDS", line)
+        assert main([]) == 0
+        assert capsysbinary.readouterr().out == completed

@@ -47,9 +47,9 @@ class Finding:
     remedy: str = ""
 
 
-def examine() -> Iterator[Finding]:
+def examine(*, full: bool = False) -> Iterator[Finding]:
     """Look at everything, in the order of the report; what cannot be looked at is a finding too."""
-    for look in LOOKS:
+    for look in (*LOOKS, *SLOW_LOOKS) if full else LOOKS:
         try:
             yield from look()
         except Exception as error:  # whatever a damaged installation raises
@@ -108,36 +108,58 @@ def registration() -> Iterator[Finding]:
 
 
 def models() -> Iterator[Finding]:
-    """Ask lm-eval for each of our models, as ``--model`` does."""
-    from lm_eval.api.registry import get_model
+    """Look up each of our models among lm-eval's, without importing it."""
+    import lm_eval.models  # noqa: F401  # registers them
+    from lm_eval.api.registry import model_registry
 
-    for entry_point in bridge.entry_points("lm_eval.models"):
-        subject = f"model {entry_point.name}"
-        try:
-            found = get_model(entry_point.name)
-        except Exception as error:  # whatever an import can raise is the finding
-            detail = f"lm-eval does not load it: {type(error).__name__}: {_one_line(error)}"
-            yield Finding(subject, "FAIL", detail, reinstall_command())
-            continue
-        where = f"{found.__module__}:{found.__qualname__}"
-        if where == entry_point.value:
-            yield Finding(subject, "ok", where)
-        else:
-            detail = f"the name belongs to {where}"
+    known = {name: value if isinstance(value, str) else f"{value.__module__}:{value.__qualname__}"
+             for name, value in model_registry.items()}  # fmt: skip
+    ours = bridge.entry_points("lm_eval.models")
+    for entry_point in ours:
+        subject, where = f"model {entry_point.name}", known.get(entry_point.name)
+        if where is None:
+            yield Finding(subject, "FAIL", "lm-eval does not know it", reinstall_command())
+        elif where != entry_point.value:
             remedy = f"use the class {entry_point.value} from Python"
-            yield Finding(subject, "warn", detail, remedy)
+            yield Finding(subject, "warn", f"the name belongs to {where}", remedy)
+    found = [one.name for one in ours if known.get(one.name) == one.value]
+    if found:
+        yield Finding("models", "ok", f"lm-eval knows {', '.join(found)}")
+
+
+def model_classes() -> Iterator[Finding]:
+    """Load the class of each of our models."""
+    for entry_point in bridge.entry_points("lm_eval.models"):
+        subject = f"model class {entry_point.name}"
+        try:
+            entry_point.load()
+        except Exception as error:  # whatever an import can raise is the finding
+            detail = f"does not load: {type(error).__name__}: {_one_line(error)}"
+            yield Finding(subject, "FAIL", detail, reinstall_command())
+        else:
+            yield Finding(subject, "ok", entry_point.value)
 
 
 def tasks() -> Iterator[Finding]:
-    """Ask lm-eval for our tasks, as ``lm_eval ls tasks`` does."""
+    """Let lm-eval read our tasks."""
     from lm_eval.tasks import TaskManager
 
     folder = bridge.tasks_folder()
     if folder is None:
-        yield Finding(
-            "tasks", "FAIL", "the package lm_eval_ext.tasks is missing", reinstall_command()
-        )
+        remedy = reinstall_command()
+        yield Finding("tasks", "FAIL", "the package lm_eval_ext.tasks is missing", remedy)
         return
+    manager = TaskManager(include_defaults=False, include_path=str(folder))
+    detail = f"lm-eval reads {len(manager.all_tasks)} from {folder}"
+    yield Finding("tasks", "ok", detail)
+
+
+def listed_tasks() -> Iterator[Finding]:
+    """Ask lm-eval for our tasks among its own, as ``lm_eval ls tasks`` does."""
+    from lm_eval.tasks import TaskManager
+
+    folder = bridge.tasks_folder()
+    assert folder is not None  # `tasks` said so
     index = TaskManager().task_index
     ours = [
         name
@@ -145,12 +167,11 @@ def tasks() -> Iterator[Finding]:
         if entry.yaml_path is not None and Path(entry.yaml_path).is_relative_to(folder)
     ]
     if ours:
-        yield Finding("tasks", "ok", f"lm-eval lists {len(ours)} from {folder}")
+        yield Finding("listed tasks", "ok", f"lm-eval lists {len(ours)} from {folder}")
     else:
         detail = f"lm-eval lists none from {folder}"
-        yield Finding(
-            "tasks", "FAIL", detail, f"{reinstall_command()}, or add --include_path {folder}"
-        )
+        remedy = f"{reinstall_command()}, or add --include_path {folder}"
+        yield Finding("listed tasks", "FAIL", detail, remedy)
 
 
 def devices() -> Iterator[Finding]:
@@ -189,18 +210,23 @@ def data() -> Iterator[Finding]:
 
 def shipped_models() -> Iterator[Finding]:
     """Look for the files of the models in the package."""
-    from lm_eval_ext.models.shipped import SHIPPED, model_path
+    from lm_eval_ext.models.shipped import SHIPPED, SHIPPED_DRAFTS, model_path
 
-    for name in SHIPPED:
+    whole = []
+    for name in (*SHIPPED, *SHIPPED_DRAFTS):
         folder = Path(model_path(name))
-        needed = ("config.json", "model.safetensors", "tokenizer.json")
+        needed: tuple[str, ...] = ("config.json", "model.safetensors", "tokenizer.json")
+        if name in SHIPPED_DRAFTS:
+            needed = ("drafts.json",)
         missing = [file for file in needed if not (folder / file).is_file()]
         if missing:
             detail = f"{folder} lacks {', '.join(missing)}"
             yield Finding(f"model files {name}", "FAIL", detail, reinstall_command())
         else:
-            size = sum(path.stat().st_size for path in folder.iterdir()) / 1e6
-            yield Finding(f"model files {name}", "ok", f"{size:.1f} MB in {folder}")
+            size = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
+            whole.append(f"{name} {size / 1e6:.1f} MB")
+    if whole:
+        yield Finding("model files", "ok", ", ".join(whole))
 
 
 def fetched_models() -> Iterator[Finding]:
@@ -221,7 +247,24 @@ def fetched_models() -> Iterator[Finding]:
 
 
 def sandbox() -> Iterator[Finding]:
-    """Attack the sandbox that model-written programs run in, and say which layers hold."""
+    """Start the sandbox that model-written programs run in."""
+    from lm_eval_ext.errors import UserError
+    from lm_eval_ext.grading.sandbox.pool import Pool
+
+    pool = Pool(size=1)
+    try:
+        back_end = pool.zygote().back_end
+    except UserError as error:
+        reasons, _, remedy = str(error).rpartition("): ")
+        yield Finding("sandbox", "warn", f"{reasons})", remedy)
+    else:
+        yield Finding("sandbox", "ok", f"{back_end} starts; --full attacks it")
+    finally:
+        pool.close()
+
+
+def attacks() -> Iterator[Finding]:
+    """Attack the sandbox, and say which layers hold."""
     from lm_eval_ext.errors import UserError
     from lm_eval_ext.grading.sandbox.layers import examine
     from lm_eval_ext.grading.sandbox.pool import Pool
@@ -230,18 +273,16 @@ def sandbox() -> Iterator[Finding]:
     try:
         zygote = pool.zygote()
         layers = examine(zygote)
-    except UserError as error:
-        reasons, _, remedy = str(error).rpartition("): ")
-        yield Finding("sandbox", "warn", f"{reasons})", remedy)
-        return
+    except UserError:
+        return  # `sandbox` said why
     finally:
         pool.close()
     broken = [layer.name for layer in layers if layer.needed and not layer.holds]
     if broken:
         detail = f"{zygote.back_end}: used as you said so, without: {', '.join(broken)}"
-        yield Finding("sandbox", "warn", detail, "see docs/sandbox.md")
+        yield Finding("attacks", "warn", detail, "see docs/sandbox.md")
     else:
-        yield Finding("sandbox", "ok", f"{zygote.back_end}: model-written programs are isolated")
+        yield Finding("attacks", "ok", f"{zygote.back_end}: model-written programs are isolated")
     for layer in layers:
         status: Status = "ok" if layer.holds else "warn"
         yield Finding(f"sandbox, {layer.name}", status, layer.detail)
@@ -261,6 +302,9 @@ LOOKS: tuple[Callable[[], Iterator[Finding]], ...] = (
     extras,
 )
 """What `examine` looks at, in order."""
+
+SLOW_LOOKS = (model_classes, listed_tasks, attacks)
+"""What it looks at as well on request."""
 
 
 def requirements(extra: str | None) -> Iterator[Requirement]:
@@ -305,9 +349,12 @@ def _one_line(error: Exception) -> str:
 class DoctorOptions:
     """Check the installation and say what is missing.
 
-    Example: lm-eval-ext doctor
+    Example: lm-eval-ext doctor --full
     """
 
+    full: bool = option(
+        "also load every model class, let lm-eval list all tasks, and attack the sandbox", False
+    )
     json: bool = option("print the report as JSON", False)
 
 
@@ -316,7 +363,7 @@ def run(options: DoctorOptions) -> int:
     findings = []
     logging.disable(logging.WARNING)  # the report says it in its own words
     try:
-        for finding in examine():
+        for finding in examine(full=options.full):
             findings.append(finding)
             if not options.json:
                 remedy = f" -> {finding.remedy}" if finding.remedy else ""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import importlib.metadata
 import json
+import re
 import types
 from pathlib import Path
 
@@ -83,10 +84,12 @@ def test_models_are_loaded_through_lm_eval(monkeypatch) -> None:
     found = {finding.subject: finding for finding in doctor.models()}
     assert found["model dummy"].status == "warn"
     assert "belongs to lm_eval.models.dummy" in found["model dummy"].detail
-    assert found["model nowhere"].status == "FAIL"
-    assert "nowhere" in found["model nowhere"].detail
-    assert "\n" not in found["model nowhere"].detail
-    assert found["model hf"].status == "ok"
+    assert (found["model nowhere"].status, found["models"].detail) == ("FAIL", "lm-eval knows hf")
+    loaded = {finding.subject: finding for finding in doctor.model_classes()}
+    assert loaded["model class nowhere"].status == "FAIL"
+    assert "nowhere" in loaded["model class nowhere"].detail
+    assert "\n" not in loaded["model class nowhere"].detail
+    assert loaded["model class hf"].status == "ok"
 
 
 @pytest.mark.parametrize(("seen", "status"), [(True, "ok"), (False, "FAIL")])
@@ -102,7 +105,7 @@ def test_tasks(monkeypatch, seen: bool, status: str) -> None:
     }
     manager = types.SimpleNamespace(task_index=index)
     monkeypatch.setattr(lm_eval.tasks, "TaskManager", lambda: manager)
-    (finding,) = doctor.tasks()
+    (finding,) = doctor.listed_tasks()
     assert finding.status == status
     assert bool(finding.remedy) == (not seen)
 
@@ -136,7 +139,9 @@ def test_data_folder(monkeypatch, tmp_path: Path) -> None:
 def test_shipped_model(monkeypatch, tmp_path: Path) -> None:
     import lm_eval_ext.models.shipped
 
-    assert set(statuses(doctor.shipped_models).values()) == {"ok"}
+    (whole,) = doctor.shipped_models()
+    assert whole.status == "ok"
+    assert re.search(r"tiny-epicar \d.* MB, tiny-drafts \d.* MB$", whole.detail)
     monkeypatch.setattr(lm_eval_ext.models.shipped, "model_path", lambda name: str(tmp_path))
     (tmp_path / "config.json").touch()
     finding = next(doctor.shipped_models())
@@ -170,10 +175,10 @@ def test_the_layers_of_the_sandbox_are_attacked(monkeypatch) -> None:
     """What it says holds is what held: with a layer left out, the line about it changes."""
     from lm_eval_ext.grading.sandbox import pool
 
-    found = statuses(doctor.sandbox)
-    if found == {"sandbox": "warn"}:
+    if statuses(doctor.sandbox) == {"sandbox": "warn"}:
         pytest.skip("no sandbox on this machine")
-    assert found["sandbox"] == "ok"
+    found = statuses(doctor.attacks)
+    assert found["attacks"] == "ok"
     for name in ("files outside cannot be read", "no network", "memory has a limit"):
         assert found[f"sandbox, {name}"] == "ok"
     monkeypatch.setattr(
@@ -185,8 +190,8 @@ def test_the_layers_of_the_sandbox_are_attacked(monkeypatch) -> None:
     assert "files outside cannot be read" in refused.detail
     assert pool.UNSANDBOXED in refused.remedy
     monkeypatch.setenv(pool.UNSANDBOXED, "1")
-    bare = {finding.subject: finding for finding in doctor.sandbox()}
-    assert bare["sandbox"].status == "warn"
+    bare = {finding.subject: finding for finding in doctor.attacks()}
+    assert bare["attacks"].status == "warn"
     assert bare["sandbox, files outside cannot be read"].status == "warn"
     assert bare["sandbox, files outside cannot be read"].detail == "it worked"
     assert bare["sandbox, seccomp"].detail == "left out"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import re
 from collections.abc import Sequence
 from pathlib import Path
@@ -20,6 +21,8 @@ if TYPE_CHECKING:
 
 MANIFEST = "drafts.json"
 """File in a folder of drafts whose ``drafts`` lists the folders of the models."""
+
+logger = logging.getLogger(__name__)
 
 _NAMES = (*SHIPPED_DRAFTS, *MODEL_NAMES)
 
@@ -142,6 +145,9 @@ def load_drafts(
         check_vocabulary(name, vocabulary, own, target_width=width, draft_width=draft_width)
         names.append(name)
         model_of_draft.append(_place_among(model, target, distinct))
+    if equal := [name for name, i in zip(names, model_of_draft, strict=True) if i is None]:
+        logger.warning("drafts=%s: equal to the target, from which they differ in nothing",
+                       "+".join(equal))  # fmt: skip
     return Drafts(tuple(names), tuple(distinct), tuple(model_of_draft))
 
 

@@ -35,6 +35,25 @@ class Removal(NamedTuple):
         """Return the heads removed from a layer."""
         return [head for at, head in self.heads if at == layer]
 
+    def described(self) -> str:
+        """Return what is removed, in a line.
+
+        Examples
+        --------
+        >>> Removal(heads=((0, 3), (0, 5), (2, 1))).described()
+        '3 heads (layer 0: 3, 5; layer 2: 1)'
+        >>> Removal(blocks=(4,)).described()
+        '1 block (4)'
+        """
+        if self.blocks:
+            blocks = ", ".join(map(str, self.blocks))
+            return f"{len(self.blocks)} block{'s' * (len(self.blocks) > 1)} ({blocks})"
+        by_layer: dict[int, list[str]] = {}
+        for layer, head in self.heads:
+            by_layer.setdefault(layer, []).append(str(head))
+        places = "; ".join(f"layer {layer}: {', '.join(h)}" for layer, h in by_layer.items())
+        return f"{len(self.heads)} head{'s' * (len(self.heads) != 1)} ({places or 'none'})"
+
 
 def unit_scores(scores: FloatArray, unit: str, layout: Layout) -> FloatArray:
     """Return one score per unit, shape (n_layers, units per layer).

@@ -58,10 +58,11 @@ def test_folders_without_drafts_are_refused(tmp_path, manifest, message):
     assert str(tmp_path) in str(error.value)
 
 
-def test_equal_models_are_held_once(load, random_model, draft_folder):
+def test_equal_models_are_held_once(caplog, load, random_model, draft_folder):
     other = random_model("qwen3")
     drafts = load([str(draft_folder), copy.deepcopy(other), random_model("llama"), other])
     assert drafts.model_of_draft == (0, 0, None, 0)
+    assert "equal to the target" in caplog.text
     assert len(drafts.models) == 1
 
 

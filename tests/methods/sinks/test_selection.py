@@ -7,7 +7,7 @@ import pytest
 
 from lm_eval_ext.errors import UserError
 from lm_eval_ext.methods.sinks.block_layout import Layout
-from lm_eval_ext.methods.sinks.selection import select, select_evenly
+from lm_eval_ext.methods.sinks.selection import Removal, select, select_evenly
 
 
 def layout(n_layers=6, n_heads=4, n_kv_heads=2):
@@ -98,3 +98,11 @@ def test_even_removal_of_all_or_of_blocks_is_refused():
         select_evenly(np.zeros((6, 4)), ratio=0.9, unit="kv_group", layout=layout())
     with pytest.raises(UserError, match="needs unit=head or unit=kv_group"):
         select_evenly(np.zeros((6, 4)), ratio=0.5, unit="attention", layout=layout())
+
+
+def test_a_removal_says_what_it_takes_out():
+    assert (
+        Removal(heads=((0, 1), (3, 0), (3, 2))).described() == "3 heads (layer 0: 1; layer 3: 0, 2)"
+    )
+    assert Removal(blocks=(1, 2)).described() == "2 blocks (1, 2)"
+    assert Removal().described() == "0 heads (none)"
