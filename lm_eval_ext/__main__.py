@@ -83,6 +83,7 @@ COMMANDS: dict[str, Command] = {
     "train temperature": Command(
         "training.tuning.temperature", "training.tuning.options:TemperatureOptions"
     ),
+    "wordings": Command("commands.wordings", "commands.wordings:WordingsOptions"),
 }
 """The sub-commands by name; a name of two words is a sub-command of a group."""
 

@@ -2,17 +2,39 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Iterator, Sequence
 
 import torch
 from transformers import PreTrainedModel
 
-from lm_eval_ext.engine.inputs import private_inputs
+from lm_eval_ext.engine.inputs import padded, private_inputs
 from lm_eval_ext.engine.packed_weights import packed_weights
 from lm_eval_ext.engine.private_cache import PrivateCache
 from lm_eval_ext.engine.prompt_tree import PromptTree
 from lm_eval_ext.engine.request import AttemptRequest
 from lm_eval_ext.engine.shared_prefix import forward, shared_prefix_mode
+
+
+def following_logits(model: torch.nn.Module, contexts: Sequence[Sequence[int]]) -> torch.Tensor:
+    """Return the logits of what follows each context, shape (n_contexts, vocabulary).
+
+    Parameters
+    ----------
+    model
+        A causal model, with adapters or without.
+    """
+    base = model.get_base_model() if hasattr(model, "get_base_model") else model
+    # On the right, where nothing attends to it.
+    ids, mask = padded(contexts, device=next(model.parameters()).device)
+    inputs = {"input_ids": ids, "attention_mask": mask, "use_cache": False}
+    columns, places = (mask.sum(dim=1) - 1).unique(return_inverse=True)
+    if "logits_to_keep" in inspect.signature(base.forward).parameters:
+        # The vocabulary is wide: other positions never reach it.
+        logits = model(**inputs, logits_to_keep=columns).logits
+    else:
+        logits = model(**inputs).logits[:, columns]
+    return logits[torch.arange(len(ids), device=places.device), places]
 
 
 @torch.inference_mode()

@@ -162,6 +162,12 @@ def asked(sample: Mapping[str, Any]) -> tuple[str, str]:
     return question_text(sample.get("doc") or {}, otherwise=prompt), prompt
 
 
+def attempt_texts(sample: Mapping[str, Any]) -> list[str]:
+    """Return the texts of a sample's attempts, in the order of its ``attempts``."""
+    responses = sample["resps"]
+    return list(responses[0]) if len(responses) == 1 else [one[0] for one in responses]
+
+
 def _are_attempts(value: Any) -> bool:
     """Tell whether a sample's attempts are the objects that `attempt_details` makes."""
     return (

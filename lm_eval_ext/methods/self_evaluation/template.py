@@ -40,6 +40,20 @@ class SelfEvalTemplate:
         return SEPARATOR + self.prompt
 
 
+WORDINGS = (
+    SelfEvalTemplate(),
+    SelfEvalTemplate(
+        "Is this solution right or wrong? Reply with one letter. A) Right B) Wrong. Reply:"
+    ),
+    SelfEvalTemplate("Would an expert accept the final answer above? A) Accept B) Reject. Letter:"),
+    # The letters change places: a model that merely likes one of them shows here.
+    SelfEvalTemplate(
+        "Is the answer correct? Choose ONLY one letter. A) No B) Yes. Your choice:", (" B", " A")
+    ),
+)
+"""Four wordings of the question; the first is the default. The others are ours."""
+
+
 def read_template(
     prompt: str | None = None, labels: str | Sequence[str] | None = None
 ) -> SelfEvalTemplate:

@@ -8,7 +8,6 @@ groups that enter an update half of the rollouts may be right whatever the model
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -16,7 +15,7 @@ import torch
 import torch.nn.functional as F
 from transformers import TrainerCallback
 
-from lm_eval_ext.engine.inputs import padded
+from lm_eval_ext.engine.teacher_forcing import following_logits
 from lm_eval_ext.methods.self_evaluation.layout import SelfEvalLayout
 
 if TYPE_CHECKING:
@@ -81,7 +80,7 @@ class SelfEvaluationStep(TrainerCallback):
         for start in range(0, len(rows), args.per_device_train_batch_size):
             part = rows[start : start + args.per_device_train_batch_size]
             with accelerator.autocast():
-                logits = self._label_logits(model, part).float()
+                logits = following_logits(model, [row.context for row in part]).float()
             labels = torch.tensor([row.label for row in part], device=logits.device)
             losses = F.cross_entropy(logits, labels, reduction="sum")
             losses.backward()
@@ -97,17 +96,3 @@ class SelfEvaluationStep(TrainerCallback):
         metrics = self.trainer._metrics["train"]
         metrics["self_eval/loss"].append(loss / count)
         metrics["self_eval/brier"].append(brier / count)
-
-    def _label_logits(self, model: torch.nn.Module, rows: Sequence[Row]) -> torch.Tensor:
-        """Return the logits of what follows each context, shape (n_rows, vocabulary)."""
-        # On the right, where nothing attends to it.
-        contexts = [row.context for row in rows]
-        ids, mask = padded(contexts, device=self.trainer.accelerator.device)
-        inputs = {"input_ids": ids, "attention_mask": mask, "use_cache": False}
-        columns, places = (mask.sum(dim=1) - 1).unique(return_inverse=True)
-        if "logits_to_keep" in inspect.signature(self.trainer.policy.model.forward).parameters:
-            # The vocabulary is wide: other positions never reach it.
-            logits = model(**inputs, logits_to_keep=columns).logits
-        else:
-            logits = model(**inputs).logits[:, columns]
-        return logits[torch.arange(len(ids), device=places.device), places]

@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 
 from lm_eval_ext.data.question_text import question_text
 from lm_eval_ext.errors import UserError
-from lm_eval_ext.leaderboard.run_files import newest_run, read_samples
+from lm_eval_ext.leaderboard.run_files import attempt_texts, newest_run, read_samples
 from lm_eval_ext.training.run import SETTINGS
 from lm_eval_ext.training.self_training.folders import Stage, read_attempts
 from lm_eval_ext.training.self_training.problems import (
@@ -221,7 +221,6 @@ def _answered(sample: Mapping[str, Any], path: Path) -> Answered:
         raise UserError(
             f"attempts-from={path.parent}: {what}, which cannot be learned from samples of lm_eval"
         )
-    texts = sample["resps"][0] if len(sample["resps"]) == 1 else [r[0] for r in sample["resps"]]
     lines = [
         {
             "attempt": i,
@@ -231,7 +230,7 @@ def _answered(sample: Mapping[str, Any], path: Path) -> Answered:
             "box_completed": False,
             "n_cut_prompt_tokens": 0,
         }
-        for i, (text, one) in enumerate(zip(texts, details, strict=True))
+        for i, (text, one) in enumerate(zip(attempt_texts(sample), details, strict=True))
     ]
     question = question_text(sample["doc"], otherwise=sample["arguments"]["gen_args_0"]["arg_0"])
     return Answered(question, sample["doc"], lines)
