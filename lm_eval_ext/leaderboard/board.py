@@ -11,6 +11,7 @@ from typing import Any
 from lm_eval_ext.checks import is_number
 from lm_eval_ext.leaderboard.entry import digest_of
 from lm_eval_ext.leaderboard.formatting import one_line, printed
+from lm_eval_ext.leaderboard.noise import noise_of
 from lm_eval_ext.leaderboard.run_data import RunOutput
 from lm_eval_ext.leaderboard.run_ranking import places
 
@@ -74,6 +75,10 @@ def board_of(runs: Sequence[RunOutput], *, metrics: Sequence[str] = ("*",)) -> d
         "tasks": tasks,
         "cells": cells,
         "details": _details(runs, ids),
+        "noise": [
+            one._asdict()
+            for one in noise_of(runs, [(str(task["name"]), "pass@1") for task in tasks])
+        ],
     }
 
 

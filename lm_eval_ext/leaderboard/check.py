@@ -6,10 +6,11 @@ import math
 from itertools import groupby
 
 from lm_eval_ext.errors import UserError
-from lm_eval_ext.leaderboard.compare import family
+from lm_eval_ext.leaderboard.compare import family, print_noise
 from lm_eval_ext.leaderboard.comparison_rows import difference_columns, named, value_column
 from lm_eval_ext.leaderboard.console import Column, print_json, print_table, table_console
 from lm_eval_ext.leaderboard.formatting import one_line
+from lm_eval_ext.leaderboard.noise import noise_of
 from lm_eval_ext.leaderboard.options import CheckOptions
 from lm_eval_ext.leaderboard.run_arguments import pooled_patterns, resolve
 from lm_eval_ext.leaderboard.run_comparison import MetricComparison, compare_runs
@@ -35,7 +36,9 @@ def run(options: CheckOptions) -> int:
     status = 1 if any(v in (WORSE, UNDEFINED) for v in verdicts) else 0
     if options.json:
         rows = [{**c._asdict(), "verdict": v} for c, v in zip(tested, verdicts, strict=True)]
-        print_json({"runs": [baseline.label, checked.label], "metrics": rows})
+        record = {"runs": [baseline.label, checked.label], "metrics": rows}
+        metrics = [(c.task, c.metric) for c in tested]
+        print_json({**record, "noise": noise_of([baseline, checked], metrics)})
         return status
     markdown = options.markdown
     console = table_console(markdown=markdown)
@@ -65,6 +68,7 @@ def run(options: CheckOptions) -> int:
             title=task,
             markdown=markdown,
         )
+    print_noise(console, [baseline, checked], listed, markdown=markdown)
     untested = sum(math.isnan(c.p_values[0] or 0) for c in tested)
     console.print(
         f"{_summary(baseline, checked, verdicts, alpha=options.alpha)} {family(tested)}; +/=/-: "

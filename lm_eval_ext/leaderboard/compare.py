@@ -17,6 +17,7 @@ from lm_eval_ext.leaderboard.comparison_rows import (
 from lm_eval_ext.leaderboard.console import Column, print_json, print_table, table_console
 from lm_eval_ext.leaderboard.formatting import one_line
 from lm_eval_ext.leaderboard.line_plots import plot_pass_at_k
+from lm_eval_ext.leaderboard.noise import NOISE, Noise, noise_columns, noise_of
 from lm_eval_ext.leaderboard.options import CompareOptions
 from lm_eval_ext.leaderboard.run_arguments import pooled_patterns, resolve
 from lm_eval_ext.leaderboard.run_comparison import MetricComparison, compare_runs
@@ -29,11 +30,13 @@ def run(options: CompareOptions) -> int:
     runs = [resolve(name, results=options.results, pooled=pooled) for name in options.runs]
     compared = compare_runs(runs, metrics=options.metrics)
     if options.json:
-        print_json({"runs": [run.label for run in runs], "metrics": compared})
+        record = {"runs": [run.label for run in runs], "metrics": compared}
+        print_json({**record, "noise": _noise(runs, compared)})
         return 0
     markdown = options.markdown
     console = table_console(markdown=markdown)
     print_comparison(console, runs, compared, markdown=markdown)
+    print_noise(console, runs, compared, markdown=markdown)
     console.print(footnote(runs, compared), soft_wrap=markdown or not console.is_terminal)
     if options.plot is not None:
         plot_pass_at_k(runs, options.plot)
@@ -88,6 +91,24 @@ def print_comparison(
         )
 
 
+def print_noise(
+    console: Console,
+    runs: list[RunOutput],
+    compared: list[MetricComparison],
+    *,
+    markdown: bool = False,
+) -> None:
+    """Print what the noise of the values and differences is made of; as `print_comparison`."""
+    for task, rows in groupby(_noise(runs, compared), key=lambda one: one.task):
+        columns = noise_columns(list(rows))
+        title = f"{task}: {NOISE}"
+        print_table(console, columns[:2], [[columns[2:]]], title=title, markdown=markdown)
+
+
+def _noise(runs: list[RunOutput], compared: list[MetricComparison]) -> list[Noise]:
+    return noise_of(runs, [(c.task, c.metric) for c in compared])
+
+
 def page_command(runs: Sequence[str]) -> str:
     """Return the command that makes the page of some runs and opens it."""
     return f"lm-eval-ext leaderboard build {shlex.join(runs)} --output board --open"
@@ -104,7 +125,7 @@ def footnote(runs: list[RunOutput], compared: list[MetricComparison]) -> str:
         f"95% interval of paired questions; * below {ALPHA} after Holm's correction over "
         f"{family(compared)}. +/=/-: questions with a larger, equal, smaller value than "
         f"{one_line(runs[0].label)}. MDE: smallest true difference found with 80% probability at "
-        f"5%, uncorrected. Whole runs: {cost}."
+        f"5%, uncorrected (of a value: from a known number). Whole runs: {cost}."
         + f" Up to {left_out} questions have no value in a run and are left out." * bool(left_out)
         + (
             " ~ Values of single questions are not known in both runs, which are taken for "

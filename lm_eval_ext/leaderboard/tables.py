@@ -11,6 +11,7 @@ from lm_eval_ext.leaderboard.formatting import (
     NOT_KNOWN,
     csv_text,
     latex_text,
+    markdown_table,
     markdown_text,
 )
 from lm_eval_ext.scoring.headline import MAIN, select
@@ -67,8 +68,25 @@ def as_csv(board: Board) -> str:
 def as_markdown(board: Board, *, columns: Sequence[str] = COLUMNS) -> str:
     """Return the board as Markdown: models x tasks, then a table of each task."""
     tables = _tables(board, columns, _Form(markdown_text, "**VALUE**", _markdown))
-    blocks = [f"## {markdown_text(title)}\n\n{note}{table}" for title, note, table in tables]
+    blocks = [
+        f"## {markdown_text(title)}\n\n{note}{table}{_noise(board, title)}"
+        for title, note, table in tables
+    ]
     return "\n\n".join(["# Leaderboard", NOTE, *blocks]) + "\n"
+
+
+def _noise(board: Board, task: str) -> str:
+    """Return the table of what the noise of a task is made of, where that is known."""
+    # It imports what the options of the commands, which are read for --help, must not.
+    from lm_eval_ext.leaderboard.noise import NOISE, Noise, noise_columns
+
+    rows = [Noise(**row) for row in board["noise"] if row["task"] == task]
+    if not rows:
+        return ""
+    columns = noise_columns(rows)
+    cells = [list(row) for row in zip(*(one.cells for one in columns), strict=True)]
+    table = markdown_table([one.heading for one in columns], cells)
+    return f"\n\n{NOISE[0].upper()}{NOISE[1:]}.\n\n{table}"
 
 
 def as_latex(board: Board, *, columns: Sequence[str] = COLUMNS) -> str:

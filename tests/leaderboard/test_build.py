@@ -67,7 +67,7 @@ def test_numbers_are_those_of_score_in_every_form(made_up_runs, board, tmp_path)
 
 
 def test_schema(board):
-    assert board.keys() == {"schema", "runs", "tasks", "cells", "details"}
+    assert board.keys() == {"schema", "runs", "tasks", "cells", "details", "noise"}
     assert board["schema"] == "lm_eval_ext.board/1"
     assert board["runs"][0].keys() == {
         *("id", "label", "model", "wrapper", "date", "settings", "versions", "seconds", "folder")
@@ -137,7 +137,7 @@ def test_foreign_texts_mean_nothing(made_up_runs, text):
     markdown = as_markdown(board)
     rows = [line for line in markdown.splitlines() if line.startswith("| ")]
     counts = {len(re.findall(r"(?<!\\)\|", row)) for row in rows}
-    assert len(counts) == 1  # no cell of its own, no line of its own
+    assert len(counts) == 2  # of values and of noise: no cell of its own, no line of its own
     assert not re.search(r"(?<!\\)[<`\[]", markdown)
     latex = as_latex(board)
     assert not re.search(r"\\input|(?<!\\)[#^~]|(?<!\\)\$(?!\\)(?!&)x", latex)

@@ -37,7 +37,7 @@ def entry(store, label):
 def test_a_worse_run_fails_and_shows_what_moved(checked, store, made_up_runs):
     status, out = checked(made_up_runs["weak"], "--baseline", entry(store, "able"))
     assert status == 1
-    (row,) = [line for line in out.splitlines() if "pass@1 " in line]
+    row = next(line for line in out.splitlines() if "pass@1 " in line)
     assert "worse" in row
     assert "<0.001*" in row
     assert "FAILED: weak against able" in out

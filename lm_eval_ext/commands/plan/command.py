@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Literal
 
-from lm_eval_ext.checks import check_at_least, option, required
+from lm_eval_ext.checks import check_at_least, option
 from lm_eval_ext.commands.plan.hardware import find_device
 from lm_eval_ext.commands.plan.task_workload import task_workload
 from lm_eval_ext.commands.plan.workload import RunNumbers, Workload, workload_of_numbers
@@ -20,7 +21,7 @@ class PlanOptions:
     Example: lm-eval-ext plan --pretrained tiny --tasks tiny_gsm8k_passn --gpu h200
     """
 
-    pretrained: str = required(
+    pretrained: str | None = option(
         "Hub id, folder, config.json or known name; weights are read by --measure only"
     )
     tasks: str | None = option(
@@ -42,24 +43,52 @@ class PlanOptions:
         bare=60.0,
     )
     apply_chat_template: bool = option("with --measure: as lm-eval's option", False)
+    detect: float | None = option(
+        "print instead how many attempts and questions it takes to see such a difference between "
+        "two runs, as 0.02, from the noise of --pilot"
+    )
+    pilot: tuple[Path, ...] = option(
+        "with --detect: finished runs, a method and its baseline on the same questions, or one run",
+        (),
+    )
     json: bool = option("print every number as JSON", False)
 
     def __post_init__(self) -> None:
         check_at_least(self, gpus=1, batch_size=1, measure=1)
+        if self.detect is not None:
+            if not 0 < self.detect < 1:
+                raise UserError(f"--detect={self.detect:g} must be between 0 and 1, such as 0.02")
+            if len(self.pilot) not in (1, 2):
+                raise UserError("--detect needs --pilot RUN,BASELINE: one or two finished runs")
+        elif self.pretrained is None:
+            raise UserError("--pretrained is missing: give a model, or --detect with --pilot")
 
 
 def run(options: PlanOptions) -> int:
     """Print the plan; return the exit status."""
-    return _plan(options) if options.measure is None else _measure(options, options.measure)
+    if options.detect is not None:
+        return _detect(options, options.detect)
+    assert options.pretrained is not None
+    if options.measure is not None:
+        return _measure(options, options.pretrained, options.measure)
+    return _plan(options, options.pretrained)
 
 
-def _measure(options: PlanOptions, seconds: float) -> int:
+def _detect(options: PlanOptions, effect: float) -> int:
+    from lm_eval_ext.commands.plan.detect import as_text, sizes_to_detect
+
+    sizes = sizes_to_detect(effect, options.pilot)
+    print(json.dumps(sizes, indent=1) if options.json else as_text(effect, sizes))
+    return 0
+
+
+def _measure(options: PlanOptions, pretrained: str, seconds: float) -> int:
     if options.tasks is None:
         raise UserError("--measure needs --tasks, whose questions it asks")
     from lm_eval_ext.commands.plan.measure import measure
 
     found = measure(
-        options.pretrained,
+        pretrained,
         options.tasks,
         options.numbers,
         seconds=seconds,
@@ -72,18 +101,18 @@ def _measure(options: PlanOptions, seconds: float) -> int:
     return 0
 
 
-def _plan(options: PlanOptions) -> int:
+def _plan(options: PlanOptions, pretrained: str) -> int:
     # Wrong options are told before anything slow is imported.
     device = find_device(
         options.gpu, memory_gb=options.memory_gb, bandwidth_gb_s=options.bandwidth_gb_s
     )
-    workload = _workload(options)
+    workload = _workload(options, pretrained)
 
     from lm_eval_ext.commands.plan.cost import Run
     from lm_eval_ext.commands.plan.model_shape import BYTES_OF_DTYPE, read_shape
     from lm_eval_ext.commands.plan.report import as_json, plan_of, text
 
-    shape = read_shape(options.pretrained)
+    shape = read_shape(pretrained)
     dtype = shape.dtype if options.dtype == "auto" else options.dtype
     if dtype not in BYTES_OF_DTYPE:
         raise UserError(f"{shape.name} is stored as {dtype}: give --dtype, such as bfloat16")
@@ -101,7 +130,7 @@ def _plan(options: PlanOptions) -> int:
     return 0
 
 
-def _workload(options: PlanOptions) -> Workload:
+def _workload(options: PlanOptions, pretrained: str) -> Workload:
     if options.tasks is None:
         return workload_of_numbers(options.numbers)
-    return task_workload(options.tasks, options.pretrained, options.numbers)
+    return task_workload(options.tasks, pretrained, options.numbers)
