@@ -46,6 +46,7 @@ class Command(NamedTuple):
 
 
 COMMANDS: dict[str, Command] = {
+    "annotate": Command("commands.annotate", "commands.annotate_options:AnnotateOptions"),
     "diagnose rsp": Command("commands.diagnose_rsp", "commands.diagnose_options:RspOptions"),
     "doctor": Command("commands.doctor", "commands.doctor:DoctorOptions"),
     "fetch": Command("models.fetching.command", "models.fetching.command:FetchOptions"),

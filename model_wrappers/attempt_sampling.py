@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 from abc import ABC, abstractmethod
-from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, replace
 from functools import partial
@@ -205,15 +204,12 @@ class AttemptSampling(KeyedArguments, ABC):
         if self._calibrator is not None:
             prompts = (text_hash(request.prompt) for request in wanted)
             self._calibrator.refuse(prompts, "this run")
-        by_settings: dict[str, list[int]] = defaultdict(list)
-        for i, request in enumerate(wanted):
-            by_settings[repr((*request,)[2:])].append(i)
         generations: list[Generation] = [Generation()] * len(requests)
         progress = self.show_progress(wanted, disable=disable_tqdm or self.rank != 0)
         self._timing = Timing(self.device, tell=progress.count)
         with self._timing.part("everything else"):
             with stopped_cleanly(self.store), progress:
-                for indices in by_settings.values():
+                for indices in harness.by_settings(wanted):
                     group = self._group([wanted[i] for i in indices])
                     progress.expect(group.attempts)
                     for done in self._answered(group):

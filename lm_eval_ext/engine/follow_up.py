@@ -133,6 +133,20 @@ class CachedReader:
             yield i, _chosen(logits, self._follow_up.readout_ids)[0]
 
 
+def read_again(
+    model: PreTrainedModel, follow_up: FollowUp, finished: Sequence[FinishedAttempt]
+) -> list[Readout | None]:
+    """Return what `CachedReader.read` returns, for attempts of which no cache is left."""
+    wanted = follow_up.requests(finished)
+    distinct = {_key(request): request for request in wanted if request is not None}
+    # What common beginnings hold is read once where they stand together.
+    in_order = sorted(distinct.items(), key=lambda item: item[1].prompt_ids)
+    reader = CachedReader(model, follow_up)
+    read = dict(reader._read_again([(i, request) for i, (_, request) in enumerate(in_order)]))
+    found = {key: read[i] for i, (key, _) in enumerate(in_order)}
+    return [None if request is None else found[_key(request)] for request in wanted]
+
+
 def read_uncached(
     model: PreTrainedModel, follow_up: FollowUp, finished: Sequence[FinishedAttempt]
 ) -> list[Readout | None]:

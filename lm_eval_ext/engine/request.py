@@ -86,7 +86,7 @@ class AttemptResult:
 
     token_ids: tuple[int, ...]
     finish_reason: FinishReason
-    statistics: TokenStatistics
+    statistics: TokenStatistics | None
     readout: tuple[float, ...] | None = None
 
 

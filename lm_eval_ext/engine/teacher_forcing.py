@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Iterator, Sequence
+from typing import Any
 
 import torch
 from transformers import PreTrainedModel
@@ -16,7 +17,7 @@ from lm_eval_ext.engine.request import AttemptRequest
 from lm_eval_ext.engine.shared_prefix import forward, shared_prefix_mode
 
 
-def following_logits(model: torch.nn.Module, contexts: Sequence[Sequence[int]]) -> torch.Tensor:
+def following_logits(model: Any, contexts: Sequence[Sequence[int]]) -> torch.Tensor:
     """Return the logits of what follows each context, shape (n_contexts, vocabulary).
 
     Parameters

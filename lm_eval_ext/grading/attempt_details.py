@@ -24,13 +24,14 @@ class AttemptDetails(TypedDict, total=False):
     ``attempt`` (its number) is always there, ``answer`` (canonical, null when invalid), ``correct``
     and possibly ``reason`` when it was graded. The rest comes from the record of a `Generation` and
     is absent for models that return plain strings: ``finish_reason`` (``stop``, ``eos`` or
-    ``length``), ``n_tokens``, the means over the tokens ``mean_logprob``, ``mean_entropy`` and
-    ``mean_self_certainty`` in nats and ``mean_margin`` in [0, 1], the sources
-    ``lowest_window_logprob``, ``tail_logprob`` and ``answer_logprob``, and what a wrapper adds:
-    ``probabilities``, ``uncertainties`` and ``token_scores`` by name, and ``extra``. An attempt
-    with a thought has ``unfinished_thought`` and, where they are known, ``n_thinking_tokens`` and
-    ``n_thinking_characters``, those of the response.
-    Tokens that a thinking budget forced are in neither means nor token scores.
+    ``length``), ``n_tokens``, ``token_ids`` (with the stop string or the end of sequence), the
+    means over the tokens ``mean_logprob``, ``mean_entropy`` and ``mean_self_certainty`` in nats and
+    ``mean_margin`` in [0, 1], the sources ``lowest_window_logprob``, ``tail_logprob`` and
+    ``answer_logprob``, and what a wrapper adds: ``probabilities``, ``uncertainties`` and
+    ``token_scores`` by name, and ``extra``. An attempt with a thought has ``unfinished_thought``
+    and, where they are known, ``n_thinking_tokens`` and ``n_thinking_characters``, those of the
+    response. Tokens that a thinking budget forced are in neither means nor token scores; their
+    places are ``forced_tokens``.
     """
 
     attempt: int
@@ -39,6 +40,8 @@ class AttemptDetails(TypedDict, total=False):
     reason: str
     finish_reason: str
     n_tokens: int
+    token_ids: list[int]
+    forced_tokens: list[int]
     unfinished_thought: bool
     n_thinking_tokens: int
     n_thinking_characters: int
@@ -88,6 +91,9 @@ def attempt_details(
         return details
     details["attempt"] = record.attempt
     details.update(cast(AttemptDetails, attempt_summary(record)))
+    details["token_ids"] = list(record.token_ids)
+    if not record.chosen.all():
+        details["forced_tokens"] = np.flatnonzero(~record.chosen).tolist()
     if (sure := graded_answer_logprob(record, details.get("answer"))) is not None:
         details["answer_logprob"] = sure
     if record.token_scores:

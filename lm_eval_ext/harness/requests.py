@@ -9,7 +9,7 @@ from __future__ import annotations
 import copy
 import inspect
 import logging
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from functools import partial
@@ -94,6 +94,14 @@ def generation_requests(lm: HFLM, requests: Sequence[Instance]) -> list[Generati
         )
         seen[id(instance)] += 1
     return result
+
+
+def by_settings(requests: Sequence[GenerationRequest]) -> list[list[int]]:
+    """Return the indices of requests, those of equal settings together."""
+    found: dict[str, list[int]] = defaultdict(list)
+    for i, request in enumerate(requests):
+        found[repr((*request,)[2:])].append(i)
+    return list(found.values())
 
 
 def with_seed(request: Instance, seed: int) -> Instance:

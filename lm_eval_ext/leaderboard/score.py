@@ -95,7 +95,8 @@ def _plan(
     if metadata.get("metrics") in SINGLE_ANSWER:
         changes = {name: value for name, value in changes.items() if name not in _OF_ATTEMPTS}
     changed_settings(metadata, changes)
-    grader = _grader(task, metadata, options) if options.regrade else None
+    judges = options.regrade or metadata.get("ungraded")  # annotated lines of another tool
+    grader = _grader(task, metadata, options) if judges else None
     return task, {"metadata": metadata, "changes": changes, "grader": grader}
 
 

@@ -53,6 +53,7 @@ def test_details_of_a_generation_hold_its_record():
         "reason": "timeout",
         "finish_reason": "length",
         "n_tokens": 3,
+        "token_ids": [7, 8, 9],
         "mean_logprob": pytest.approx(-3.25 / 3, abs=1e-12),
         "mean_entropy": 0.5,
         "mean_self_certainty": 3.0,

@@ -121,6 +121,8 @@ def joined(first: AttemptResult, completion: AttemptResult) -> AttemptResult:
 
     The tokens of the lead-in are in neither: the model did not choose them.
     """
+    assert first.statistics is not None
+    assert completion.statistics is not None
     statistics = (
         np.concatenate(parts) for parts in zip(first.statistics, completion.statistics, strict=True)
     )
