@@ -77,6 +77,7 @@ COMMANDS: dict[str, Command] = {
     "train epicar": Command(
         "training.self_training.train", "training.self_training.settings:EpicarOptions"
     ),
+    "train eu-fit": Command("training.tuning.eu_fit", "training.tuning.options:EUFitOptions"),
     "train star": Command(
         "training.self_training.train", "training.self_training.settings:StarOptions"
     ),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Iterator, Sequence
 from functools import cached_property, partial
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, get_args
 
 import numpy as np
@@ -12,6 +13,7 @@ import torch
 from tqdm import tqdm
 
 from lm_eval_ext.checks import check_choice
+from lm_eval_ext.data.question_text import text_hash
 from lm_eval_ext.engine.decoding import Decoder
 from lm_eval_ext.engine.fallback import FallbackDecoder
 from lm_eval_ext.engine.kept_logits import KeepingDecoder, LogitStore
@@ -21,6 +23,7 @@ from lm_eval_ext.engine.request import AttemptRequest
 from lm_eval_ext.errors import UserError
 from lm_eval_ext.harness.requests import GenerationRequest
 from lm_eval_ext.methods.epistemic.drafts import load_drafts
+from lm_eval_ext.methods.epistemic.fitted import FITTED, read_eu_fit
 from lm_eval_ext.methods.epistemic.forced_model import ForcedModel
 from lm_eval_ext.methods.epistemic.reference import AttemptKey, NoiseScope, TokurReference
 from lm_eval_ext.methods.epistemic.response_scoring import FinishedAttempt, ResponseScorer, Scores
@@ -33,6 +36,7 @@ from lm_eval_ext.store.argument_effects import NO_EFFECT, Effect
 from lm_eval_ext.store.sampling_group import Sampled, SamplingGroup
 
 if TYPE_CHECKING:
+    from lm_eval.api.instance import Instance
     from transformers import PreTrainedModel
 
 logger = logging.getLogger(__name__)
@@ -42,8 +46,8 @@ Aggregate = Literal["sum", "mean", "max"]
 _AGGREGATES: dict[str, Callable[..., Any]] = {"sum": np.sum, "mean": np.mean, "max": np.max}
 # Uncertainty of the sequence by the name of the score it is aggregated from.
 _UNCERTAINTIES = {
-    "eu": "draft_eu",
     "jsd": "draft_jsd",
+    "eu": "draft_eu",
     "kl": "draft_kl",
     "reference_eu": "tokur_eu",
     "reference_tu": "tokur_tu",
@@ -93,6 +97,9 @@ class DraftEU(SampledLM):
         ``"sequence"``, one set of weights per sample, or ``"token"``, fresh noise per token.
     corrected
         Multiply the reference's epistemic uncertainty by M/(M-1).
+    eu_fit
+        File of ``lm-eval-ext train eu-fit``: adds ``eu_fitted`` per token and ``draft_eu_fitted``,
+        the estimate on the scale of the reference. A store keeps attempts without it.
     **sampled_arguments
         As for `SampledLM`; ``seed`` also seeds the reference.
 
@@ -118,6 +125,7 @@ class DraftEU(SampledLM):
             Effect("annotation", "draft_eu"),
         ),
         "draft_device": NO_EFFECT,
+        "eu_fit": NO_EFFECT,  # added to what a store gives back
     }  # fmt: skip
 
     def __init__(
@@ -135,6 +143,7 @@ class DraftEU(SampledLM):
         modules: str | Sequence[str] = "q_proj+v_proj",
         noise_scope: NoiseScope = "sequence",
         corrected: bool = False,
+        eu_fit: str | Path | None = None,
         **sampled_arguments: Any,
     ) -> None:
         check_choice("aggregate", aggregate, get_args(Aggregate))
@@ -146,6 +155,7 @@ class DraftEU(SampledLM):
                 "prompt, without a lead-in between them; use --model epicar or sampled"
             )
         dtype = _torch_dtype(draft_dtype)
+        self._fit = read_eu_fit(eu_fit)
         self._store = LogitStore(int(_KEPT_SHARE * free_bytes(torch.device("cpu"))))
         self._kept_by_request: dict[AttemptRequest, list[int]] = {}
         self._kept_by_generation: dict[int, list[int]] = {}
@@ -216,6 +226,28 @@ class DraftEU(SampledLM):
             parameters,
             buffers,
             kept / 1e9,
+        )
+
+    def generate_until(
+        self, requests: list[Instance], disable_tqdm: bool = False
+    ) -> list[Generation]:
+        """Answer lm-eval's generation requests, with the fitted estimate where there is a fit."""
+        if self._fit is not None:
+            self._fit.refuse(text_hash(str(request.args[0])) for request in requests)
+        generations = super().generate_until(requests, disable_tqdm)
+        return [self._with_fitted(generation) for generation in generations]
+
+    def _with_fitted(self, generation: Generation) -> Generation:
+        if self._fit is None:
+            return generation
+        fitted = self._fit.estimate(generation.record.token_scores)
+        of_tokens = fitted[generation.record.chosen]
+        summary = {how: float(f(of_tokens)) for how, f in _AGGREGATES.items()}
+        name = "draft_eu_fitted"
+        return generation.annotated(
+            uncertainties={name: summary[self.aggregate]},
+            token_scores={FITTED: fitted},
+            extra={name: summary},
         )
 
     def annotate(

@@ -16,8 +16,9 @@ from lm_eval_ext.metrics import UndefinedMetricWarning
 
 REFERENCE = "reference_eu"
 ESTIMATES = {
-    "draft_eu": "eu",
     "draft_jsd": "jsd",
+    "draft_eu_fitted": "eu_fitted",
+    "draft_eu": "eu",
     "draft_kl": "kl",
     "single_draft": "single_draft",
     "target_entropy": "target_entropy",

@@ -11,6 +11,7 @@ import pytest
 import torch
 from kept_index import LM_EVAL
 
+from lm_eval_ext.data.question_text import text_hash
 from lm_eval_ext.engine.kept_logits import KeepingDecoder
 from lm_eval_ext.errors import UserError
 from lm_eval_ext.methods.epistemic.weight_perturbation import WeightPerturbation
@@ -358,3 +359,26 @@ def test_through_the_command(tmp_path, random_model, tiny_tokenizer):
     record = json.loads(results.read_text())["config"]["lm_eval_ext"]["draft_eu"]
     assert [name.rpartition("/")[2] for name in record["drafts"]] == ["draft-0", "draft-1"]
     assert record["reference"]["samples"] == 2
+
+
+def test_a_fit_maps_the_parts_to_the_scale_of_the_reference(make_lm, make_requests, tmp_path):
+    record = {"format": "lm_eval_ext.eu_fit/1", "jsd": 2.0, "kl": 0.5, "intercept": -0.01}
+    path = tmp_path / "fit.json"
+    path.write_text(json.dumps({**record, "prompts": []}))
+    store = {"store": tmp_path / "store"}
+    plain = make_lm(**store).generate_until(make_requests(n_attempts=1), True)
+    kept = make_lm(**store, eu_fit=path)
+    fitted = kept.generate_until(make_requests(n_attempts=1), True)
+    assert kept.store.n_appended == 0  # no attempt is drawn again
+    for one, other in zip(fitted, plain, strict=True):
+        scores = other.record.token_scores
+        expected = np.maximum(2.0 * scores["jsd"] + 0.5 * scores["kl"] - 0.01, 0)
+        found = one.record.token_scores["eu_fitted"]
+        np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-7)
+        assert one.record.uncertainties["draft_eu_fitted"] == pytest.approx(found.sum(), rel=1e-5)
+        assert one == other
+    prompt = make_requests(n_attempts=1)[0].args[0]
+    known = {**record, "prompts": [text_hash(prompt)]}
+    path.write_text(json.dumps(known))
+    with pytest.raises(UserError, match="was fitted on"):
+        make_lm(eu_fit=path).generate_until(make_requests(n_attempts=1), True)

@@ -1,4 +1,4 @@
-"""The options of ``train tau|temperature|calibrator``; imports nothing heavy."""
+"""The options of ``train tau|temperature|calibrator|eu-fit``; imports nothing heavy."""
 
 from __future__ import annotations
 
@@ -42,6 +42,22 @@ class TemperatureOptions:
     tasks: tuple[str, ...] = option("only these tasks of the run", ())
     source: str = option("name of the probability", "self_eval")
     output: Path | None = option("file to write; by default temperature.json in the run's folder")
+
+
+@dataclass(frozen=True)
+class EUFitOptions:
+    """Fit the drafts' uncertainty to the scale of the reference on training problems.
+
+    Example: lm-eval-ext train eu-fit runs/train --output eu_fit.json
+    """
+
+    run: Path = required(
+        "folder of an lm_eval run (--output_path) of --model draft-eu with reference=tokur and "
+        "--log_samples on training problems"
+    )
+    _: KW_ONLY
+    output: Path = required("the JSON file")
+    tasks: tuple[str, ...] = option("only these tasks of the run", ())
 
 
 @dataclass(frozen=True)
