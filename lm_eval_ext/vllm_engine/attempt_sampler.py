@@ -75,23 +75,15 @@ class _Row(NamedTuple):
     output_ids: Sequence[int]
 
 
-class AttemptSampler(LogitsProcessor):
-    """vLLM's logits processor for attempts; rows without an instruction are left alone."""
+class AttemptChoices:
+    """Chooses attempts' tokens and reads logits, whichever of vLLM's interfaces asks."""
 
-    def __init__(self, vllm_config: Any, device: torch.device, is_pin_memory: bool) -> None:
-        self._rows: dict[int, _Row] = {}
+    def __init__(self) -> None:
         self._known: dict[str, _Attempt | _Readout] = {}
         self._samplers: dict[SamplingSettings, Sampler] = {}
 
-    def is_argmax_invariant(self) -> bool:
-        """Return False: requests ask vLLM for greedy decoding, which takes the token left over."""
-        return False
-
-    def update_state(self, batch_update: Any) -> None:
-        """Follow the requests that join, leave and move within the batch."""
-        process_dict_updates(self._rows, batch_update, self._row)
-
-    def _row(self, params: Any, prompt_ids: Any, output_ids: list[int]) -> _Row | None:
+    def instructed(self, params: Any) -> _Attempt | _Readout | None:
+        """Return what a request with an instruction is, or None for any other."""
         instruction = (params.extra_args or {}).get(NAME)
         if instruction is None:
             return None
@@ -99,21 +91,30 @@ class AttemptSampler(LogitsProcessor):
         if key not in self._known:
             kind = _Readout if "readout_ids" in instruction else _Attempt
             self._known[key] = kind(instruction)
-        return _Row(self._known[key], output_ids)
+        return self._known[key]
 
-    def apply(self, logits: torch.Tensor) -> torch.Tensor:
-        """Choose a token for every row with an instruction; float32, (n_rows, vocabulary)."""
+    def choose(
+        self, logits: torch.Tensor, rows: Iterable[tuple[int, _Attempt | _Readout, int]]
+    ) -> None:
+        """Leave one token possible in rows of logits, or read them.
+
+        Parameters
+        ----------
+        logits
+            Shape (n_rows, vocabulary), float32; changed in place.
+        rows
+            For each row its index, what it is, and how many tokens its attempt has so far.
+        """
         attempts: dict[SamplingSettings, list[tuple[int, _Attempt, int]]] = defaultdict(list)
-        for index, (what, output_ids) in self._rows.items():
+        for index, what, place in rows:
             if isinstance(what, _Readout):
                 what.logits = logits[index, what.token_ids].tolist()
             else:
-                attempts[what.settings].append((index, what, len(output_ids)))
-        for settings, rows in attempts.items():
-            self._choose(logits, settings, rows)
-        return logits
+                attempts[what.settings].append((index, what, place))
+        for settings, some in attempts.items():
+            self._sample(logits, settings, some)
 
-    def _choose(
+    def _sample(
         self,
         logits: torch.Tensor,
         settings: SamplingSettings,
@@ -146,3 +147,28 @@ class AttemptSampler(LogitsProcessor):
     def forget(self) -> None:
         """Forget everything, such as tokens that were chosen after a stop string."""
         self._known.clear()
+
+
+class AttemptSampler(AttemptChoices, LogitsProcessor):
+    """The interface of vLLM's first model runner; rows without an instruction are left alone."""
+
+    def __init__(self, vllm_config: Any, device: torch.device, is_pin_memory: bool) -> None:
+        super().__init__()
+        self._rows: dict[int, _Row] = {}
+
+    def is_argmax_invariant(self) -> bool:
+        """Return False: requests ask vLLM for greedy decoding, which takes the token left over."""
+        return False
+
+    def update_state(self, batch_update: Any) -> None:
+        """Follow the requests that join, leave and move within the batch."""
+        process_dict_updates(self._rows, batch_update, self._row)
+
+    def _row(self, params: Any, prompt_ids: Any, output_ids: list[int]) -> _Row | None:
+        what = self.instructed(params)
+        return None if what is None else _Row(what, output_ids)
+
+    def apply(self, logits: torch.Tensor) -> torch.Tensor:
+        """Choose a token for every row with an instruction."""
+        self.choose(logits, ((i, row.what, len(row.output_ids)) for i, row in self._rows.items()))
+        return logits

@@ -11,11 +11,17 @@ from lm_eval_ext.errors import UserError
 if TYPE_CHECKING:
     from transformers import GenerationConfig, PretrainedConfig
 
-LOGITS_PROCESSOR = "lm_eval_ext.vllm_engine.attempt_sampler:AttemptSampler"
+LOGITS_PROCESSORS = {
+    "0": "lm_eval_ext.vllm_engine.attempt_sampler:AttemptSampler",
+    "1": "lm_eval_ext.vllm_engine.second_runner:SecondRunnerSampler",
+}
+"""By the value of `RUNNER`: the processor for vLLM's first and for its second model runner."""
+
 WORKER_EXTENSION = "lm_eval_ext.vllm_engine.worker.AttemptWorker"
 
 RUNNER = "VLLM_USE_V2_MODEL_RUNNER"
-"""vLLM's variable that chooses a model runner; only version 1 takes our logits processor."""
+"""vLLM's variable that chooses a model runner: 0 for the first, which is our default, 1 for the
+second."""
 
 _OURS = ("logits_processors", "worker_extension_cls")
 
@@ -44,16 +50,32 @@ def with_attempt_sampler(arguments: Mapping[str, Any]) -> dict[str, Any]:
             f"truncation_side={arguments['truncation_side']!r}: prompts are cut from the left; "
             "leave it out"
         )
-    if os.environ.setdefault(RUNNER, "0") != "0":
+    runner = os.environ.setdefault(RUNNER, "0")
+    if runner not in LOGITS_PROCESSORS:
+        raise UserError(f"{RUNNER}={runner} must be 0, the default, or 1")
+    if runner == "1" and _on_cpu():
         raise UserError(
-            f"{RUNNER}={os.environ[RUNNER]}: only vLLM's model runner 1 takes the logits processor "
-            f"that samples attempts; unset {RUNNER}"
+            f"{RUNNER}=1: vLLM's second model runner fails on CPUs at the first forward pass; "
+            f"unset {RUNNER}"
+        )
+    if arguments.get("distributed_executor_backend") == "ray" and _on_cpu():
+        raise UserError(
+            "distributed_executor_backend=ray: vLLM's CPU build has no Ray executor; leave it out "
+            "(data_parallel_size=2 starts Ray's actors without it)"
         )
     return {
         **arguments,
-        "logits_processors": [LOGITS_PROCESSOR],
+        "logits_processors": [LOGITS_PROCESSORS[runner]],
         "worker_extension_cls": WORKER_EXTENSION,
     }
+
+
+def _on_cpu() -> bool:
+    try:
+        from vllm.platforms import current_platform
+    except ImportError:
+        return False  # which `lm_eval_class` says
+    return bool(current_platform.is_cpu())
 
 
 def check_head_size(pretrained: str, **config_arguments: Any) -> None:
@@ -65,9 +87,8 @@ def check_head_size(pretrained: str, **config_arguments: Any) -> None:
         Naming the sizes there are.
     """
     from transformers import AutoConfig
-    from vllm.platforms import current_platform
 
-    if not current_platform.is_cpu():
+    if not _on_cpu():
         return
     try:
         from vllm.v1.attention.backends.cpu_attn import CPUAttentionBackend

@@ -10,6 +10,7 @@ import os
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from lm_eval_ext.errors import UserError
 from lm_eval_ext.vllm_engine.engine_loop import EngineLoop, Finished, Job
 
 # Ray hands the driver's environment on, and vLLM would take a replica for a part of a group.
@@ -61,28 +62,24 @@ class Replicas:
             return []
         (call, *_), _ = ray.wait(list(self._running), num_returns=1)
         number = self._running.pop(call)
-        finished: list[Finished] = ray.get(call)
+        finished: list[Finished] = self._get(call)
         self._in_flight[number] -= len(finished)
         return finished
 
     def drop(self) -> None:
         """Give up every request; see `EngineLoop.drop`."""
-        import ray
-
         if not self._actors:
             return
-        ray.get(list(self._running))
-        ray.get([actor.drop.remote() for actor in self._actors])
+        self._get(list(self._running))
+        self._get([actor.drop.remote() for actor in self._actors])
         self._running.clear()
         self._queued = [[] for _ in range(self._count)]
         self._in_flight = [0] * self._count
 
     def ask(self, method: str, *arguments: Any) -> list[Any]:
         """Return the answers of the first replica's workers; all replicas hold the same model."""
-        import ray
-
         self._start()
-        answers: list[Any] = ray.get(self._actors[0].ask.remote(method, *arguments))
+        answers: list[Any] = self._get(self._actors[0].ask.remote(method, *arguments))
         return answers
 
     def close(self) -> None:
@@ -104,7 +101,22 @@ class Replicas:
         self._actors = [
             actor.remote(self._model_args, self._lora_request) for _ in range(self._count)
         ]
-        self._facts = ray.get([actor.facts.remote() for actor in self._actors])[0]
+        self._facts = self._get([actor.facts.remote() for actor in self._actors])[0]
+
+    def _get(self, calls: Any) -> Any:
+        """Return the answers of calls, or end all replicas where one is gone."""
+        import ray
+
+        try:
+            return ray.get(calls)
+        except ray.exceptions.RayActorError as error:
+            self._running.clear()
+            self.close()
+            reason = str(error).strip().splitlines()[-1].strip().rstrip(".")
+            raise UserError(
+                f"data_parallel_size={self._count}: a replica of vLLM is gone ({reason}); run the "
+                "same command again, which with store= resumes"
+            ) from error
 
 
 class _Replica(EngineLoop):

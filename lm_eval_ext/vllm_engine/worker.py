@@ -8,7 +8,7 @@ import torch
 
 from lm_eval_ext.models.embedding_statistics import embedding_statistics
 from lm_eval_ext.models.fingerprint import weights_fingerprint
-from lm_eval_ext.vllm_engine.attempt_sampler import AttemptSampler
+from lm_eval_ext.vllm_engine.attempt_sampler import AttemptChoices
 
 
 class AttemptWorker:
@@ -51,9 +51,12 @@ class AttemptWorker:
         """Return the fingerprint of the weights this worker holds."""
         return weights_fingerprint(self.model_runner.get_model().state_dict().items())
 
-    def _lm_eval_ext_sampler(self) -> AttemptSampler | None:
-        processors = self.model_runner.input_batch.logitsprocs.all
-        return next((p for p in processors if isinstance(p, AttemptSampler)), None)
+    def _lm_eval_ext_sampler(self) -> AttemptChoices | None:
+        if hasattr(self.model_runner, "input_batch"):
+            processors = self.model_runner.input_batch.logitsprocs.all
+        else:  # vLLM's second runner; only the last stage of a pipeline has a sampler
+            processors = getattr(self.model_runner.sampler, "logits_processors", ())
+        return next((p for p in processors if isinstance(p, AttemptChoices)), None)
 
     def _lm_eval_ext_table(self, n_rows: int) -> _Table | None:
         from vllm.distributed import get_pp_group

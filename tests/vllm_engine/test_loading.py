@@ -8,6 +8,7 @@ import pytest
 from transformers import LlamaConfig
 
 from lm_eval_ext.models.shipped import model_path
+from lm_eval_ext.vllm_engine import loading
 from lm_eval_ext.vllm_engine.loading import (
     RUNNER,
     generation_defaults,
@@ -37,10 +38,35 @@ def test_what_cannot_go_together(arguments, message):
     assert "\n" not in str(failure.value)
 
 
-def test_the_second_model_runner_is_refused(monkeypatch):
-    monkeypatch.setenv(RUNNER, "1")
-    with pytest.raises(ValueError, match=f"{RUNNER}=1: only vLLM's model runner 1"):
+@pytest.mark.parametrize(
+    ("runner", "cpu", "message"),
+    [
+        ("1", True, f"{RUNNER}=1: vLLM's second model runner fails on CPUs"),
+        ("yes", False, f"{RUNNER}=yes must be 0, the default, or 1"),
+    ],
+)
+def test_a_model_runner_that_cannot_be_is_refused(monkeypatch, runner, cpu, message):
+    monkeypatch.setenv(RUNNER, runner)
+    monkeypatch.setattr(loading, "_on_cpu", lambda: cpu)
+    with pytest.raises(ValueError, match=message):
         with_attempt_sampler({})
+
+
+@pytest.mark.parametrize(("runner", "name"), [("0", "AttemptSampler"), ("1", "SecondRunner")])
+def test_each_model_runner_has_its_processor(monkeypatch, runner, name):
+    monkeypatch.setenv(RUNNER, runner)
+    monkeypatch.setattr(loading, "_on_cpu", lambda: False)
+    (found,) = with_attempt_sampler({})["logits_processors"]
+    assert name in found
+
+
+def test_the_ray_executor_is_refused_on_cpus(monkeypatch):
+    monkeypatch.setattr(loading, "_on_cpu", lambda: True)
+    with pytest.raises(ValueError, match="^distributed_executor_backend=ray: vLLM's CPU build"):
+        with_attempt_sampler({"distributed_executor_backend": "ray"})
+    assert with_attempt_sampler({"distributed_executor_backend": "mp"})
+    monkeypatch.setattr(loading, "_on_cpu", lambda: False)
+    assert with_attempt_sampler({"distributed_executor_backend": "ray"})
 
 
 def test_arguments_pass_and_ours_are_added():
