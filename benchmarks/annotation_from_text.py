@@ -53,10 +53,12 @@ def main() -> None:
                 attempt.pop(without, None)
         for source, found in values(Annotator(lm).annotated(copy.deepcopy(samples))).items():
             difference = np.abs(found - exact[source])
+            ratio = difference.mean() / exact[source].std()
             print(
                 f"| {read} | {source} | {difference.mean():.3g} | {difference.max():.3g} "
                 f"| {exact[source].std():.3g} | {spearmanr(found, exact[source]).statistic:.4f} |"
             )
+    print(f"ratio: {ratio:.3g} (mean difference of {source} by text alone / its spread)")
 
 
 def sample(lm: SampledLM, prompt: str, settings: dict, n_attempts: int, number: int) -> dict:

@@ -34,7 +34,7 @@ def test_small_run_on_the_processor(benchmark, capsys):
     ratio = re.fullmatch(
         r"ratio: ([\d.]+) \(sampled / hf, attempts per second, n = 8 attempts\)", lines[-1]
     )
-    assert float(ratio[1]) == pytest.approx(rates["sampled"] / rates["hf"], rel=0.02)
+    assert float(ratio[1]) == pytest.approx(rates["sampled"] / rates["hf"], abs=0.01)
     assert any(re.search(r"in float32; copying: .* of the limit$", line) for line in lines)
 
 

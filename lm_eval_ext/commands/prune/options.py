@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -32,12 +33,10 @@ class ModelOptions:
     )
 
     def record(self) -> dict[str, Any]:
-        """Return the options as plain values for a file."""
-        return {
-            name: value if isinstance(value, (int, float, bool, tuple)) else str(value)
-            for name, value in dataclasses.asdict(self).items()
-            if value is not None
-        }
+        """Return the options as the values that a JSON file of them has."""
+        values = {k: value for k, value in dataclasses.asdict(self).items() if value is not None}
+        record: dict[str, Any] = json.loads(json.dumps(values, default=str))
+        return record
 
 
 @dataclass(frozen=True, kw_only=True)
