@@ -25,7 +25,7 @@ def following_logits(model: Any, contexts: Sequence[Sequence[int]]) -> torch.Ten
     model
         A causal model, with adapters or without.
     """
-    base = model.get_base_model() if hasattr(model, "get_base_model") else model
+    base: Any = getattr(model, "get_base_model", lambda: model)()
     # On the right, where nothing attends to it.
     ids, mask = padded(contexts, device=next(model.parameters()).device)
     inputs = {"input_ids": ids, "attention_mask": mask, "use_cache": False}

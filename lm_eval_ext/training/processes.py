@@ -17,8 +17,6 @@ class Processes:
 
     Parameters
     ----------
-    rank, n
-        Its number, and how many there are.
     device
         What it computes on as lm-eval has it, or None for the wrapper's own choice.
     accelerator

@@ -32,10 +32,6 @@ class Problem:
 
     Parameters
     ----------
-    prompt
-        What the model reads.
-    stop
-        Stop strings; the end-of-sequence token always ends a response.
     max_new_tokens
         Most tokens of a response, as in the tasks over the same data.
     record
@@ -56,12 +52,8 @@ class Renderer:
 
     Parameters
     ----------
-    options
-        The options.
     pretrained
         The model whose chat template is applied, as a Hub id or folder.
-    trust_remote_code
-        Allow its own code.
     template_args
         More arguments of the template, such as ``enable_thinking``.
 
@@ -174,8 +166,6 @@ def load_problems(
         (and so on: training problems as difficult as those of the test split), the name of a
         task on training problems, or a JSON Lines file of records. Several sources are joined by
         ``+``.
-    limit
-        Most problems of each source, from its beginning.
     data_folder
         Folder of published data files; see `lm_eval_ext.data.datasets`.
     grader

@@ -37,12 +37,8 @@ class RunFolder:
 
     Parameters
     ----------
-    path
-        The folder; it need not exist.
     settings
         All that decides the outcome, by the names of the options.
-    manifest
-        Name of the file that is written last.
 
     Raises
     ------
@@ -62,13 +58,6 @@ class RunFolder:
     @contextlib.contextmanager
     def work(self, resumes_from: Callable[[], str], *, is_main: bool = True) -> Iterator[None]:
         """Begin or resume the run, and keep other commands out of its folder meanwhile.
-
-        Parameters
-        ----------
-        resumes_from
-            Says from what the same command would resume now.
-        is_main
-            Whether this is the process that writes for all.
 
         Raises
         ------
@@ -160,15 +149,7 @@ def keep_settings(folder: Path, settings: Mapping[str, Any], *, name: str = SETT
 
 
 def flat(settings: Any, kind: type | None = None) -> dict[str, Any]:
-    """Return the fields of a dataclass and of the dataclasses in it by name, as JSON has them.
-
-    Parameters
-    ----------
-    settings
-        The dataclass.
-    kind
-        Only the fields of this class, which it extends.
-    """
+    """Return the fields of a dataclass and of the dataclasses in it by name, as JSON has them."""
     values: dict[str, Any] = {}
     for field in dataclasses.fields(kind or settings):
         value = getattr(settings, field.name)

@@ -1,4 +1,4 @@
-"""A trained model on disk, and the summary of its losses."""
+"""Adapters to train, a trained model on disk, and the summary of its losses."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ import torch
 from safetensors.torch import save_file
 
 if TYPE_CHECKING:
+    from peft import LoraConfig
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 
@@ -26,17 +27,6 @@ def export_draft(
 
     Weights are stored in the target's precision, or in half precision where that is single. The
     folder appears whole or not at all.
-
-    Parameters
-    ----------
-    model
-        The trained draft; it is moved and converted.
-    tokenizer
-        The target's.
-    folder
-        Where to; an existing folder is replaced.
-    target
-        Gives the precision to compute in and the generation settings.
     """
     stored = torch.float16 if target.dtype == torch.float32 else target.dtype
     model.generation_config = target.generation_config
@@ -55,14 +45,6 @@ def save_model(
 
     Parameters
     ----------
-    model
-        The model; it is moved and converted.
-    tokenizer
-        Its tokenizer.
-    folder
-        Where to; an existing folder is replaced.
-    stored
-        Precision of the weights in the file.
     computed
         Precision that they load in. Storing in half precision may only save space: a CPU is slow
         at computing in it.
@@ -79,17 +61,7 @@ def save_model(
 
 
 def save_adapter(model: Any, folder: Path, *, stored: torch.dtype) -> None:
-    """Write an adapter, whole or not at all.
-
-    Parameters
-    ----------
-    model
-        A `peft.PeftModel`; it is not changed.
-    folder
-        Where to; an existing folder is replaced.
-    stored
-        Precision of the weights in the file.
-    """
+    """Write an adapter, whole or not at all."""
     from peft import get_peft_model_state_dict
 
     scratch = folder.with_name(f".writing-{folder.name}")
@@ -122,3 +94,28 @@ def loss_curve(losses: Sequence[float], points: int = 50) -> list[list[Any]]:
     parts = [losses[i : i + length] for i in range(0, len(losses), length)]
     ends = [min(i + length, len(losses)) for i in range(0, len(losses), length)]
     return [[end, round(sum(part) / len(part), 6)] for end, part in zip(ends, parts, strict=True)]
+
+
+ALL_LINEAR = "all-linear"
+"""All linear layers but the output layer."""
+
+
+def causal_adapters(rank: int, alpha: int, modules: str = ALL_LINEAR) -> LoraConfig:
+    """Return adapters to train, without dropout.
+
+    Parameters
+    ----------
+    alpha
+        Their output is multiplied by ``alpha / rank``.
+    modules
+        Names of the modules that get one, joined by ``+``, or `ALL_LINEAR`.
+    """
+    from peft import LoraConfig
+
+    return LoraConfig(
+        r=rank,
+        lora_alpha=alpha,
+        lora_dropout=0.0,
+        target_modules=modules if modules == ALL_LINEAR else modules.split("+"),
+        task_type="CAUSAL_LM",
+    )

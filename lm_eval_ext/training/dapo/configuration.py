@@ -13,8 +13,8 @@ from accelerate.utils import parse_flag_from_env
 from trl import GRPOConfig
 
 from lm_eval_ext.errors import UserError
-from lm_eval_ext.training.adapters import causal_adapters
 from lm_eval_ext.training.dapo.settings import Optimization
+from lm_eval_ext.training.saved_model import causal_adapters
 
 if TYPE_CHECKING:
     from peft import LoraConfig
@@ -42,12 +42,6 @@ def grpo_config(
 
     Parameters
     ----------
-    optimization
-        Batches, steps and rates.
-    output
-        Folder of the checkpoints.
-    n_processes
-        Processes of the run.
     sampling
         TRL's settings of sampling: ``temperature``, ``max_completion_length``, ``seed``.
     runtime
@@ -120,8 +114,6 @@ def freeze(model: PreTrainedModel, trainable: str) -> None:
 
     Parameters
     ----------
-    model
-        The model.
     trainable
         Text in the names of those to train; empty for all.
 

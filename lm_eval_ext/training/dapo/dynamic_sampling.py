@@ -22,16 +22,8 @@ class SamplingCounts:
 
     Parameters
     ----------
-    groups
-        Groups rolled out.
-    all_right, all_wrong
-        Groups dropped because all their rollouts were right, or none.
-    cancelled
-        Groups dropped because penalties made their rewards equal.
     surplus
         Groups that could have been used, but were not needed any more.
-    refills
-        Rounds after the first.
     accuracy_sum
         Sum over all groups, dropped ones too, of the share of right rollouts.
     """
@@ -65,17 +57,7 @@ class SamplingCounts:
 
 @dataclass
 class Filled:
-    """The groups of a step.
-
-    Parameters
-    ----------
-    groups
-        Groups with variance, at most as many as were wanted.
-    missing
-        How many are missing because the bound was hit.
-    counts
-        What it took.
-    """
+    """The groups of a step."""
 
     groups: list[Group]
     missing: int
@@ -90,17 +72,6 @@ def fill_groups(
     max_refills: int,
 ) -> Filled:
     """Roll out questions, drop groups without variance, and refill from further questions.
-
-    Parameters
-    ----------
-    questions
-        The questions of the step; as many groups are wanted.
-    roll_out
-        Returns the graded groups of questions.
-    further
-        Returns the next n questions.
-    max_refills
-        Most rounds after the first.
 
     Returns
     -------
@@ -124,17 +95,7 @@ def fill_groups(
 
 
 def check_filled(missing: int, wanted: int, counts: SamplingCounts, max_refills: int) -> None:
-    """Raise `UserError` if a step did not get its groups.
-
-    Parameters
-    ----------
-    missing, wanted
-        Groups that are missing, of how many, over all processes.
-    counts
-        What the step took, over all processes.
-    max_refills
-        The bound that was hit.
-    """
+    """Raise `UserError` if a step did not get its groups."""
     if not missing:
         return
     cancelled = ""

@@ -12,8 +12,8 @@ from transformers.utils import is_torch_bf16_gpu_available, is_torch_xla_availab
 
 from lm_eval_ext.checks import check_choice
 from lm_eval_ext.errors import UserError
-from lm_eval_ext.training.adapters import ALL_LINEAR
 from lm_eval_ext.training.dapo.settings import Optimization
+from lm_eval_ext.training.saved_model import ALL_LINEAR
 
 
 def check_optimizer(optimization: Optimization) -> None:
@@ -45,13 +45,7 @@ def check_mixed_precision(bf16: bool) -> None:
 
 
 def check_reports(report_to: Sequence[str]) -> None:
-    """Raise `UserError` for something to report to that is unknown or not installed.
-
-    Parameters
-    ----------
-    report_to
-        Names, as in transformers.
-    """
+    """Raise `UserError` for something to report to that is unknown or not installed."""
     if tuple(report_to) in (("none",), ("all",)):
         return
     for name in report_to:
@@ -66,15 +60,7 @@ def check_reports(report_to: Sequence[str]) -> None:
 
 
 def check_adapted_modules(model: PreTrainedModel, modules: str) -> None:
-    """Raise `UserError` for modules that cannot get an adapter.
-
-    Parameters
-    ----------
-    model
-        The model.
-    modules
-        Their names, joined by ``+``.
-    """
+    """Raise `UserError` for modules that cannot get an adapter."""
     if modules == ALL_LINEAR:
         return
     tied = []

@@ -16,7 +16,13 @@ from trl import GRPOConfig
 
 from lm_eval_ext.models.embedding_statistics import embedding_statistics
 from lm_eval_ext.models.model_loading import model_location, readable_load_errors
-from lm_eval_ext.training.dapo.checkpoints import STATE, SaveState, latest_checkpoint
+from lm_eval_ext.training.dapo.checkpoints import (
+    LOG,
+    STATE,
+    CompactProgress,
+    SaveState,
+    latest_checkpoint,
+)
 from lm_eval_ext.training.dapo.configuration import (
     freeze,
     grpo_config,
@@ -31,7 +37,6 @@ from lm_eval_ext.training.dapo.early_checks import (
     check_positions,
     check_reports,
 )
-from lm_eval_ext.training.dapo.progress import LOG, CompactProgress
 from lm_eval_ext.training.dapo.question_order import QuestionOrder
 from lm_eval_ext.training.dapo.rollouts import RolloutSettings
 from lm_eval_ext.training.dapo.settings import DapoJob, DapoRuntime
@@ -55,12 +60,8 @@ def train_dapo(job: DapoJob, output: Path, runtime: DapoRuntime | None = None) -
 
     Parameters
     ----------
-    job
-        What to train.
     output
         Folder of the run; ``model`` in it loads with transformers when it is done.
-    runtime
-        How the work is done.
 
     Raises
     ------

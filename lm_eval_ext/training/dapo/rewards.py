@@ -21,14 +21,8 @@ class Group:
 
     Parameters
     ----------
-    question
-        The question.
-    rollouts
-        Its rollouts.
     verdicts
         1.0 where the answer is right, 0.0 elsewhere.
-    penalties
-        Soft overlong penalties, in [-1, 0].
     """
 
     question: Problem
@@ -57,8 +51,6 @@ class Rewards:
 
     Parameters
     ----------
-    max_new_tokens
-        Most tokens of a rollout.
     overlong_buffer
         The penalty falls from 0 to -1 over this many tokens before the end; 0 switches it off.
 

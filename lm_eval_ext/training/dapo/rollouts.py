@@ -37,8 +37,6 @@ class Rollout:
         What it wrote, end-of-sequence token or the tokens of a stop string included.
     finish_reason
         ``"stop"``, ``"eos"`` or ``"length"``; the last one is a truncated rollout.
-    text
-        The completion as graders see it.
     log_probs
         Of the completion's tokens when they were sampled, nats, or None where not recorded.
     thought
@@ -64,16 +62,8 @@ class RolloutSettings:
 
     Parameters
     ----------
-    temperature
-        Divides the logits, here and in the update.
-    max_new_tokens
-        Most tokens of a rollout.
-    stop
-        Strings that end one.
     position
         Where the random vectors go; see `lm_eval_ext.model_wrappers.rsp.RSP`.
-    max_rows
-        Rollouts decoded at once, or ``"auto"``.
     """
 
     temperature: float = 1.0
@@ -88,18 +78,8 @@ class RolloutLM(RSP):
 
     Parameters
     ----------
-    model
-        The model, unwrapped; its weights are read at every rollout.
-    tokenizer
-        Its tokenizer.
-    settings
-        How rollouts are sampled.
     vocabulary
         The random vectors, or None to inject nothing.
-    seed
-        Seed of the tokens.
-    **hf_arguments
-        As for `lm_eval_ext.model_wrappers.sampled.SampledLM`.
     """
 
     def __init__(
@@ -131,8 +111,6 @@ class RolloutLM(RSP):
 
         Parameters
         ----------
-        prompts
-            Rendered prompts; equal ones share a prefill.
         numbers
             Number of each rollout in the run. Tokens and vectors are functions of the seed and of
             this number.

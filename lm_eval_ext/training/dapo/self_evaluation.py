@@ -32,11 +32,6 @@ class Row(NamedTuple):
 class SelfEvaluationStep(TrainerCallback):
     """Takes a step on self-evaluation after each update, with its optimizer and at its rate.
 
-    Parameters
-    ----------
-    trainer
-        The `DAPOTrainer` whose rollouts are judged.
-
     Raises
     ------
     UserError

@@ -40,15 +40,11 @@ class DapoSettings:
 
     Parameters
     ----------
-    rollouts
-        How rollouts are sampled.
     sampler
         ``"engine"``: the package's decoder, one random stream per rollout. ``"transformers"``:
         TRL's own way, ``generate`` on torch's global random state.
     dynamic_sampling
         Drop groups without variance and refill; otherwise all groups enter the update.
-    max_refills
-        Most refill rounds of a step.
     overlong_buffer
         Tokens over which the soft overlong penalty grows; 0 switches it off.
     rsp_update
@@ -76,10 +72,6 @@ class RunState:
     ----------
     rolled_out
         Groups rolled out; numbers the next one, and with it its random streams.
-    refilled
-        Questions taken beyond those of the steps.
-    counts
-        What dynamic sampling did so far.
     """
 
     rolled_out: int = 0
@@ -96,8 +88,6 @@ class DAPOTrainer(GRPOTrainer):
 
     Parameters
     ----------
-    settings
-        What this class adds.
     questions
         The training questions, in their order; the data set given to TRL refers to them by its
         column ``position``.
@@ -349,11 +339,6 @@ class DAPOTrainer(GRPOTrainer):
 
     def restore_state(self, states: Sequence[dict[str, Any]]) -> None:
         """Go on from the states of `gather_state`.
-
-        Parameters
-        ----------
-        states
-            One per process.
 
         Raises
         ------

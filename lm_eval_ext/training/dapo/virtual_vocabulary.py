@@ -26,15 +26,9 @@ class VirtualVocabulary:
     ----------
     first
         Number of rows of the model's embedding table; the first virtual id.
-    length
-        Vectors of one rollout.
-    hidden
-        Size of a vector.
     mean, std
         Moments of the entries, in the space of the embedding module's output; see
         `lm_eval_ext.models.embedding_statistics`.
-    seed
-        Seed of the vectors.
 
     Examples
     --------
@@ -79,13 +73,6 @@ def virtual_ids_embedded(
 
     The module never sees them: they become id 0 on the way in, and their positions of the output
     are replaced. No gradient flows from there into the table.
-
-    Parameters
-    ----------
-    model
-        The model; weights and vocabulary stay as they are.
-    vocabulary
-        The virtual vocabulary; None changes nothing.
     """
     if vocabulary is None:
         yield

@@ -61,8 +61,6 @@ def response_logits(model: PreTrainedModel, batch: Batch) -> torch.Tensor:
     ----------
     model
         A causal model; it does not see which columns are padding, and need not.
-    batch
-        From `collate`.
     """
     ids, predicts = batch.ids.to(model.device), batch.predicts.to(model.device)
     first = int(batch.predicts.any(dim=0).nonzero()[0])
@@ -82,10 +80,6 @@ def distillation_loss(
 
     Parameters
     ----------
-    teacher_probs
-        Shape (n_tokens, vocabulary), probabilities.
-    student_logits
-        Shape (n_tokens, vocabulary).
     direction
         ``"forward"`` is KL(teacher || student), which an average of teachers minimizes at the
         average; ``"reverse"`` is KL(student || teacher), minimized at their normalized geometric
@@ -120,13 +114,6 @@ def step_seed(seed: int, draft: int, step: int) -> int:
 class Teacher:
     """The target, perturbed again for every step.
 
-    Parameters
-    ----------
-    model
-        The target, in evaluation mode.
-    settings
-        How it is perturbed.
-
     Raises
     ------
     UserError
@@ -143,15 +130,7 @@ class Teacher:
 
     @torch.no_grad()
     def probabilities(self, batch: Batch, generator: torch.Generator) -> torch.Tensor:
-        """Return what the student should predict, shape (n_response_tokens, vocabulary).
-
-        Parameters
-        ----------
-        batch
-            From `collate`.
-        generator
-            Source of the perturbations, on the CPU.
-        """
+        """Return what the student should predict, shape (n_response_tokens, vocabulary)."""
         if self._perturbation is None:
             return response_logits(self.model, batch).float().softmax(dim=-1)
         n = self.settings.teacher_samples if self.settings.teacher == "exact" else 1

@@ -46,12 +46,8 @@ def train_drafts(
 
     Parameters
     ----------
-    job
-        What to train.
     output
         Folder of the run: ``draft-0``, ``draft-1``, ... and ``drafts.json`` when it is done.
-    runtime
-        How the work is done.
 
     Raises
     ------

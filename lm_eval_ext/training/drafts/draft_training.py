@@ -38,12 +38,8 @@ class BatchOrder:
 
     Parameters
     ----------
-    lengths
-        Tokens of each example.
     batch_size
         Examples per step; the last batches of an epoch may be smaller.
-    seed
-        Fixes the order.
     """
 
     def __init__(self, lengths: Sequence[int], batch_size: int, seed: str) -> None:
@@ -71,25 +67,7 @@ class BatchOrder:
 
 
 class DraftRun:
-    """The training of one draft, continued from its checkpoint where there is one.
-
-    Parameters
-    ----------
-    model
-        The untrained draft.
-    teacher
-        What it learns from.
-    examples
-        Its shard.
-    settings
-        How it is fitted.
-    seed, number
-        Seed of the whole training, number of the draft.
-    checkpoint
-        File of the checkpoint.
-    accelerator
-        For device and mixed precision.
-    """
+    """The training of one draft, continued from its checkpoint where there is one."""
 
     def __init__(
         self,

@@ -25,8 +25,6 @@ class TruncatedTarget(NamedTuple):
 
     Parameters
     ----------
-    n_layers
-        Layers kept, from the first.
     mlp_width
         Neurons kept in each layer's MLP, those with the largest weights; None keeps all.
     """
@@ -75,14 +73,6 @@ def build_draft(
         ``first:N,mlp:W``: of each MLP only the W neurons with the largest weights; a folder or Hub
         id of a model with the target's tokenizer; or a configuration (a ``.json`` file, or a
         folder with ``config.json`` and no weights) for random weights.
-    target
-        The target.
-    tokenizer
-        Its tokenizer.
-    seed
-        Of random weights; without effect on the other kinds.
-    trust_remote_code
-        Allow a model's own code.
 
     Raises
     ------
@@ -154,13 +144,6 @@ def check_same_tokenizer(
 
 def truncated_copy(target: PreTrainedModel, truncation: TruncatedTarget) -> PreTrainedModel:
     """Return a copy of the target's first layers, its MLPs narrowed if asked.
-
-    Parameters
-    ----------
-    target
-        The target; it is not changed.
-    truncation
-        What to keep.
 
     Raises
     ------

@@ -24,8 +24,6 @@ def split_prompts(
         ``"disjoint"``: each prompt belongs to one draft, sizes differ by one at most;
         ``"same"``: every draft has all prompts; ``"bootstrap"``: every draft has as many as there
         are, drawn with replacement.
-    seed
-        Fixes the division.
 
     Returns
     -------

@@ -47,12 +47,6 @@ def generate_responses(
 
     Parameters
     ----------
-    lm
-        The target.
-    prompts
-        Distinct prompts.
-    settings
-        How it responds.
     folder
         Where ``responses-<rank>.jsonl`` is; every such file in it is read.
     rank, world_size
@@ -133,15 +127,7 @@ def _lines(path: Path) -> Iterator[dict[str, Any]]:
 
 @dataclass(frozen=True)
 class Example:
-    """One response to learn from.
-
-    Parameters
-    ----------
-    prompt_ids
-        Tokens of the prompt as the target read it.
-    response_ids
-        Tokens the target produced, end-of-sequence included.
-    """
+    """One response to learn from."""
 
     prompt_ids: tuple[int, ...]
     response_ids: tuple[int, ...]

@@ -37,13 +37,7 @@ logger = logging.getLogger(__name__)
 
 
 class Limits(NamedTuple):
-    """What attempts must have in common to be sampled together.
-
-    Parameters
-    ----------
-    completes_boxes, stop, max_new_tokens
-        See `lm_eval_ext.training.self_training.problems.TrainingProblem`.
-    """
+    """What attempts must have in common to be sampled together."""
 
     completes_boxes: bool
     stop: tuple[str, ...]
@@ -60,17 +54,7 @@ class Batch(NamedTuple):
 def batches(
     problems: Iterable[TrainingProblem], n_attempts: int, attempts_per_batch: int
 ) -> list[Batch]:
-    """Divide problems into batches, those that complete boxes last.
-
-    Parameters
-    ----------
-    problems
-        The problems.
-    n_attempts
-        Attempts at each.
-    attempts_per_batch
-        Most attempts of a batch of several problems.
-    """
+    """Divide problems into batches, those that complete boxes last."""
     alike: dict[Limits, list[TrainingProblem]] = defaultdict(list)
     for problem in problems:
         limits = Limits(problem.completes_boxes, problem.stop, problem.max_new_tokens)
@@ -208,21 +192,7 @@ def response_text(
     *,
     completed: bool,
 ) -> str:
-    """Return what the model wrote, its thinking included: the text it judges.
-
-    Parameters
-    ----------
-    lm
-        The model.
-    generation
-        The attempt.
-    stop
-        Its stop strings.
-    opened
-        Tags of the thought that the prompt leaves open.
-    completed
-        Whether its box was completed.
-    """
+    """Return what the model wrote, its thinking included: the text it judges."""
     visible = str(generation)
     if getattr(lm, "think_end_token", None) is None:
         return visible

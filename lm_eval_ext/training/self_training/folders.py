@@ -28,12 +28,8 @@ class Stage(NamedTuple):
 
     Parameters
     ----------
-    output
-        Folder of the run.
     number
         Of the round, from 1; one more than there are rounds for the held-out problems.
-    held_out
-        Whether these are the held-out problems.
     """
 
     output: Path

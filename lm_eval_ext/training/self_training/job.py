@@ -68,12 +68,8 @@ def self_train(
 
     Parameters
     ----------
-    run
-        What to do.
     output
         Folder of the run; ``model`` (or ``adapter``) in it is the last round's.
-    runtime
-        How to do it.
     may_run_code
         Consent to run programs that the model wrote, which grading code means.
     launch

@@ -27,8 +27,6 @@ class ModelPlace(NamedTuple):
 
     Parameters
     ----------
-    pretrained
-        Hub id or folder.
     adapter
         Folder of an adapter on it, or None.
     """
@@ -84,10 +82,6 @@ def load_generator(
 
     Parameters
     ----------
-    run, stage, runtime
-        What is to be answered, and how.
-    completes_boxes
-        Whether the wrapper completes boxes.
     device
         As lm-eval has it, or None for the wrapper's own choice.
 

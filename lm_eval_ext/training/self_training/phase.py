@@ -60,17 +60,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def run_phase(phase: str, stage: Stage, runtime: SelfTrainingRuntime) -> None:
-    """Do a phase in this process.
-
-    Parameters
-    ----------
-    phase
-        One of `PHASES`.
-    stage
-        Its stage, in a folder that holds settings and problems.
-    runtime
-        How it is done.
-    """
+    """Do a phase in this process."""
     settings = json.loads((stage.output / SETTINGS).read_text(encoding="utf-8"))
     run = from_flat(settings)
     if phase == "generate":

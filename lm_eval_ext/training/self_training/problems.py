@@ -30,14 +30,6 @@ class TrainingProblem:
     ----------
     number
         Its place in the file, from 0.
-    prompt, record, family
-        See `lm_eval_ext.training.prompts.Problem`.
-    stop, max_new_tokens
-        Limits of an attempt.
-    completes_boxes
-        Whether attempts without a closed box are completed.
-    held_out
-        Whether it is never trained on.
     """
 
     number: int
@@ -55,8 +47,6 @@ def is_held_out(prompt: str, share: float) -> bool:
 
     Parameters
     ----------
-    prompt
-        The prompt.
     share
         In [0, 1); a larger share contains a smaller one.
 
@@ -113,13 +103,6 @@ def _question(problem: Problem) -> str:
 
 def same_reference(one: Mapping[str, Any], other: Mapping[str, Any], family: str) -> bool:
     """Tell whether two records are graded alike, by the fields that both have.
-
-    Parameters
-    ----------
-    one, other
-        The records.
-    family
-        Their grader.
 
     Examples
     --------

@@ -36,21 +36,7 @@ IGNORED = -100
 
 
 class Row(NamedTuple):
-    """A training row.
-
-    Parameters
-    ----------
-    kind
-        ``"reason"`` or ``"eval"``.
-    problem, attempt
-        Where it comes from.
-    input_ids
-        Its tokens.
-    n_context
-        How many tokens at its beginning have no loss.
-    was_cut
-        Whether it was cut from the left.
-    """
+    """A training row."""
 
     kind: Literal["reason", "eval"]
     problem: int
@@ -119,8 +105,6 @@ def reasoning_lines(lines: Iterable[dict[str, Any]], *, dedup: bool) -> list[dic
 
     Parameters
     ----------
-    lines
-        Graded attempts.
     dedup
         Drop an attempt whose problem has an earlier one with the same text.
     """
@@ -140,14 +124,10 @@ def balanced(
 
     Parameters
     ----------
-    lines
-        Graded attempts.
     balance
         ``"none"`` keeps all; ``"undersample"`` draws as many of the larger class as the smaller one
         has; ``"oversample"`` repeats the smaller class until it has as many as the larger one.
         A class that is empty leaves nothing to balance, and all are kept.
-    rng
-        Draws.
     """
     classes = [[line for line in lines if line["correct"] == value] for value in (True, False)]
     few, many = sorted(classes, key=len)

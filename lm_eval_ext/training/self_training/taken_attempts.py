@@ -35,10 +35,6 @@ class Answered(NamedTuple):
 
     Parameters
     ----------
-    question
-        Its text, with single spaces.
-    record
-        With what it is graded by.
     attempts
         As `lm_eval_ext.training.self_training.attempts` writes them; ``problem`` and the tokens of
         the prompt do not count.
@@ -57,10 +53,6 @@ class TakenAttempts:
     folder
         The ``--output_path`` of an lm_eval run, or the ``--output`` of a training, whose first
         round counts.
-    run
-        The run that learns from them.
-    problems
-        Its problems.
 
     Raises
     ------
@@ -122,8 +114,6 @@ class TakenAttempts:
 
         Parameters
         ----------
-        run
-            The run.
         fingerprint
             Of the model that its training starts from, or None where it is not known.
         """
@@ -140,8 +130,6 @@ class TakenAttempts:
 
         Parameters
         ----------
-        problem
-            The problem.
         prompt_ids
             Tokens of its prompt, from which the run learns to answer.
         """

@@ -27,13 +27,7 @@ IS_LABEL = "is_label"
 
 
 class RowCollator:
-    """Pads rows on the right and says which are of D_eval.
-
-    Parameters
-    ----------
-    pad_token_id
-        Padding; nothing attends to it.
-    """
+    """Pads rows on the right and says which are of D_eval."""
 
     def __init__(self, pad_token_id: int) -> None:
         self._pad = DataCollatorForLanguageModeling(pad_token_id=pad_token_id)
@@ -63,8 +57,6 @@ class RowTrainer(SFTTrainer):
     ----------
     alpha
         Weight of the reasoning rows, or None.
-    **trainer_arguments
-        As for `trl.SFTTrainer`.
     """
 
     def __init__(self, *, alpha: float | None = None, **trainer_arguments: Any) -> None:

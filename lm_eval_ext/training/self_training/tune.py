@@ -23,10 +23,9 @@ from transformers.trainer_callback import ProgressCallback
 from trl import SFTConfig
 
 from lm_eval_ext.errors import UserError
-from lm_eval_ext.training.adapters import causal_adapters
 from lm_eval_ext.training.processes import join_processes
 from lm_eval_ext.training.run import write_json
-from lm_eval_ext.training.saved_model import loss_curve, save_adapter, save_model
+from lm_eval_ext.training.saved_model import causal_adapters, loss_curve, save_adapter, save_model
 from lm_eval_ext.training.self_training.folders import ADAPTER, MODEL, Stage
 from lm_eval_ext.training.self_training.models import ModelPlace, initial_model, stage_seed
 from lm_eval_ext.training.self_training.order import n_steps, training_order
@@ -91,15 +90,7 @@ def tune(run: SelfTraining, stage: Stage, runtime: SelfTrainingRuntime) -> None:
 
 
 class Precisions(NamedTuple):
-    """Precisions of a model's weights.
-
-    Parameters
-    ----------
-    stored
-        In the file.
-    computed
-        As they load.
-    """
+    """Precisions of a model's weights."""
 
     stored: torch.dtype
     computed: torch.dtype

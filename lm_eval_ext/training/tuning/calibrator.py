@@ -42,8 +42,6 @@ class TrainingData(NamedTuple):
         Number of each one's question, shape (n_attempts,).
     groups
         Number of each one's group of questions that differ in numbers only.
-    n_attempts
-        Attempts at a question.
     """
 
     values: FloatArray
@@ -95,10 +93,6 @@ def training_data(
 
     Parameters
     ----------
-    runs
-        On training problems.
-    sources
-        Their names.
     n_attempts
         Only the first so many attempts of each question.
 

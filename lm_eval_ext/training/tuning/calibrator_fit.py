@@ -115,8 +115,6 @@ def cross_fitted(
         As in `fit`.
     groups
         Number of each attempt's group of questions, shape (n_attempts,): a group is in one fold.
-    n_folds
-        Number of fits.
     seed
         Of the folds and the fits.
 

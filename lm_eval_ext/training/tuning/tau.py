@@ -90,8 +90,6 @@ def choose_tau(
         The attempts at each training problem.
     source
         Name of the probability they are weighted by.
-    k
-        Attempts in a vote.
     taus
         Temperatures to try, each above 0.
     """

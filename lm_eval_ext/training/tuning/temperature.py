@@ -36,8 +36,6 @@ def temperature_record(tuning: TuningRun, source: str) -> dict[str, Any]:
 
     Parameters
     ----------
-    tuning
-        The run.
     source
         Name of the probability; that of the self-evaluation is taken as it was before any
         temperature.

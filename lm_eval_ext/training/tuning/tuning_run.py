@@ -20,10 +20,6 @@ class TuningRun(NamedTuple):
 
     Parameters
     ----------
-    files
-        The run.
-    questions
-        The attempts at each question, by task.
     asked
         Text and prompt of each question, by task; empty where only attempts are known.
     """
@@ -43,13 +39,6 @@ def read_tuning_run(folder: Path, tasks: Sequence[str] = ()) -> TuningRun:
 
     Of tasks that ask the same questions, such as ``gsm8k_calib`` and ``gsm8k_passn``, only the one
     with the most attempts counts.
-
-    Parameters
-    ----------
-    folder
-        The ``--output_path``.
-    tasks
-        Only these; all by default.
 
     Raises
     ------
@@ -108,10 +97,6 @@ def probabilities(question: Question, source: str, *, untuned: bool) -> list[flo
 
     Parameters
     ----------
-    question
-        The attempts.
-    source
-        Its name.
     untuned
         Take the value before a temperature, where the run had one.
 
