@@ -163,7 +163,7 @@ def warn_if_one_class(name: str, verdicts: FloatArray) -> None:
         warnings.warn(
             f"{name} is undefined (NaN): all {n} answers are {state}",
             UndefinedMetricWarning,
-            stacklevel=5,
+            stacklevel=6,
         )
 
 

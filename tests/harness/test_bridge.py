@@ -356,7 +356,7 @@ assert get_aggregation("brier_score").__module__ == "lm_eval.api.metrics"
     [
         (["--tasks", "tiny_gsm8k_pasn"], "did you mean tiny_gsm8k_passn"),
         (["--tasks", "tiny_mbpp_calib", "--limit", "1"], "--confirm_run_unsafe_code"),
-        (["--tasks", "tiny_gsm8k_calib", "--model", "smapled"], "Supported model names"),
+        (["--tasks", "tiny_gsm8k_calib", "--model", "smapled"], "did you mean sampled"),
     ],
 )
 def test_lm_evals_errors_of_the_user_take_one_line(arguments, expected):

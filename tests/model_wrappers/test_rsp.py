@@ -139,12 +139,12 @@ def test_injection_equals_generate_from_embeddings(
 
 def test_repetition_penalty_sees_the_real_tokens_alone(make_rsp, make_requests, monkeypatch):
     """Token 0 stands where the vectors go and must not be taken for part of the text."""
-    from lm_eval_ext.engine import decoding
+    from lm_eval_ext.engine import attempt_decoder
 
     seen = []
-    original = decoding.padded_contexts
+    original = attempt_decoder.padded_contexts
     monkeypatch.setattr(
-        decoding, "padded_contexts", lambda rows: seen.append(rows) or original(rows)
+        attempt_decoder, "padded_contexts", lambda rows: seen.append(rows) or original(rows)
     )
     rsp = make_rsp(length=4)
     requests = make_requests([PROMPT], n_attempts=1, repetition_penalty=1.5)
