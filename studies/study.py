@@ -89,6 +89,8 @@ class Run:
         Solved examples; None: the task's own.
     seed
         Another seed than the study's.
+    runs_code
+        Whether grading runs what the model wrote.
     """
 
     name: str
@@ -101,6 +103,7 @@ class Run:
     pretrained: str | None = None
     num_fewshot: int | None = None
     seed: int | None = None
+    runs_code: bool = False
 
 
 class Study:
@@ -178,6 +181,7 @@ class Study:
         words += ["--seed", str(self.seed if run.seed is None else run.seed)]
         words += [] if run.num_fewshot is None else ["--num_fewshot", str(run.num_fewshot)]
         words += ["--device", self.device] if self.device else []
+        words += ["--confirm_run_unsafe_code"] if run.runs_code else []
         words += ["--log_samples", "--output_path", str(folder)]
         self.command(
             words, log=folder.parent / f"{run.name}.log", done=lambda: _has_results(folder)
