@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from abc import abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from functools import cached_property, partial
 from pathlib import Path
@@ -28,6 +29,7 @@ from lm_eval_ext.methods.epistemic.forced_model import ForcedModel
 from lm_eval_ext.methods.epistemic.reference import AttemptKey, NoiseScope, TokurReference
 from lm_eval_ext.methods.epistemic.response_scoring import FinishedAttempt, ResponseScorer, Scores
 from lm_eval_ext.methods.epistemic.weight_perturbation import WeightPerturbation
+from lm_eval_ext.model_wrappers.attempt_sampling import AttemptSampling
 from lm_eval_ext.model_wrappers.sampled import SampledLM
 from lm_eval_ext.models.fingerprint import model_fingerprint
 from lm_eval_ext.models.generation import Generation
@@ -57,7 +59,7 @@ _UNCERTAINTIES = {
 _KEPT_SHARE = 0.25
 
 
-class DraftEU(SampledLM):
+class DraftUncertainty(AttemptSampling):
     """Estimate the epistemic uncertainty of every response token from small draft models.
 
     Based on "Efficient Epistemic Uncertainty Estimation for LLMs via Knowledge Distillation",
@@ -107,13 +109,6 @@ class DraftEU(SampledLM):
     ------
     UserError
         For a value outside the above, or a draft that does not fit the target.
-
-    Examples
-    --------
-    .. code-block:: console
-
-        lm_eval --model draft-eu --model_args pretrained=tiny,drafts=tiny-drafts \
-            --tasks tiny_gsm8k_passn
     """
 
     argument_effects: ClassVar = {
@@ -156,26 +151,24 @@ class DraftEU(SampledLM):
             )
         dtype = _torch_dtype(draft_dtype)
         self._fit = read_eu_fit(eu_fit)
-        self._store = LogitStore(int(_KEPT_SHARE * free_bytes(torch.device("cpu"))))
-        self._kept_by_request: dict[AttemptRequest, list[int]] = {}
-        self._kept_by_generation: dict[int, list[int]] = {}
         self._memory_reported = False
         super().__init__(pretrained, **sampled_arguments)
         self.aggregate = aggregate
+        model = self.scoring_model()
         self.drafts = load_drafts(
             drafts,
-            target=self.model,
+            target=model,
             tokenizer=self.tokenizer,
-            device=draft_device or self.model.device,
-            dtype=dtype or self.model.dtype,
+            device=draft_device or model.device,
+            dtype=dtype or model.dtype,
             trust_remote_code=bool(sampled_arguments.get("trust_remote_code", False)),
         )
-        target = ForcedModel(self.model)
+        target = ForcedModel(model)
         self.reference: TokurReference | None = None
         self._reference_settings: dict[str, Any] | None = None
         if reference == "tokur":
             names = modules.split("+") if isinstance(modules, str) else list(modules)
-            perturbation = WeightPerturbation(self.model, rank=rank, sigma=sigma, modules=names)
+            perturbation = WeightPerturbation(model, rank=rank, sigma=sigma, modules=names)
             self.reference = TokurReference(
                 target,
                 perturbation,
@@ -196,36 +189,25 @@ class DraftEU(SampledLM):
         self._token_texts = TokenTexts(self.tokenizer)
         self._scorer = ResponseScorer(target, self.drafts, self.reference)
 
-    def _choose_decoder(self) -> Callable[..., Decoder | FallbackDecoder]:
-        """Keep logits where copying them is cheaper than another pass: beside a CPU."""
-        chosen = super()._choose_decoder()
-        if chosen is not Decoder or self.model.device.type != "cpu":
-            return chosen
-        return partial(KeepingDecoder, store=self._store, kept=self._kept_by_request)
+    @abstractmethod
+    def scoring_model(self) -> PreTrainedModel:
+        """Return the target as a model of transformers, called once."""
 
     def _sample(self, group: SamplingGroup) -> Iterator[Sampled]:
         if not self._memory_reported:
             self._report_memory(len(group.requests), group.settings.max_new_tokens)
             self._memory_reported = True
-        for sampled in super()._sample(group):
-            rows = self._kept_by_request.pop(group.attempts[sampled.index], None)
-            if rows is not None:
-                self._kept_by_generation[id(sampled.generation)] = rows
-            yield sampled
+        yield from super()._sample(group)
 
     def _report_memory(self, n_requests: int, max_new_tokens: int) -> None:
         parameters, buffers = self._scorer.memory(max_new_tokens)
-        kept = 0
-        if self.model.device.type == "cpu":
-            kept = min(self._store.max_bytes, 4 * self._scorer.width * n_requests * max_new_tokens)
         # A warning is what lm-eval's command line shows of other packages.
         logger.warning(
-            "draft-eu: %d drafts with %.3g GB of parameters; logits of a pass take up to %.3g GB, "
-            "logits kept from decoding up to %.3g GB",
+            "draft-eu: %d drafts with %.3g GB of parameters; logits of a pass take up to %.3g GB%s",
             len(self.drafts.names),
             parameters,
             buffers,
-            kept / 1e9,
+            self._further_memory(n_requests * max_new_tokens),
         )
 
     def generate_until(
@@ -250,6 +232,14 @@ class DraftEU(SampledLM):
             extra={name: summary},
         )
 
+    def _further_memory(self, n_tokens: int) -> str:
+        """Return the end of the line about memory, for a number of response tokens."""
+        return ""
+
+    def _kept_logits(self, generation: Generation) -> Callable[[], torch.Tensor] | None:
+        """Return what takes the target's logits along an attempt, where they were kept."""
+        return None
+
     def annotate(
         self, requests: Sequence[GenerationRequest], generations: list[Generation]
     ) -> list[Generation]:
@@ -270,20 +260,17 @@ class DraftEU(SampledLM):
             for place, scores in self._scorer.score(attempts):
                 annotated[place] = self._annotated(generations[place], scores)
                 progress.update()
-        self._kept_by_generation.clear()
-        self._store.clear()
         return annotated
 
     def _finished(
         self, request: GenerationRequest, generation: Generation, prompt_ids: tuple[int, ...]
     ) -> FinishedAttempt:
         record = generation.record
-        rows = self._kept_by_generation.get(id(generation))
         return FinishedAttempt(
             # An over-long prompt was cut from the left.
             ForcedAttempt(prompt_ids[-record.n_prompt_tokens :], record.token_ids),
             AttemptKey(request.prompt, request.attempt),
-            None if rows is None else partial(self._store.take, rows),
+            self._kept_logits(generation),
         )
 
     def _annotated(self, generation: Generation, scores: Scores) -> Generation:
@@ -335,6 +322,63 @@ class DraftEU(SampledLM):
                 "reference": self._reference_settings,
             },
         }
+
+
+class DraftEU(DraftUncertainty, SampledLM):
+    """Small drafts beside a model of transformers.
+
+    Examples
+    --------
+    .. code-block:: console
+
+        lm_eval --model draft-eu --model_args pretrained=tiny,drafts=tiny-drafts \
+            --tasks tiny_gsm8k_passn
+    """
+
+    argument_effects: ClassVar = {}  # those of its bases
+
+    def __init__(self, pretrained: Any = "tiny", **arguments: Any) -> None:
+        self._store = LogitStore(int(_KEPT_SHARE * free_bytes(torch.device("cpu"))))
+        self._kept_by_request: dict[AttemptRequest, list[int]] = {}
+        self._kept_by_generation: dict[int, list[int]] = {}
+        super().__init__(pretrained, **arguments)
+
+    def scoring_model(self) -> PreTrainedModel:
+        """Return the model itself."""
+        return self.model
+
+    def _choose_decoder(self) -> Callable[..., Decoder | FallbackDecoder]:
+        """Keep logits where copying them is cheaper than another pass: beside a CPU."""
+        chosen = super()._choose_decoder()
+        if chosen is not Decoder or self.model.device.type != "cpu":
+            return chosen
+        return partial(KeepingDecoder, store=self._store, kept=self._kept_by_request)
+
+    def _sample(self, group: SamplingGroup) -> Iterator[Sampled]:
+        for sampled in super()._sample(group):
+            rows = self._kept_by_request.pop(group.attempts[sampled.index], None)
+            if rows is not None:
+                self._kept_by_generation[id(sampled.generation)] = rows
+            yield sampled
+
+    def _further_memory(self, n_tokens: int) -> str:
+        if self.model.device.type != "cpu":
+            return ""
+        kept = min(self._store.max_bytes, 4 * self._scorer.width * n_tokens)
+        return f", logits kept from decoding up to {kept / 1e9:.3g} GB"
+
+    def _kept_logits(self, generation: Generation) -> Callable[[], torch.Tensor] | None:
+        rows = self._kept_by_generation.get(id(generation))
+        return None if rows is None else partial(self._store.take, rows)
+
+    def annotate(
+        self, requests: Sequence[GenerationRequest], generations: list[Generation]
+    ) -> list[Generation]:
+        """Score finished attempts, and let go of the logits that were kept for it."""
+        annotated = super().annotate(requests, generations)
+        self._kept_by_generation.clear()
+        self._store.clear()
+        return annotated
 
 
 def _torch_dtype(value: str | torch.dtype | None) -> torch.dtype | None:

@@ -14,7 +14,7 @@ from lm_eval_ext.engine.stop_strings import StopStrings
 from lm_eval_ext.errors import UserError
 from lm_eval_ext.model_wrappers.attempt_sampling import AttemptSampling
 from lm_eval_ext.models.model_loading import MODEL_NAMES, model_location
-from lm_eval_ext.models.shipped import SHIPPED, model_path
+from lm_eval_ext.models.shipped import SHIPPED
 from lm_eval_ext.vllm_engine.lm_eval_class import VLLM
 from lm_eval_ext.vllm_engine.worker_fingerprint import worker_fingerprints
 
@@ -73,12 +73,13 @@ class SampledVLLM(AttemptSampling, VLLM):
                 "which an adapter that vLLM applies does not change; merge it into the model"
             )
         arguments = with_attempt_sampler(vllm_arguments)
-        self.pretrained, location = pretrained, model_location(pretrained)
+        self.pretrained = pretrained
+        location = self.checkpoint(model_location(pretrained))
         if pretrained in MODEL_NAMES:
             # vLLM would take half precision for models in float32.
             arguments.setdefault("dtype", "float32")
         if pretrained in SHIPPED:
-            location = self._widened(pretrained)
+            location = self._widened(location)
         named = {"revision": arguments.get("revision")}
         if arguments.get("trust_remote_code"):
             named["trust_remote_code"] = True
@@ -104,11 +105,15 @@ class SampledVLLM(AttemptSampling, VLLM):
             return Replicas(self.data_parallel_size, self.model_args, self.lora_request)
         return EngineLoop(self.model, self.lora_request)
 
-    def _widened(self, name: str) -> str:
+    def checkpoint(self, location: str) -> str:
+        """Return what vLLM is to load; methods that change the model override this."""
+        return location
+
+    def _widened(self, location: str) -> str:
         from lm_eval_ext.vllm_engine.widening import write_widened
 
         self._folder = tempfile.TemporaryDirectory(prefix="lm-eval-ext-")
-        write_widened(model_path(name), self._folder.name)
+        write_widened(location, self._folder.name)
         return self._folder.name
 
     def model_fingerprints(self) -> dict[str, str]:
@@ -153,7 +158,13 @@ class SampledVLLM(AttemptSampling, VLLM):
         """Add vLLM's release and precision to the record of the run."""
         import vllm
 
-        about = {"version": str(vllm.__version__), "dtype": self.engine.facts()["dtype"]}
+        from lm_eval_ext.vllm_engine.loading import model_runner
+
+        about = {
+            "version": str(vllm.__version__),
+            "dtype": self.engine.facts()["dtype"],
+            "model_runner": model_runner(self.model_args),
+        }
         return {**super().run_record(), "decoder": "vllm", "vllm": about}
 
     def common_settings(self) -> dict[str, Any]:

@@ -7,20 +7,26 @@ import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from lm_eval_ext.engine.support import misfit
 from lm_eval_ext.errors import UserError
 from lm_eval_ext.methods.sinks.block_layout import find_layout
 from lm_eval_ext.methods.sinks.calibration_data import calibration_set, default_source
 from lm_eval_ext.methods.sinks.choices import Allocation, Unit
-from lm_eval_ext.methods.sinks.masks import pruned
+from lm_eval_ext.methods.sinks.masks import pruned, zero_heads
 from lm_eval_ext.methods.sinks.plan import PruningPlan, PruningSettings, make_plan
 from lm_eval_ext.methods.sinks.scores_file import read_scores
 from lm_eval_ext.methods.sinks.statistics import CalibrationStatistics, collect_statistics
+from lm_eval_ext.methods.sinks.structural import shrink
 from lm_eval_ext.model_wrappers.sampled import SampledLM
 from lm_eval_ext.models.digests import digest
 from lm_eval_ext.store.argument_effects import Effect
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+Form = Literal["zeroed", "structural"]
 
 logger = logging.getLogger(__name__)
 
@@ -178,6 +184,35 @@ class SinkPrunedLM(SampledLM):
                 yield
         finally:
             self._is_pruned = False
+
+    def export(self, folder: Path, form: Form) -> PreTrainedModel:
+        """Write the pruned model and its tokenizer as a checkpoint; the model is changed for good.
+
+        Parameters
+        ----------
+        folder
+            An empty folder.
+        form
+            ``"zeroed"``, the weights behind removed heads are zero; ``"structural"``, what was
+            removed is gone.
+
+        Raises
+        ------
+        UserError
+            If no checkpoint of that form computes what the pruned model computes.
+        """
+        if self.plan.replacement is not None:
+            raise UserError(
+                "mean_compensation=true cannot be exported: the architectures have no place for it"
+            )
+        if form == "structural":
+            model = shrink(self.model, self.plan.removal)
+        else:
+            zero_heads(self.model, self.plan.removal)
+            model = self.model
+        model.save_pretrained(folder)
+        self.tokenizer.save_pretrained(folder)
+        return model
 
     def generate_until(self, requests: Any, disable_tqdm: bool = False) -> Any:
         """Answer generation requests with the pruned model."""

@@ -34,7 +34,7 @@ from plan import Comparison, Plan
 from sink_parts import Bench, Texts, texts_of
 from sink_reading import best_criteria, pilot, report
 
-from lm_eval_ext.commands.prune.command_options import Subject
+from lm_eval_ext.commands.prune.subject import Subject
 from lm_eval_ext.commands.prune.sweep import RANDOM
 from lm_eval_ext.commands.prune.task_values import TaskRunner
 from lm_eval_ext.data.datasets import DATA_VARIABLE

@@ -20,9 +20,9 @@ import torch
 from tqdm import tqdm
 from transformers import PreTrainedModel
 
-from lm_eval_ext.commands.prune.command_options import Subject
 from lm_eval_ext.commands.prune.perplexity import token_nll
 from lm_eval_ext.commands.prune.score import all_scores
+from lm_eval_ext.commands.prune.subject import Subject
 from lm_eval_ext.commands.prune.sweep import RANDOM, measure
 from lm_eval_ext.commands.prune.sweep_table import DENSE
 from lm_eval_ext.commands.prune.task_values import TaskRunner

@@ -70,6 +70,11 @@ def with_attempt_sampler(arguments: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
+def model_runner(arguments: Mapping[str, Any]) -> int:
+    """Return which of vLLM's model runners, 1 or 2, arguments of `with_attempt_sampler` are for."""
+    return 1 if arguments["logits_processors"] == [LOGITS_PROCESSORS["0"]] else 2
+
+
 def _on_cpu() -> bool:
     try:
         from vllm.platforms import current_platform

@@ -125,9 +125,9 @@ class _Replica(EngineLoop):
     def __init__(self, model_args: dict[str, Any], lora_request: Any) -> None:
         from vllm import LLM
 
-        from lm_eval_ext.vllm_engine.loading import RUNNER
+        from lm_eval_ext.vllm_engine.loading import RUNNER, model_runner
 
         for name in _OF_A_GROUP:
             os.environ.pop(name, None)
-        os.environ[RUNNER] = "0"
+        os.environ[RUNNER] = str(model_runner(model_args) - 1)
         super().__init__(LLM(**model_args), lora_request)

@@ -7,8 +7,6 @@ import json
 from lm_eval_ext.commands.prune.options import ExportOptions
 from lm_eval_ext.errors import UserError
 from lm_eval_ext.harness import requests as harness
-from lm_eval_ext.methods.sinks.masks import zero_heads
-from lm_eval_ext.methods.sinks.structural import shrink
 from lm_eval_ext.model_wrappers.sink_pruned import SinkPrunedLM
 
 
@@ -21,17 +19,8 @@ def run(options: ExportOptions) -> int:
     plan = lm.plan
     if not plan.removal:
         raise UserError(f"--model-options={options.model_args} removes nothing: raise ratio")
-    if plan.replacement is not None:
-        raise UserError(
-            "mean_compensation=true cannot be exported: the architectures have no place for it"
-        )
-    model, before = lm.model, lm.model.num_parameters()
-    if options.form == "structural":
-        model = shrink(model, plan.removal)
-    else:
-        zero_heads(model, plan.removal)
-    model.save_pretrained(options.output)
-    lm.tokenizer.save_pretrained(options.output)
+    before = lm.model.num_parameters()
+    model = lm.export(options.output, options.form)
     record = {"form": options.form, **lm.run_record()}
     file = options.output / "pruning.json"
     file.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")

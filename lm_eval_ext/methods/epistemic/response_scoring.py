@@ -47,7 +47,7 @@ class ResponseScorer:
     def __init__(
         self, target: ForcedModel, drafts: Drafts, reference: TokurReference | None = None
     ) -> None:
-        self._target = target
+        self.target = target
         self._models = [ForcedModel(model) for model in drafts.models]
         self._model_of_draft = drafts.model_of_draft
         self._reference = reference
@@ -56,7 +56,7 @@ class ResponseScorer:
     @property
     def max_tokens(self) -> int:
         """Tokens per pass, by the memory that is free now."""
-        return tokens_per_pass(self._target.model.device, width=self.width, n_logits=self._n_logits)
+        return tokens_per_pass(self.target.model.device, width=self.width, n_logits=self._n_logits)
 
     @property
     def _n_logits(self) -> int:
@@ -99,7 +99,7 @@ class ResponseScorer:
         copies = list(places_of.values())
         distinct = [attempts[places[0]] for places in copies]
         with ExitStack() as stack:
-            for model in (self._target, *self._models):
+            for model in (self.target, *self._models):
                 stack.enter_context(model.ready())
             for rows in blocks([one.forced for one in distinct], self.max_tokens):
                 block = [distinct[i] for i in rows]
@@ -137,5 +137,5 @@ class ResponseScorer:
     ) -> torch.Tensor:
         kept = [attempt.kept_logits for attempt in block]
         if any(take is None for take in kept):
-            return self._target.logits([attempt.forced for attempt in block], packed)
+            return self.target.logits([attempt.forced for attempt in block], packed)
         return torch.cat([take() for take in kept if take is not None])
