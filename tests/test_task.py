@@ -151,9 +151,13 @@ def test_the_sample_file_holds_the_attempts_and_gives_the_same_metrics(scripted_
     (path,) = tmp_path.rglob("samples_sums_*.jsonl")
     samples = [json.loads(line) for line in path.read_text().splitlines()]
     assert len(samples) == N_DOCS
+    ended = {"finish_reason": "eos"}
     assert samples[2]["attempts"][1:3] == [
-        {"attempt": 1, "answer": "2", "correct": True, "finish_reason": "eos", "n_tokens": 2},
-        {"attempt": 2, "answer": "99", "correct": False, "finish_reason": "eos", "n_tokens": 3},
+        {"attempt": 1, "answer": "2", "correct": True, **ended, "n_tokens": 2, "token_ids": [0, 1]},
+        {
+            **{"attempt": 2, "answer": "99", "correct": False, **ended},
+            **{"n_tokens": 3, "token_ids": [0, 1, 2]},
+        },
     ]
     values = suite("passn", read_settings({"attempts": 8})).values
     for sample in samples:
@@ -180,8 +184,8 @@ def test_predict_only_grades_nothing_and_logs_the_records(scripted_lm):
     assert results["results"]["sums"]["bypass,none"] == 999
     assert results["samples"]["sums"][0]["resps"] == [["text", "text"]]
     assert results["samples"]["sums"][0]["attempts"] == [
-        {"attempt": 0, "finish_reason": "length", "n_tokens": 1},
-        {"attempt": 1, "finish_reason": "eos", "n_tokens": 2},
+        {"attempt": 0, "finish_reason": "length", "n_tokens": 1, "token_ids": [0]},
+        {"attempt": 1, "finish_reason": "eos", "n_tokens": 2, "token_ids": [0, 1]},
     ]
 
 

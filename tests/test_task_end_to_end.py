@@ -74,7 +74,7 @@ def test_the_command_line_sets_everything(random_model, tmp_path):
         *(*LM_EVAL, "run", "--model", "hf"),
         *("--model_args", f"pretrained={random_model}", "--device", "cpu"),
         *("--include_path", str(ROOT / "tasks"), "--tasks", "gsm8k_passn"),
-        *("--metadata", '{"attempts": 4, "ks": [1, 4]}', "--num_fewshot", "1"),
+        *("--metadata", '{"attempts": 4, "ks": [1, 4], "report": "all"}', "--num_fewshot", "1"),
         *("--gen_kwargs", "temperature=0.8,max_gen_toks=3", "--log_samples"),
         *("--output_path", str(tmp_path / "out")),
     ]

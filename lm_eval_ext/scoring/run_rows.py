@@ -12,7 +12,7 @@ from typing import Any
 
 from lm_eval_ext.harness.bridge import is_armed
 from lm_eval_ext.metrics import UndefinedMetricWarning
-from lm_eval_ext.scoring import headline
+from lm_eval_ext.scoring import aggregations, headline
 from lm_eval_ext.scoring.question import Aggregate, MetricSuite, QuestionMetric, SourceMetric
 from lm_eval_ext.scoring.scores import Score, score
 
@@ -48,6 +48,8 @@ class RunRows(dict[str, Any]):
 
     def __missing__(self, name: str) -> Any:
         metric = self._metrics[name]
+        if isinstance(metric.aggregation, str) and metric.aggregation != "mean":
+            metric = metric._replace(aggregation=getattr(aggregations, metric.aggregation))
         if isinstance(metric.aggregation, str) and not is_armed():
             return self.mean  # without the bridge lm-eval knows the error of its own function only
         return _Kept(self, name, metric)
