@@ -93,14 +93,18 @@ class SamplingProgress:
         return self._n_kept_tokens + self._n_generated + _READ * self._n_read
 
     @property
+    def max_tokens_left(self) -> int:
+        """Tokens still to generate if all attempts reach their limit."""
+        in_flight = max(0, self._n_generated - self._n_generated_of_ended)
+        return max(0, self._limit_left - in_flight)
+
+    @property
     def tokens_left(self) -> float:
         """Estimated tokens still to generate."""
-        in_flight = max(0, self._n_generated - self._n_generated_of_ended)
-        tokens = float(max(0, self._limit_left - in_flight))
-        if self._n_ended:
-            generated = self._n_generated + self._n_kept_tokens
-            tokens = min(tokens, self._attempts_left * generated / self._n_ended)
-        return tokens
+        if not self._n_ended:
+            return self.max_tokens_left
+        generated = self._n_generated + self._n_kept_tokens
+        return min(self.max_tokens_left, self._attempts_left * generated / self._n_ended)
 
     @property
     def prompt_tokens_left(self) -> float:

@@ -23,18 +23,22 @@ _MIN_STEPS = 4
 
 
 class Measurement(NamedTuple):
-    """The beginning of a run, and the estimated rest, in seconds without loading."""
+    """The beginning of a run, and the estimated rest, in seconds without loading.
+
+    The estimate is an upper bound (`is_bound`) until enough attempts have ended.
+    """
 
     seconds: float
     seconds_left: float
     n_ended: int
     n_attempts: int
     n_tokens: int
+    is_bound: bool = False
 
     def text(self) -> str:
         """Return the lines of the report."""
         estimate = f"about {duration(self.seconds + self.seconds_left)} of sampling"
-        if not self.n_ended:
+        if self.is_bound:
             estimate = f"at most {estimate}: every attempt is taken to reach the token limit"
         elif not self.seconds_left:
             estimate = f"{duration(self.seconds)} of sampling: that was the whole run"
@@ -91,7 +95,9 @@ class _TimedProgress(SamplingProgress):
         per_token = (last[0] - first[0]) / max(1, last[1] - first[1])
         per_prompt_token = self._reading / max(1, self._n_read)
         left = per_token * self.tokens_left + per_prompt_token * self.prompt_tokens_left
-        return Measurement(self.seconds, left, self._n_ended, self._n_attempts, self._n_generated)
+        is_bound = self.tokens_left == self.max_tokens_left > 0
+        counts = self._n_ended, self._n_attempts, self._n_generated
+        return Measurement(self.seconds, left, *counts, is_bound)
 
 
 class _MeasuredLM(SampledLM):

@@ -13,6 +13,7 @@ def test_a_run_that_ends_in_time_is_measured_as_a_whole():
     found = measure("tiny", TASK, numbers, seconds=600, batch_size=4, device="cpu")
     assert (found.n_ended, found.n_attempts, found.seconds_left) == (6, 6, 0)
     assert 6 <= found.n_tokens <= 6 * 8
+    assert not found.is_bound
     assert "that was the whole run" in found.text()
 
 
@@ -31,7 +32,7 @@ def test_what_is_measured_is_told_with_the_estimate():
         "measured  1 min 0 s: 10 of 100 attempts ended, 6,000 tokens, 100 tokens/s",
         "time      about 10 min 0 s of sampling",
     ]
-    assert "at most about 10 min 0 s" in found._replace(n_ended=0).text()
+    assert "at most about 10 min 0 s" in found._replace(is_bound=True).text()
 
 
 @pytest.mark.parametrize("n_devices", [1, 3])
