@@ -42,6 +42,7 @@ from lm_eval_ext.errors import UserError
 from lm_eval_ext.methods.sinks.block_layout import find_layout
 from lm_eval_ext.methods.sinks.criteria import BLOCK_CRITERIA, HEAD_CRITERIA
 from lm_eval_ext.methods.sinks.plan import PruningSettings
+from lm_eval_ext.methods.sinks.sink_scores import SinkConvention
 from lm_eval_ext.model_wrappers.sink_pruned import SinkPrunedLM
 
 WEIGHT_BASED = ("magnitude",)
@@ -193,7 +194,9 @@ class Work:
             store=folder / "attempts",
         )
         texts = texts_of(lm, settings.pretrained, "calibration", sizes)
-        subject = Subject(lm, find_layout(lm.model), texts, settings.pretrained)
+        subject = Subject(
+            lm, find_layout(lm.model), texts, settings.pretrained, SinkConvention("all", "zero")
+        )
         self.bench = Bench(subject, folder, sizes)
 
     def scores(self) -> None:

@@ -87,7 +87,7 @@ def test_commands_exist(page: Path) -> None:
     ):
         assert target in targets, f"make {target}"
     for words in re.findall(
-        r"(?:^ *|`|\$ |\()lm-eval-ext ([a-z][a-z ]*)", text, flags=re.MULTILINE
+        r"(?:^ *|`|\$ |\()lm-eval-ext ((?:[a-z][a-z-]* ?)+)", text, flags=re.MULTILINE
     ):
         is_group = any(name.startswith(f"{words.strip()} ") for name in COMMANDS)
         assert command_of(words) or is_group, f"lm-eval-ext {words}"
