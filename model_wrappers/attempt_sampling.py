@@ -150,7 +150,6 @@ class AttemptSampling(KeyedArguments, ABC):
         self.thinking_budget = read_thinking_budget(thinking_budget)
         self.think_start_token = read_tag(think_start_token)
         self.store = None if store is None else AttemptStore(store)
-        self.generation_defaults: GenerationConfig | None = None
         self.load(pretrained, **model_arguments)
         self._timing = Timing()
         self._settings_used: list[dict[str, Any]] = []
@@ -161,13 +160,18 @@ class AttemptSampling(KeyedArguments, ABC):
 
     @abstractmethod
     def load(self, pretrained: Any, **model_arguments: Any) -> None:
-        """Load the model with lm-eval's class, and set `generation_defaults` to its own settings.
+        """Load the model with lm-eval's class.
 
         Raises
         ------
         UserError
             If it cannot be loaded, or not with these arguments.
         """
+
+    @property
+    @abstractmethod
+    def generation_defaults(self) -> GenerationConfig | None:
+        """The model's own settings of generation, as they are now."""
 
     @abstractmethod
     def decode(

@@ -28,7 +28,7 @@ from lm_eval_ext.models.fingerprint import fingerprints
 from lm_eval_ext.models.model_loading import model_location, readable_load_errors, require_causal
 
 if TYPE_CHECKING:
-    from transformers import PreTrainedModel
+    from transformers import GenerationConfig, PreTrainedModel
 
 logger = logging.getLogger(__name__)
 
@@ -101,10 +101,14 @@ class SampledLM(AttemptSampling, HFLM):
             # HFLM divides the questions among processes only where it sees several GPUs.
             self._rank = self.accelerator.process_index
             self._world_size = self.accelerator.num_processes
-        self.generation_defaults = self.model.generation_config
         self.shared_prefix_misfit = misfit(self.model)
         self._decoder_class = self._choose_decoder()
         self._max_batch_size, self._row_budget = max_batch_size, RowBudget()
+
+    @property
+    def generation_defaults(self) -> GenerationConfig | None:
+        """The model's own; a trainer may replace them after the model was wrapped."""
+        return self.model.generation_config
 
     def _choose_decoder(self) -> Callable[..., Decoder | FallbackDecoder]:
         """Return the engine's decoder, or the fallback, saying once what does not fit."""

@@ -19,6 +19,8 @@ from lm_eval_ext.vllm_engine.lm_eval_class import VLLM
 from lm_eval_ext.vllm_engine.worker_fingerprint import worker_fingerprints
 
 if TYPE_CHECKING:
+    from transformers import GenerationConfig
+
     from lm_eval_ext.vllm_engine.engine_loop import EngineLoop
     from lm_eval_ext.vllm_engine.replicas import Replicas
 
@@ -93,12 +95,17 @@ class SampledVLLM(AttemptSampling, VLLM):
             raise refusal(pretrained, error) from error
         self.engine = self._start_engine()
 
+    @property
+    def generation_defaults(self) -> GenerationConfig | None:
+        """Those of the checkpoint."""
+        return self._generation_defaults
+
     def _start_engine(self) -> EngineLoop | Replicas:
         from lm_eval_ext.vllm_engine.engine_loop import EngineLoop
         from lm_eval_ext.vllm_engine.loading import generation_defaults
         from lm_eval_ext.vllm_engine.replicas import Replicas
 
-        self.generation_defaults = generation_defaults(
+        self._generation_defaults = generation_defaults(
             self.model_args["model"], self._config, self.model_args["revision"]
         )
         if self.data_parallel_size > 1:
