@@ -66,7 +66,7 @@ class _Reading(NamedTuple):
 
 def _read(lm: HFLM, token_ids: Sequence[int], opened: ThoughtTags | None) -> _Reading:
     formats, ids = thought_formats(lm), list(token_ids)
-    text = lm.tokenizer.decode(ids)
+    text = lm.tokenizer.decode(ids, skip_special_tokens=True)
     span = formats.find(lm.tokenizer.decode(ids, skip_special_tokens=False), opened)
     if span is None:
         return _Reading(text, None, 0)
@@ -75,7 +75,11 @@ def _read(lm: HFLM, token_ids: Sequence[int], opened: ThoughtTags | None) -> _Re
     n_tokens = n_tokens_until(lm.tokenizer, ids, span.end)
     # The tag, where it is in the text, may end in the middle of a token.
     seen = formats.find(text, opened)
-    end = seen.end if seen and seen.finished else len(lm.tokenizer.decode(ids[:n_tokens]))
+    end = (
+        seen.end
+        if seen and seen.finished
+        else len(lm.tokenizer.decode(ids[:n_tokens], skip_special_tokens=True))
+    )
     return _Reading(text, Thought(finished=True, n_tokens=n_tokens), end)
 
 
